@@ -1,0 +1,86 @@
+# `make help` lists the targets. PG_CONFIG=/path/to/pg_config chooses another PostgreSQL than the one on PATH.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+# Every recipe line that needs to know where things are begins with one of these; see scripts/env.sh.
+ENV := . scripts/env.sh;
+PG := $(ENV) use_postgres;
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##### dependencies
+
+.PHONY: deps deps-build
+deps: ## install what this machine lacks for the tests (apt, cargo, pip)
+	@scripts/deps test
+
+deps-build:
+	@scripts/deps build
+
+##### build and run
+
+.PHONY: build install installcheck demo bench package clean
+build: deps-build ## build the extension in release
+	@$(PG) cargo build --release "$${pg_features[@]}"
+
+install: deps-build ## install the extension, in release, into the PostgreSQL of PG_CONFIG
+	@$(PG) sudo=(); ((EUID == 0)) || sudo=(--sudo); \
+		cargo pgrx install --release --pg-config "$$PG_CONFIG" "$${pg_features[@]}" "$${sudo[@]}"
+
+installcheck: ## run the SQL tests against the server that PGHOST, PGPORT and PGUSER point to
+	@scripts/regress sql
+
+demo: install ## archive a table of a million rows on a throw-away cluster
+	@scripts/demo
+
+bench: install ## time archive, scan and reattach on a throw-away cluster
+	@scripts/cluster run psql -X --quiet --set=ON_ERROR_STOP=1 --file=benches/archive_scan_reattach.sql
+
+package: deps-build ## make dist/archive_ext-VERSION-pgNN.tar.gz, to be unpacked at /
+	@scripts/package
+
+clean: ## remove what the build made of our own crates
+	@$(ENV) cargo clean --package archive_ext --package archive-core
+	rm -rf dist
+
+##### tests
+
+TESTS := test-core test-pg test-regress test-isolation test-e2e test-crash test-docs
+
+.PHONY: test fmt-check clippy $(TESTS)
+test: deps fmt-check clippy $(TESTS) ## everything that CI runs
+
+fmt-check: deps ## formatting, and shellcheck
+	@$(ENV) cargo fmt --all --check
+	@shellcheck $(filter-out %.py,$(wildcard scripts/*)) .ci/run
+
+clippy: deps ## lints, as errors
+	@$(ENV) cargo clippy --package archive-core --all-targets --locked -- -D warnings
+	@$(PG) cargo clippy --package archive_ext --all-targets --locked \
+		--no-default-features --features "pg$$pg_major pg_test" -- -D warnings
+
+test-core: deps ## the pure Rust crate: no PostgreSQL
+	@$(ENV) cargo test --package archive-core --locked
+
+test-pg: deps ## #[pg_test]: what one transaction inside the server can prove
+	@scripts/test-pg
+
+# `cargo pgrx test` leaves a debug build installed, so what needs the real one installs it again.
+test-regress: deps install ## SQL in, text out (tests/pg_regress)
+	@scripts/cluster run scripts/regress sql
+
+test-isolation: deps install ## interleaved sessions (tests/isolation)
+	@scripts/cluster run scripts/regress isolation
+
+test-e2e: deps install ## S3 servers, other readers, faults, memory (tests/e2e)
+	@scripts/pytest tests/e2e
+
+test-crash: deps install ## kill -9 and run again (tests/crash)
+	@scripts/pytest tests/crash
+
+test-docs: deps install ## run the documentation's SQL, check its links
+	@$(ENV) scripts/cluster run "$$test_venv/bin/python" scripts/check_docs.py

@@ -1,0 +1,23 @@
+//! The checksum of a whole object: statistics and indexes included, which row digests do not see.
+
+use sha2::{Digest as _, Sha256};
+
+use super::reader::RangeReader;
+use crate::Result;
+
+/// Bytes read at a time.
+const CHUNK: u64 = 8 << 20;
+
+/// SHA-256 of every byte of an object, hexadecimal, read in bounded pieces.
+pub fn sha256_of(reader: &mut impl RangeReader) -> Result<String> {
+    let mut hasher = Sha256::new();
+    let mut at = 0;
+    while at < reader.len() {
+        let end = (at + CHUNK).min(reader.len());
+        for bytes in reader.read_ranges(std::slice::from_ref(&(at..end)))? {
+            hasher.update(&bytes);
+        }
+        at = end;
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,225 @@
+//! Builds the Arrow columns of one batch.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeBinaryBuilder, Float32Builder,
+    Float64Builder, Int16Builder, Int32Builder, Int64Builder, ListArray, StringBuilder, Time64MicrosecondBuilder,
+    TimestampMicrosecondBuilder,
+};
+use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::FieldRef;
+
+use super::outlier::{Cell, cell};
+use super::value::{ArrayValue, Value};
+use crate::schema::{PgType, Storage};
+use crate::{Error, ErrorKind, Result};
+
+/// The builder of one native column.
+#[derive(Debug)]
+pub(super) struct ColumnBuilder {
+    storage: Storage,
+    cells: Cells,
+}
+
+#[derive(Debug)]
+enum Cells {
+    Bool(BooleanBuilder),
+    Int16(Int16Builder),
+    Int32(Int32Builder),
+    Int64(Int64Builder),
+    Float32(Float32Builder),
+    Float64(Float64Builder),
+    Decimal(Decimal128Builder),
+    Text(StringBuilder),
+    Bytes(BinaryBuilder),
+    Date(Date32Builder),
+    Time(Time64MicrosecondBuilder),
+    Timestamp(TimestampMicrosecondBuilder),
+    Uuid(FixedSizeBinaryBuilder),
+    List(Box<ListCells>),
+}
+
+#[derive(Debug)]
+struct ListCells {
+    field: FieldRef,
+    element: ColumnBuilder,
+    offsets: Vec<i32>,
+    valid: Vec<bool>,
+}
+
+impl ColumnBuilder {
+    /// A builder of cells of this type.
+    pub(super) fn new(pg_type: &PgType) -> Result<Self> {
+        let storage = pg_type.storage();
+        let cells = match (&storage, pg_type) {
+            (Storage::Bool, _) => Cells::Bool(BooleanBuilder::new()),
+            (Storage::Int16, _) => Cells::Int16(Int16Builder::new()),
+            (Storage::Int32, _) => Cells::Int32(Int32Builder::new()),
+            (Storage::Int64, _) => Cells::Int64(Int64Builder::new()),
+            (Storage::Float32, _) => Cells::Float32(Float32Builder::new()),
+            (Storage::Float64, _) => Cells::Float64(Float64Builder::new()),
+            (Storage::Decimal(precision, scale), _) => Cells::Decimal(decimal_builder(*precision, *scale)?),
+            (Storage::NumericText | Storage::Text, _) => Cells::Text(StringBuilder::new()),
+            (Storage::Bytes, _) => Cells::Bytes(BinaryBuilder::new()),
+            (Storage::Date, _) => Cells::Date(Date32Builder::new()),
+            (Storage::Time, _) => Cells::Time(Time64MicrosecondBuilder::new()),
+            (Storage::Timestamp, _) => Cells::Timestamp(TimestampMicrosecondBuilder::new()),
+            (Storage::TimestampTz, _) => Cells::Timestamp(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
+            (Storage::Uuid, _) => Cells::Uuid(FixedSizeBinaryBuilder::new(16)),
+            (Storage::List(_), PgType::Array(element)) => Cells::List(Box::new(ListCells::new(pg_type, element)?)),
+            (Storage::List(_), _) => return Err(confused()),
+        };
+        Ok(Self { storage, cells })
+    }
+
+    /// Appends a value, or NULL. `false` means that the value is an outlier, and NULL was appended in its place.
+    pub(super) fn append(&mut self, value: Option<&Value<'_>>) -> Result<bool> {
+        let cell = match value {
+            Some(value) => cell(&self.storage, value)?,
+            None => None,
+        };
+        let stored = cell.is_some() || value.is_none();
+        match cell {
+            Some(cell) => self.put(cell)?,
+            None => self.put_null(),
+        }
+        Ok(stored)
+    }
+
+    fn put(&mut self, cell: Cell<'_, '_>) -> Result<()> {
+        match (&mut self.cells, cell) {
+            (Cells::Bool(b), Cell::Bool(v)) => b.append_value(v),
+            (Cells::Int16(b), Cell::Int16(v)) => b.append_value(v),
+            (Cells::Int32(b), Cell::Int32(v)) => b.append_value(v),
+            (Cells::Int64(b), Cell::Int64(v)) => b.append_value(v),
+            (Cells::Float32(b), Cell::Float32(v)) => b.append_value(v),
+            (Cells::Float64(b), Cell::Float64(v)) => b.append_value(v),
+            (Cells::Decimal(b), Cell::Int128(v)) => b.append_value(v),
+            (Cells::Text(b), Cell::Text(v)) => b.append_value(v),
+            (Cells::Text(b), Cell::NumericText(v)) => {
+                write!(b, "{v}").map_err(|_| confused())?;
+                b.append_value("");
+            }
+            (Cells::Bytes(b), Cell::Bytes(v)) => b.append_value(v),
+            (Cells::Date(b), Cell::Int32(v)) => b.append_value(v),
+            (Cells::Time(b), Cell::Int64(v)) => b.append_value(v),
+            (Cells::Timestamp(b), Cell::Int64(v)) => b.append_value(v),
+            (Cells::Uuid(b), Cell::Uuid(v)) => b.append_value(v).map_err(|_| confused())?,
+            (Cells::List(b), Cell::List(v)) => b.put(v)?,
+            _ => return Err(confused()),
+        }
+        Ok(())
+    }
+
+    fn put_null(&mut self) {
+        match &mut self.cells {
+            Cells::Bool(b) => b.append_null(),
+            Cells::Int16(b) => b.append_null(),
+            Cells::Int32(b) => b.append_null(),
+            Cells::Int64(b) => b.append_null(),
+            Cells::Float32(b) => b.append_null(),
+            Cells::Float64(b) => b.append_null(),
+            Cells::Decimal(b) => b.append_null(),
+            Cells::Text(b) => b.append_null(),
+            Cells::Bytes(b) => b.append_null(),
+            Cells::Date(b) => b.append_null(),
+            Cells::Time(b) => b.append_null(),
+            Cells::Timestamp(b) => b.append_null(),
+            Cells::Uuid(b) => b.append_null(),
+            Cells::List(b) => b.end(false),
+        }
+    }
+
+    /// The column; the builder is empty afterwards.
+    pub(super) fn finish(&mut self) -> Result<ArrayRef> {
+        Ok(match &mut self.cells {
+            Cells::Bool(b) => Arc::new(b.finish()),
+            Cells::Int16(b) => Arc::new(b.finish()),
+            Cells::Int32(b) => Arc::new(b.finish()),
+            Cells::Int64(b) => Arc::new(b.finish()),
+            Cells::Float32(b) => Arc::new(b.finish()),
+            Cells::Float64(b) => Arc::new(b.finish()),
+            Cells::Decimal(b) => Arc::new(b.finish()),
+            Cells::Text(b) => Arc::new(b.finish()),
+            Cells::Bytes(b) => Arc::new(b.finish()),
+            Cells::Date(b) => Arc::new(b.finish()),
+            Cells::Time(b) => Arc::new(b.finish()),
+            Cells::Timestamp(b) => Arc::new(b.finish()),
+            Cells::Uuid(b) => Arc::new(b.finish()),
+            Cells::List(b) => b.finish()?,
+        })
+    }
+}
+
+impl ListCells {
+    fn new(list: &PgType, element: &PgType) -> Result<Self> {
+        let field = match list.arrow("", 0).data_type() {
+            arrow::datatypes::DataType::List(field) => Arc::clone(field),
+            _ => return Err(confused()),
+        };
+        Ok(Self { field, element: ColumnBuilder::new(element)?, offsets: vec![0], valid: Vec::new() })
+    }
+
+    fn put(&mut self, array: &ArrayValue<'_>) -> Result<()> {
+        for element in &array.elements {
+            if !self.element.append(element.as_ref())? {
+                return Err(confused());
+            }
+        }
+        let length = i32::try_from(array.elements.len()).map_err(|_| confused())?;
+        let end = self.offsets.last().copied().unwrap_or(0).checked_add(length).ok_or_else(confused)?;
+        self.offsets.push(end);
+        self.valid.push(true);
+        Ok(())
+    }
+
+    /// Ends a list without elements.
+    fn end(&mut self, valid: bool) {
+        self.offsets.push(self.offsets.last().copied().unwrap_or(0));
+        self.valid.push(valid);
+    }
+
+    fn finish(&mut self) -> Result<ArrayRef> {
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(std::mem::replace(&mut self.offsets, vec![0])));
+        let nulls = NullBuffer::from(std::mem::take(&mut self.valid));
+        let list = ListArray::try_new(Arc::clone(&self.field), offsets, self.element.finish()?, Some(nulls));
+        Ok(Arc::new(list.map_err(|error| confused().source(error))?))
+    }
+}
+
+/// The builder of a sidecar; it exists only while the batch has outliers in the column.
+#[derive(Debug, Default)]
+pub(super) struct SidecarBuilder {
+    rows: usize,
+    texts: StringBuilder,
+}
+
+impl SidecarBuilder {
+    /// The text of the value in row `row`; rows in between are NULL.
+    pub(super) fn append(&mut self, row: usize, text: &str) {
+        self.fill(row);
+        self.texts.append_value(text);
+        self.rows = row + 1;
+    }
+
+    fn fill(&mut self, rows: usize) {
+        self.texts.append_nulls(rows.saturating_sub(self.rows));
+        self.rows = self.rows.max(rows);
+    }
+
+    /// The column of `rows` rows.
+    pub(super) fn finish(mut self, rows: usize) -> ArrayRef {
+        self.fill(rows);
+        Arc::new(self.texts.finish())
+    }
+}
+
+fn decimal_builder(precision: u8, scale: i8) -> Result<Decimal128Builder> {
+    Decimal128Builder::new().with_precision_and_scale(precision, scale).map_err(|error| confused().source(error))
+}
+
+fn confused() -> Error {
+    Error::new(ErrorKind::Internal, "could not encode a value")
+}

@@ -1,0 +1,36 @@
+//! PostgreSQL values to Parquet and back, with row digests and pruning. No I/O of its own: the caller supplies an
+//! [`ObjectSink`] to write to and a [`RangeReader`] to read from.
+
+mod bind;
+mod checksum;
+mod decode;
+mod digest;
+mod encode;
+mod fetch;
+mod footer;
+mod guard;
+mod numeric;
+mod object;
+mod options;
+mod outlier;
+mod predicate;
+mod prune;
+mod reader;
+mod rows;
+mod sink;
+mod stats;
+mod value;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use checksum::sha256_of;
+pub use decode::{Decoded, DecodedBatch};
+pub use digest::{DIGEST_ALGORITHM, Digest, RowHasher};
+pub use numeric::{Digits, Numeric, NumericBuf, NumericSign};
+pub use options::{ObjectSink, ObjectSummary, WriterOptions};
+pub use predicate::{CompareOp, Predicate, Scalar, Test, TextOrder};
+pub use reader::{ObjectReader, RangeReader, ReadMetrics, ScanOptions};
+pub use value::{ArrayValue, Value};
+pub use writer::{Appended, Flushed, PartitionWriter};

@@ -1,0 +1,282 @@
+//! One Parquet object while it is written.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::datatypes::{DataType, Field as ArrowField, Schema, SchemaRef};
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion};
+use parquet::schema::types::ColumnPath;
+
+use super::digest::Digest;
+use super::options::{ObjectSummary, WriterOptions};
+use super::sink::ChunkBuffer;
+use crate::schema::{Field, PgType, Storage, TableSchema, sidecar_field};
+use crate::{Error, ErrorKind, Result};
+
+/// Key-value metadata: the columns as JSON.
+pub(super) const SCHEMA_KEY: &str = "archive_ext.schema";
+/// Key-value metadata: version of how columns and sidecars are laid out.
+pub(super) const FORMAT_KEY: &str = "archive_ext.format";
+/// Key-value metadata: digest of the rows as JSON.
+const DIGEST_KEY: &str = "archive_ext.digest";
+/// The layout that is written.
+pub(super) const FORMAT: &str = "1";
+
+/// Encoded bytes of a row group that wait in memory at most.
+const MAX_ENCODED: usize = 64 << 20;
+/// Rows per data page at most; a page ends at 1 MiB too.
+const PAGE_ROWS: usize = 20_000;
+/// Rows between two looks at the size of the page.
+const WRITE_ROWS: usize = 1024;
+/// Memory of all bloom filters together, about.
+const BLOOM_BUDGET: u64 = 16 << 20;
+const BLOOM_FPP: f64 = 0.01;
+
+/// What differs between the objects of a partition. It only ever grows, so that objects are not cut again and again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// Positions of the columns that have a sidecar.
+    pub(super) sidecars: BTreeSet<usize>,
+    /// Positions of the columns with a value larger than a batch. Dictionary, statistics and bloom filter would each
+    /// copy such a value, so these columns do without.
+    pub(super) wide: BTreeSet<usize>,
+}
+
+impl Shape {
+    /// Whether an object of this shape can take a batch of `other`.
+    pub(super) fn covers(&self, other: &Shape) -> bool {
+        other.sidecars.is_subset(&self.sidecars) && other.wide.is_subset(&self.wide)
+    }
+
+    /// The shape that covers both.
+    pub(super) fn union(&self, other: &Shape) -> Shape {
+        Shape { sidecars: &self.sidecars | &other.sidecars, wide: &self.wide | &other.wide }
+    }
+}
+
+/// One batch, ready for an object.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) rows: usize,
+    /// Bytes of the values before encoding.
+    pub(super) bytes: usize,
+    pub(super) columns: Vec<ArrayRef>,
+    /// The sidecars of columns that have an outlier.
+    pub(super) sidecars: Vec<(usize, ArrayRef)>,
+    pub(super) shape: Shape,
+    pub(super) nulls: Vec<u64>,
+    pub(super) digest: Digest,
+}
+
+/// The object being written.
+pub(super) struct ObjectWriter {
+    writer: ArrowWriter<ChunkBuffer>,
+    arrow: SchemaRef,
+    shape: Shape,
+    group_rows: usize,
+    group_bytes: usize,
+    summary: ObjectSummary,
+}
+
+impl ObjectWriter {
+    /// Begins an object.
+    pub(super) fn new(schema: &TableSchema, opts: &WriterOptions, shape: Shape, ordinal: u32) -> Result<Self> {
+        let arrow = Arc::new(arrow_schema(schema, &shape));
+        let options =
+            ArrowWriterOptions::new().with_properties(properties(schema, opts, &shape)?).with_skip_arrow_metadata(true);
+        let writer = ArrowWriter::try_new_with_options(ChunkBuffer::default(), Arc::clone(&arrow), options);
+        let summary = ObjectSummary {
+            ordinal,
+            rows: 0,
+            bytes: 0,
+            sha256: String::new(),
+            digest: empty_digest(schema),
+            row_groups: 0,
+            null_counts: schema.fields.iter().map(|field| (field.id, 0)).collect(),
+            sidecars: shape.sidecars.iter().filter_map(|i| schema.fields.get(*i)).map(|field| field.id).collect(),
+        };
+        Ok(Self { writer: writer.map_err(not_written)?, arrow, shape, group_rows: 0, group_bytes: 0, summary })
+    }
+
+    /// Number of the object.
+    pub(super) fn ordinal(&self) -> u32 {
+        self.summary.ordinal
+    }
+
+    /// The columns it has.
+    pub(super) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Rows in the current row group.
+    pub(super) fn group_rows(&self) -> usize {
+        self.group_rows
+    }
+
+    /// Bytes written and bytes encoded that wait for the end of the row group.
+    pub(super) fn size(&self) -> u64 {
+        self.written() + self.writer.in_progress_size() as u64
+    }
+
+    /// Bytes written.
+    pub(super) fn written(&self) -> u64 {
+        self.writer.bytes_written() as u64
+    }
+
+    /// Adds a batch. The caller cuts batches so that a row group is never exceeded.
+    pub(super) fn write(&mut self, batch: Batch, opts: &WriterOptions) -> Result<()> {
+        let Batch { rows, bytes, columns, sidecars, nulls, digest, .. } = batch;
+        let record = self.record(rows, columns, sidecars)?;
+        self.writer.write(&record).map_err(not_written)?;
+        drop(record);
+        self.summary.rows += rows as u64;
+        self.summary.digest.merge(&digest);
+        for ((_, total), nulls) in self.summary.null_counts.iter_mut().zip(nulls) {
+            *total += nulls;
+        }
+        self.group_rows += rows;
+        self.group_bytes += bytes;
+        self.end_full_group(opts)
+    }
+
+    /// The batch with all columns of the object; sidecars without a value are NULL.
+    fn record(&self, rows: usize, mut columns: Vec<ArrayRef>, sidecars: Vec<(usize, ArrayRef)>) -> Result<RecordBatch> {
+        for position in &self.shape.sidecars {
+            let sidecar = sidecars.iter().find(|(i, _)| i == position).map(|(_, array)| Arc::clone(array));
+            columns.push(sidecar.unwrap_or_else(|| new_null_array(&DataType::Utf8, rows)));
+        }
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
+        RecordBatch::try_new_with_options(Arc::clone(&self.arrow), columns, &options)
+            .map_err(|error| Error::new(ErrorKind::Internal, "could not build a batch of rows").source(error))
+    }
+
+    fn end_full_group(&mut self, opts: &WriterOptions) -> Result<()> {
+        let full = self.group_rows >= opts.row_group_rows
+            || self.group_bytes >= opts.row_group_bytes
+            || self.writer.in_progress_size() >= MAX_ENCODED
+            || self.writer.memory_size() >= MAX_ENCODED + 2 * usize::try_from(BLOOM_BUDGET).unwrap_or(0);
+        if full {
+            (self.group_rows, self.group_bytes) = (0, 0);
+            self.writer.flush().map_err(not_written)?;
+        }
+        Ok(())
+    }
+
+    /// The chunks that are ready for the sink.
+    pub(super) fn take_chunks(&mut self) -> Vec<Bytes> {
+        self.writer.inner_mut().take_full()
+    }
+
+    /// Writes the footer; the last chunks and what was written.
+    pub(super) fn finish(mut self) -> Result<(Vec<Bytes>, ObjectSummary)> {
+        let digest = serde_json::to_string(&self.summary.digest)
+            .map_err(|error| Error::new(ErrorKind::Internal, "could not write a digest as JSON").source(error))?;
+        self.writer.append_key_value_metadata(KeyValue::new(DIGEST_KEY.to_owned(), digest));
+        let metadata = self.writer.finish().map_err(not_written)?;
+        let buffer = self.writer.inner_mut();
+        let mut chunks = buffer.take_full();
+        chunks.extend(buffer.take_rest());
+        let mut summary = self.summary;
+        summary.bytes = buffer.bytes();
+        summary.sha256 = buffer.sha256();
+        summary.row_groups = u32::try_from(metadata.num_row_groups()).unwrap_or(u32::MAX);
+        Ok((chunks, summary))
+    }
+}
+
+/// The native columns in order, then the sidecars.
+fn arrow_schema(schema: &TableSchema, shape: &Shape) -> Schema {
+    let names = schema.sidecar_names();
+    let native = schema.fields.iter().map(|field| field.pg_type.arrow(&field.name, field.id));
+    let sidecars =
+        shape.sidecars.iter().filter_map(|i| Some(sidecar_field(names.get(*i)?, schema.fields.get(*i)?.sidecar_id())));
+    Schema::new(native.chain(sidecars).collect::<Vec<ArrowField>>())
+}
+
+fn properties(schema: &TableSchema, opts: &WriterOptions, shape: &Shape) -> Result<WriterProperties> {
+    let level = ZstdLevel::try_new(opts.compression_level).map_err(|error| {
+        Error::new(ErrorKind::InvalidParameter, format!("invalid zstd level {}", opts.compression_level)).source(error)
+    })?;
+    let builder = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(level))
+        .set_created_by(opts.created_by.clone())
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_write_batch_size(opts.batch_rows.min(WRITE_ROWS))
+        .set_data_page_row_count_limit(opts.batch_rows.saturating_mul(2).min(PAGE_ROWS))
+        .set_max_row_group_row_count(None)
+        .set_max_row_group_bytes(None)
+        .set_key_value_metadata(Some(key_values(schema)?));
+    Ok(wide_columns(bloom_filters(builder, schema, opts), schema, shape).build())
+}
+
+fn key_values(schema: &TableSchema) -> Result<Vec<KeyValue>> {
+    let json = serde_json::to_string(schema)
+        .map_err(|error| Error::new(ErrorKind::Internal, "could not write the columns as JSON").source(error))?;
+    Ok(vec![KeyValue::new(FORMAT_KEY.to_owned(), FORMAT.to_owned()), KeyValue::new(SCHEMA_KEY.to_owned(), json)])
+}
+
+fn bloom_filters(
+    mut builder: WriterPropertiesBuilder,
+    schema: &TableSchema,
+    opts: &WriterOptions,
+) -> WriterPropertiesBuilder {
+    let fields: Vec<&Field> =
+        opts.bloom_fields.iter().filter_map(|id| schema.field(*id)).filter(|f| can_bloom(&f.pg_type)).collect();
+    let share = BLOOM_BUDGET / (fields.len() as u64).max(1);
+    // Some ten bits per distinct value at this rate of false positives.
+    let distinct = (opts.row_group_rows as u64).min(share * 8 / 10).max(64);
+    for field in fields {
+        builder = builder
+            .set_column_bloom_filter_enabled(native_path(field), true)
+            .set_column_bloom_filter_fpp(native_path(field), BLOOM_FPP)
+            .set_column_bloom_filter_max_ndv(native_path(field), distinct);
+    }
+    builder
+}
+
+/// Types whose equality is that of the bytes that Parquet hashes.
+pub(super) fn can_bloom(pg_type: &PgType) -> bool {
+    !matches!(pg_type, PgType::Bool | PgType::Bpchar | PgType::Json | PgType::Jsonb | PgType::Array(_))
+        && pg_type.storage() != Storage::NumericText
+}
+
+fn wide_columns(mut builder: WriterPropertiesBuilder, schema: &TableSchema, shape: &Shape) -> WriterPropertiesBuilder {
+    if !shape.wide.is_empty() {
+        // Version 2 data pages are compressed from where they were encoded, without one more copy.
+        builder = builder.set_writer_version(WriterVersion::PARQUET_2_0).set_encoding(Encoding::PLAIN);
+    }
+    let names = schema.sidecar_names();
+    for position in &shape.wide {
+        let Some((field, sidecar)) = schema.fields.get(*position).zip(names.get(*position)) else { continue };
+        for path in [native_path(field), ColumnPath::new(vec![sidecar.clone()])] {
+            builder = builder
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_statistics_enabled(path.clone(), EnabledStatistics::None)
+                .set_column_bloom_filter_enabled(path, false);
+        }
+    }
+    builder
+}
+
+fn native_path(field: &Field) -> ColumnPath {
+    let mut parts = vec![field.name.clone()];
+    if matches!(field.pg_type, PgType::Array(_)) {
+        parts.extend(["list".to_owned(), "element".to_owned()]);
+    }
+    ColumnPath::new(parts)
+}
+
+fn empty_digest(schema: &TableSchema) -> Digest {
+    Digest { rows: 0, sum: 0, columns: schema.fields.iter().map(|field| (field.id, 0)).collect() }
+}
+
+fn not_written(error: ParquetError) -> Error {
+    Error::new(ErrorKind::Internal, "could not encode rows as Parquet").source(error)
+}

@@ -1,0 +1,76 @@
+//! Damaged objects give errors, never panics and never other rows under the same digest.
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::own::{Own, Row, any_type, table, table_and_rows};
+use super::store::{Object, read, scan_all, tiny, write};
+use crate::codec::*;
+use crate::schema::PgType;
+use crate::{ErrorKind, Result};
+
+fn is_clean(result: Result<impl Sized>) -> bool {
+    result.is_err_and(|error| error.kind() != ErrorKind::Internal)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn flipped_bytes_never_panic(
+        (schema, rows) in table_and_rows(vec(any_type(), 1..4), 1..8),
+        flips in vec((any::<prop::sample::Index>(), 1u8..=255), 1..3),
+    ) {
+        let mut bytes = write(&schema, WriterOptions { bloom_fields: vec![1], ..tiny() }, &rows).objects[0].to_vec();
+        for (at, mask) in flips {
+            let i = at.index(bytes.len());
+            bytes[i] ^= mask;
+        }
+        let predicates = vec![Predicate { field_id: 1, test: Test::In { values: vec![Scalar::Int(1)], text_order: TextOrder::Bytewise } }];
+        for predicates in [Vec::new(), predicates] {
+            let result = read(&schema, &Bytes::from(bytes.clone()), ScanOptions { predicates, ..scan_all(&schema) });
+            if let Err(error) = result {
+                prop_assert_ne!(error.kind(), ErrorKind::Internal, "{}", error);
+            }
+        }
+    }
+
+    #[test]
+    fn truncated_objects_are_refused(
+        (schema, rows) in table_and_rows(vec(any_type(), 1..3), 1..6),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let bytes = write(&schema, tiny(), &rows).objects[0].clone();
+        let cut = bytes.slice(..cut.index(bytes.len()));
+        prop_assert!(is_clean(read(&schema, &cut, scan_all(&schema))));
+    }
+}
+
+fn numbers() -> (crate::schema::TableSchema, Bytes) {
+    let schema = table(&[PgType::Int8]);
+    let rows: Vec<Row> = (0..50).map(|i| vec![Some(Own::Int8(i))]).collect();
+    let bytes = write(&schema, tiny(), &rows).objects.remove(0);
+    (schema, bytes)
+}
+
+#[test]
+fn another_size_or_type_is_corrupt() {
+    let (schema, bytes) = numbers();
+    let open =
+        |schema: &_, size| ObjectReader::open(Object::new(bytes.clone()), size, schema, ScanOptions::default()).err();
+    let kind = |error: Option<crate::Error>| error.map(|error| error.kind());
+    assert_eq!(kind(open(&schema, bytes.len() as u64)), None);
+    assert_eq!(kind(open(&schema, bytes.len() as u64 - 1)), Some(ErrorKind::Corrupt));
+    assert_eq!(kind(open(&table(&[PgType::Int4]), bytes.len() as u64)), Some(ErrorKind::Corrupt));
+    let error = open(&table(&[PgType::Int8, PgType::Text]), bytes.len() as u64).unwrap();
+    assert_eq!((error.kind(), error.message()), (ErrorKind::Corrupt, "object lacks column \"c2\""));
+}
+
+#[test]
+fn bytes_that_are_no_parquet_are_corrupt() {
+    for bytes in [&b""[..], b"PAR1", b"12345678", b"PAR1\xff\xff\xff\x7fPAR1"] {
+        let result = read(&table(&[PgType::Int4]), &Bytes::copy_from_slice(bytes), ScanOptions::default());
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}

@@ -1,0 +1,9 @@
+//! Tests of the codec as a whole: what goes in comes out, and pruning hides nothing.
+
+mod corruption;
+mod own;
+mod pruning;
+mod roundtrip;
+mod store;
+
+pub(super) use own::table;

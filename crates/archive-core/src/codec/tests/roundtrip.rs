@@ -1,0 +1,176 @@
+//! Rows come back as they went in.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::own::{Own, Row, any_type, expected, table, table_and_rows};
+use super::store::{Memory, append, read, scan_all, tiny, write};
+use crate::codec::*;
+use crate::schema::{PgType, TableSchema};
+
+fn expected_rows(schema: &TableSchema, rows: &[Row]) -> Vec<Vec<Vec<u8>>> {
+    let cell = |(i, cell): (usize, &Option<Own>)| expected(&schema.fields[i].pg_type, cell.as_ref());
+    rows.iter().map(|row| row.iter().enumerate().map(cell).collect()).collect()
+}
+
+fn digest_of(schema: &TableSchema, rows: &[Row]) -> Digest {
+    let mut hasher = RowHasher::new(schema);
+    for row in rows {
+        for (i, cell) in row.iter().enumerate() {
+            hasher.column(i, cell.as_ref().map(Own::value).as_ref());
+        }
+        hasher.end_row();
+    }
+    hasher.digest()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn tables_come_back(
+        (schema, rows) in table_and_rows(vec(any_type(), 1..6), 0..12),
+        object_bytes in prop_oneof![Just(u64::MAX), Just(1u64), Just(3000)],
+        batch_bytes in prop_oneof![Just(8usize << 20), Just(20)],
+    ) {
+        let opts = WriterOptions { object_bytes, batch_bytes, bloom_fields: vec![1, 2], ..tiny() };
+        let written = write(&schema, opts, &rows);
+        let mut total = Digest { columns: digest_of(&schema, &[]).columns, ..Digest::default() };
+        let (mut seen, mut homes) = (Vec::new(), Vec::new());
+        for (bytes, summary) in written.objects.iter().zip(&written.summaries) {
+            let (found, metrics) = read(&schema, bytes, scan_all(&schema)).unwrap();
+            prop_assert_eq!(metrics.rows_read, summary.rows);
+            prop_assert_eq!(bytes.len() as u64, summary.bytes);
+            homes.extend(std::iter::repeat_n(summary.ordinal, found.len()));
+            seen.extend(found);
+            total.merge(&summary.digest);
+        }
+        prop_assert_eq!(&seen, &expected_rows(&schema, &rows));
+        prop_assert_eq!(homes, written.homes);
+        prop_assert_eq!(total, digest_of(&schema, &rows));
+        for (i, field) in schema.fields.iter().enumerate() {
+            let nulls: u64 = written.summaries.iter().map(|s| s.null_counts[i].1).sum();
+            prop_assert_eq!(nulls, rows.iter().filter(|row| row[i].is_none()).count() as u64, "{}", field.name);
+        }
+    }
+
+    #[test]
+    fn samples_and_projections((schema, rows) in table_and_rows(vec(any_type(), 2..4), 4..12), start in 0u64..20) {
+        let written = write(&schema, tiny(), &rows);
+        let all = expected_rows(&schema, &rows);
+        let mut first = 0;
+        for (bytes, summary) in written.objects.iter().zip(&written.summaries) {
+            let own = &all[first..first + summary.rows as usize];
+            first += own.len();
+            let opts = ScanOptions {
+                columns: vec![2, 1, 2],
+                row_ranges: Some(vec![start + 2..start + 9, start..start + 1]),
+                max_batch_rows: 2,
+                ..ScanOptions::default()
+            };
+            let (found, _) = read(&schema, bytes, opts).unwrap();
+            let picked = own.iter().enumerate().filter(|(i, _)| {
+                let i = *i as u64;
+                i == start || (start + 2..start + 9).contains(&i)
+            });
+            let picked: Vec<_> = picked.map(|(_, r)| vec![r[1].clone(), r[0].clone(), r[1].clone()]).collect();
+            prop_assert_eq!(found, picked);
+        }
+    }
+}
+
+#[test]
+fn an_empty_partition_is_one_object() {
+    let schema = table(&[PgType::Int4, PgType::array(PgType::Text)]);
+    let written = write(&schema, tiny(), &[]);
+    assert_eq!(written.summaries.len(), 1);
+    assert_eq!((written.summaries[0].rows, written.summaries[0].row_groups), (0, 0));
+    assert!(read(&schema, &written.objects[0], scan_all(&schema)).unwrap().0.is_empty());
+}
+
+#[test]
+fn a_table_without_columns_is_refused() {
+    let refused = PartitionWriter::new(TableSchema::default(), tiny(), Memory::default()).err();
+    assert_eq!(refused.map(|error| error.kind()), Some(crate::ErrorKind::Unsupported));
+}
+
+#[test]
+fn counting_decodes_nothing() {
+    let schema = table(&[PgType::Int4]);
+    let rows: Vec<Row> = (0..20).map(|i| vec![Some(Own::Int4(i))]).collect();
+    let bytes = write(&schema, tiny(), &rows).objects.remove(0);
+    let object = super::store::Object::new(bytes.clone());
+    let mut reader = ObjectReader::open(object, bytes.len() as u64, &schema, ScanOptions::default()).unwrap();
+    let mut rows = 0;
+    while let Some(batch) = reader.next_batch().unwrap() {
+        rows += batch.rows();
+    }
+    assert_eq!((rows, reader.num_rows(), reader.reader().requests), (20, 20, 1));
+}
+
+#[test]
+fn sidecars_begin_a_new_object_only_when_rows_are_in_the_old() {
+    let schema = table(&[PgType::Date]);
+    let dates = |dates: &[i32]| -> Vec<Row> { dates.iter().map(|d| vec![Some(Own::Date(*d))]).collect() };
+    let late = write(&schema, tiny(), &dates(&[1, 2, 3, 4, i32::MAX]));
+    assert_eq!(late.summaries.iter().map(|s| (s.rows, s.sidecars.len())).collect::<Vec<_>>(), [(3, 0), (2, 1)]);
+    let early = write(&schema, tiny(), &dates(&[1, i32::MAX, 3, 4, 5, 6]));
+    assert_eq!(early.summaries.iter().map(|s| (s.rows, s.sidecars.clone())).collect::<Vec<_>>(), [(6, vec![1])]);
+}
+
+#[test]
+fn objects_rotate_by_size() {
+    let schema = table(&[PgType::Text]);
+    let rows: Vec<Row> = (0..100).map(|i| vec![Some(Own::Text(format!("value {i}")))]).collect();
+    let written = write(&schema, WriterOptions { object_bytes: 300, ..tiny() }, &rows);
+    assert!(written.summaries.len() > 2, "{}", written.summaries.len());
+    assert_eq!(written.summaries.iter().map(|s| s.rows).sum::<u64>(), 100);
+}
+
+#[test]
+fn values_wider_than_a_batch_come_back() {
+    let schema = table(&[PgType::Text, PgType::Bytea, PgType::array(PgType::Text)]);
+    let wide = "x".repeat(100_000);
+    let row = |text: &str| -> Row {
+        vec![
+            Some(Own::Text(text.to_owned())),
+            Some(Own::Bytes(text.as_bytes().to_vec())),
+            Some(Own::Array(vec![(1, 1)], vec![Some(Own::Text(text.to_owned()))])),
+        ]
+    };
+    let rows = vec![row("a"), row("b"), row(&wide), row("c"), row(&wide)];
+    let written = write(&schema, WriterOptions { batch_bytes: 1000, ..tiny() }, &rows);
+    let seen: Vec<_> =
+        written.objects.iter().flat_map(|bytes| read(&schema, bytes, scan_all(&schema)).unwrap().0).collect();
+    assert_eq!(seen, expected_rows(&schema, &rows));
+    assert_eq!(written.summaries.len(), 1, "the first batch holds the wide row already");
+}
+
+#[test]
+fn the_sink_gets_bounded_chunks() {
+    let schema = table(&[PgType::Bytea]);
+    let mut writer = PartitionWriter::new(schema, WriterOptions::default(), Memory::default()).unwrap();
+    let mut state = 1u64;
+    for _ in 0..12 {
+        let noise = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        });
+        let _ = append(&mut writer, &[Some(Own::Bytes(noise.take(1 << 20).collect()))]);
+    }
+    let (summaries, _, sink) = writer.finish().unwrap();
+    assert_eq!((summaries.len(), sink.largest_write), (1, 8 << 20));
+}
+
+#[test]
+fn misuse_is_an_error() {
+    let mut writer = PartitionWriter::new(table(&[PgType::Date, PgType::Int4]), tiny(), Memory::default()).unwrap();
+    assert!(writer.append(1, None).is_err(), "columns come in order");
+    assert_eq!(writer.append(0, Some(&Value::Date(i32::MAX))).unwrap(), Appended::NeedsText);
+    assert!(writer.append(1, None).is_err(), "the text is owed");
+    assert!(writer.end_row().is_err());
+    assert!(
+        PartitionWriter::new(table(&[PgType::Bool]), WriterOptions { batch_rows: 0, ..tiny() }, Memory::default())
+            .is_err()
+    );
+}

@@ -1,0 +1,116 @@
+//! Objects in memory, and helpers that write and read whole tables.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::own::{Own, Row, canonical, sidecar_text};
+use crate::Result;
+use crate::codec::*;
+use crate::schema::TableSchema;
+
+/// Objects by ordinal.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    pub(super) objects: Vec<Vec<u8>>,
+    pub(super) largest_write: usize,
+}
+
+impl ObjectSink for Memory {
+    fn begin(&mut self, ordinal: u32) -> Result<()> {
+        assert_eq!(ordinal as usize, self.objects.len());
+        self.objects.push(Vec::new());
+        Ok(())
+    }
+    fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.largest_write = self.largest_write.max(bytes.len());
+        self.objects.last_mut().unwrap().extend_from_slice(&bytes);
+        Ok(())
+    }
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// One object in memory that counts requests.
+#[derive(Debug)]
+pub(super) struct Object {
+    pub(super) bytes: Bytes,
+    pub(super) requests: usize,
+    pub(super) read: u64,
+}
+
+impl Object {
+    pub(super) fn new(bytes: impl Into<Bytes>) -> Self {
+        Self { bytes: bytes.into(), requests: 0, read: 0 }
+    }
+}
+
+impl RangeReader for Object {
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+    fn read_ranges(&mut self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.requests += ranges.len();
+        self.read += ranges.iter().map(|r| r.end - r.start).sum::<u64>();
+        Ok(ranges.iter().map(|r| self.bytes.slice(r.start as usize..r.end as usize)).collect())
+    }
+}
+
+/// Small bounds, so that few rows make several batches, pages and row groups.
+pub(super) fn tiny() -> WriterOptions {
+    WriterOptions { batch_rows: 3, row_group_rows: 7, ..WriterOptions::default() }
+}
+
+pub(super) struct Written {
+    pub(super) objects: Vec<Bytes>,
+    pub(super) summaries: Vec<ObjectSummary>,
+    /// Object of each row, from what `end_row` reported.
+    pub(super) homes: Vec<u32>,
+}
+
+pub(super) fn append(writer: &mut PartitionWriter<Memory>, row: &[Option<Own>]) -> Option<Flushed> {
+    for (i, cell) in row.iter().enumerate() {
+        let appended = writer.append(i, cell.as_ref().map(Own::value).as_ref()).unwrap();
+        if appended == Appended::NeedsText {
+            writer.append_text(i, &sidecar_text(cell.as_ref().unwrap())).unwrap();
+        }
+    }
+    writer.end_row().unwrap()
+}
+
+pub(super) fn write(schema: &TableSchema, opts: WriterOptions, rows: &[Row]) -> Written {
+    let mut writer = PartitionWriter::new(schema.clone(), opts, Memory::default()).unwrap();
+    let mut homes = Vec::new();
+    let mut note = |flushed: Option<Flushed>| {
+        if let Some(Flushed { ordinal, rows }) = flushed {
+            homes.extend(std::iter::repeat_n(ordinal, rows));
+        }
+    };
+    for row in rows {
+        note(append(&mut writer, row));
+    }
+    assert_eq!(writer.rows(), rows.len() as u64);
+    let (summaries, flushed, sink) = writer.finish().unwrap();
+    note(flushed);
+    let objects = sink.objects.into_iter().map(Bytes::from).collect();
+    Written { objects, summaries, homes }
+}
+
+pub(super) fn scan_all(schema: &TableSchema) -> ScanOptions {
+    ScanOptions { columns: schema.fields.iter().map(|field| field.id).collect(), ..ScanOptions::default() }
+}
+
+/// The cells of an object in canonical form.
+pub(super) fn read(schema: &TableSchema, bytes: &Bytes, opts: ScanOptions) -> Result<(Vec<Vec<Vec<u8>>>, ReadMetrics)> {
+    let columns = opts.columns.len();
+    let mut reader = ObjectReader::open(Object::new(bytes.clone()), bytes.len() as u64, schema, opts)?;
+    let mut rows = Vec::new();
+    while let Some(batch) = reader.next_batch()? {
+        for row in 0..batch.rows() {
+            let cells = (0..columns).map(|column| Ok(canonical(&batch.get(column, row)?)));
+            rows.push(cells.collect::<Result<Vec<_>>>()?);
+        }
+    }
+    Ok((rows, reader.metrics()))
+}

@@ -1,0 +1,270 @@
+//! Writes the rows of a partition into one or more Parquet objects.
+
+use super::digest::RowHasher;
+use super::encode::{ColumnBuilder, SidecarBuilder};
+use super::object::{Batch, ObjectWriter, Shape};
+use super::options::{ObjectSink, ObjectSummary, WriterOptions};
+use super::value::Value;
+use crate::schema::TableSchema;
+use crate::{Error, ErrorKind, Result};
+
+/// Whether a value went into its native column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Appended {
+    /// It did, or it is NULL.
+    Stored,
+    /// The native column cannot hold it: [`PartitionWriter::append_text`] must follow with its text output.
+    NeedsText,
+}
+
+/// A batch was handed to Parquet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flushed {
+    /// The object that holds the rows of the batch.
+    pub ordinal: u32,
+    /// Rows of the batch, the last that were appended.
+    pub rows: usize,
+}
+
+/// Writes rows value by value: [`append`](Self::append) for each column in schema order, then
+/// [`end_row`](Self::end_row). Memory is bounded by the options, not by the number of rows.
+pub struct PartitionWriter<S> {
+    schema: TableSchema,
+    opts: WriterOptions,
+    sink: S,
+    hasher: RowHasher,
+    columns: Vec<ColumnBuilder>,
+    pending: Pending,
+    shape: Shape,
+    object: Option<ObjectWriter>,
+    done: Vec<ObjectSummary>,
+    rows: u64,
+    done_bytes: u64,
+    /// Rows in the row group of the current object, pending ones excluded.
+    group_rows: usize,
+}
+
+/// The batch that is being filled.
+#[derive(Debug, Default)]
+struct Pending {
+    rows: usize,
+    bytes: usize,
+    nulls: Vec<u64>,
+    sidecars: Vec<Option<SidecarBuilder>>,
+    shape: Shape,
+    /// The column whose value comes next.
+    next: usize,
+    /// The column whose text is owed.
+    owed: Option<usize>,
+}
+
+impl Pending {
+    fn new(columns: usize) -> Self {
+        let sidecars = std::iter::repeat_with(|| None).take(columns).collect();
+        Self { nulls: vec![0; columns], sidecars, ..Self::default() }
+    }
+}
+
+impl<S: ObjectSink> PartitionWriter<S> {
+    /// A writer of rows of `schema`.
+    pub fn new(schema: TableSchema, opts: WriterOptions, sink: S) -> Result<Self> {
+        check_options(&opts)?;
+        check_schema(&schema)?;
+        let columns =
+            schema.fields.iter().map(|field| ColumnBuilder::new(&field.pg_type)).collect::<Result<Vec<_>>>()?;
+        Ok(Self {
+            hasher: RowHasher::new(&schema),
+            pending: Pending::new(columns.len()),
+            columns,
+            schema,
+            opts,
+            sink,
+            shape: Shape::default(),
+            object: None,
+            done: Vec::new(),
+            rows: 0,
+            done_bytes: 0,
+            group_rows: 0,
+        })
+    }
+
+    /// The next value of the row. It is hashed too, before any conversion.
+    pub fn append(&mut self, column: usize, value: Option<&Value<'_>>) -> Result<Appended> {
+        let builder =
+            self.columns.get_mut(column).filter(|_| column == self.pending.next && self.pending.owed.is_none());
+        let stored = builder.ok_or_else(out_of_order)?.append(value)?;
+        self.hasher.column(column, value);
+        self.pending.next += 1;
+        match value {
+            None => add_null(&mut self.pending.nulls, column),
+            Some(value) if stored => self.note_size(column, value.size()),
+            Some(_) => {
+                self.pending.owed = Some(column);
+                return Ok(Appended::NeedsText);
+            }
+        }
+        Ok(Appended::Stored)
+    }
+
+    /// The PostgreSQL text output of the value that was just refused with [`Appended::NeedsText`].
+    pub fn append_text(&mut self, column: usize, text: &str) -> Result<()> {
+        if self.pending.owed.take() != Some(column) {
+            return Err(out_of_order());
+        }
+        let row = self.pending.rows;
+        let sidecar = self.pending.sidecars.get_mut(column).ok_or_else(out_of_order)?;
+        sidecar.get_or_insert_default().append(row, text);
+        self.pending.shape.sidecars.insert(column);
+        self.note_size(column, text.len());
+        Ok(())
+    }
+
+    fn note_size(&mut self, column: usize, size: usize) {
+        self.pending.bytes += size;
+        if size > self.opts.batch_bytes {
+            self.pending.shape.wide.insert(column);
+        }
+    }
+
+    /// The row is complete.
+    pub fn end_row(&mut self) -> Result<Option<Flushed>> {
+        if self.pending.next != self.columns.len() || self.pending.owed.is_some() {
+            return Err(out_of_order());
+        }
+        self.hasher.end_row();
+        self.rows += 1;
+        self.pending.next = 0;
+        self.pending.rows += 1;
+        let full = self.pending.rows >= self.opts.batch_rows
+            || self.pending.bytes >= self.opts.batch_bytes
+            || self.group_rows + self.pending.rows >= self.opts.row_group_rows;
+        if full { self.flush().map(Some) } else { Ok(None) }
+    }
+
+    /// Hands the pending rows to Parquet and its output to the sink.
+    fn flush(&mut self) -> Result<Flushed> {
+        let batch = self.take_batch()?;
+        let rows = batch.rows;
+        self.make_room(&batch.shape)?;
+        let mut object = match self.object.take() {
+            Some(object) => object,
+            None => self.begin()?,
+        };
+        object.write(batch, &self.opts)?;
+        self.group_rows = object.group_rows();
+        let flushed = Flushed { ordinal: object.ordinal(), rows };
+        for chunk in object.take_chunks() {
+            self.sink.write(chunk)?;
+        }
+        let full = object.size() >= self.opts.object_bytes;
+        self.object = Some(object);
+        if full {
+            self.finish_object()?;
+        }
+        Ok(flushed)
+    }
+
+    fn take_batch(&mut self) -> Result<Batch> {
+        let columns = self.columns.iter_mut().map(ColumnBuilder::finish).collect::<Result<Vec<_>>>()?;
+        let pending = std::mem::replace(&mut self.pending, Pending::new(self.columns.len()));
+        let sidecars = pending.sidecars.into_iter().enumerate();
+        let sidecars = sidecars.filter_map(|(i, sidecar)| Some((i, sidecar?.finish(pending.rows)))).collect();
+        Ok(Batch {
+            rows: pending.rows,
+            bytes: pending.bytes,
+            columns,
+            sidecars,
+            shape: pending.shape,
+            nulls: pending.nulls,
+            digest: self.hasher.take(),
+        })
+    }
+
+    /// Finishes the current object when it lacks a column that the batch needs.
+    fn make_room(&mut self, shape: &Shape) -> Result<()> {
+        self.shape = self.shape.union(shape);
+        match &self.object {
+            Some(object) if !object.shape().covers(shape) => self.finish_object(),
+            _ => Ok(()),
+        }
+    }
+
+    fn begin(&mut self) -> Result<ObjectWriter> {
+        let ordinal =
+            u32::try_from(self.done.len()).map_err(|_| Error::new(ErrorKind::Internal, "too many objects"))?;
+        let object = ObjectWriter::new(&self.schema, &self.opts, self.shape.clone(), ordinal)?;
+        self.sink.begin(ordinal)?;
+        Ok(object)
+    }
+
+    fn finish_object(&mut self) -> Result<()> {
+        let Some(object) = self.object.take() else { return Ok(()) };
+        let (chunks, summary) = object.finish()?;
+        for chunk in chunks {
+            self.sink.write(chunk)?;
+        }
+        self.sink.finish()?;
+        self.group_rows = 0;
+        self.done_bytes += summary.bytes;
+        self.done.push(summary);
+        Ok(())
+    }
+
+    /// Completes the last object. A partition without rows gives one object without rows.
+    pub fn finish(mut self) -> Result<(Vec<ObjectSummary>, Option<Flushed>, S)> {
+        if self.pending.next != 0 || self.pending.owed.is_some() {
+            return Err(out_of_order());
+        }
+        let flushed = if self.pending.rows > 0 { Some(self.flush()?) } else { None };
+        if self.object.is_none() && self.done.is_empty() {
+            self.object = Some(self.begin()?);
+        }
+        self.finish_object()?;
+        Ok((self.done, flushed, self.sink))
+    }
+
+    /// Complete rows so far.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Bytes encoded so far; the row group in progress counts when it is complete.
+    pub fn bytes_written(&self) -> u64 {
+        self.done_bytes + self.object.as_ref().map_or(0, ObjectWriter::written)
+    }
+
+    /// Objects that are complete.
+    pub fn finished_objects(&self) -> &[ObjectSummary] {
+        &self.done
+    }
+}
+
+fn add_null(nulls: &mut [u64], column: usize) {
+    if let Some(count) = nulls.get_mut(column) {
+        *count += 1;
+    }
+}
+
+fn check_options(opts: &WriterOptions) -> Result<()> {
+    let bounds = [opts.row_group_rows, opts.row_group_bytes, opts.batch_rows, opts.batch_bytes];
+    if opts.object_bytes == 0 || bounds.contains(&0) {
+        return Err(Error::new(
+            ErrorKind::InvalidParameter,
+            "sizes of batches, row groups and objects must be positive",
+        ));
+    }
+    Ok(())
+}
+
+/// Parquet counts rows by their columns.
+fn check_schema(schema: &TableSchema) -> Result<()> {
+    if schema.fields.is_empty() {
+        return Err(Error::new(ErrorKind::Unsupported, "a table without columns cannot be archived"));
+    }
+    Ok(())
+}
+
+fn out_of_order() -> Error {
+    Error::new(ErrorKind::Internal, "values were not appended in the order of the columns")
+}

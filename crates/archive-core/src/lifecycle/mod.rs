@@ -1,0 +1,11 @@
+//! The lifecycle: statuses, labels of partitions, and the archive job's state machine. Pure.
+
+mod job;
+mod label;
+mod period;
+mod status;
+
+pub use job::{Event, Observed, Phase, Step, next, resume};
+pub use label::{Label, matches_pattern};
+pub use period::{Granularity, Moment, Period};
+pub use status::Status;

@@ -1,0 +1,10 @@
+//! Names: object keys (DESIGN §6), the local copy, the `_all` view.
+
+mod relation;
+mod segment;
+
+mod object_key;
+
+pub use object_key::{HiveDate, data_key, manifest_key, manifest_prefix, table_of_prefix, table_prefix, version_of};
+pub use relation::{MAX_IDENTIFIER, all_view_name, local_copy_name, quote_ident};
+pub use segment::{decode_ident, encode_ident};

@@ -1,0 +1,9 @@
+//! The one table of types: which PostgreSQL types can be archived and what they become in Arrow and Parquet.
+
+mod arrow_type;
+mod pg_type;
+mod table;
+
+pub use arrow_type::{Storage, sidecar_field};
+pub use pg_type::PgType;
+pub use table::{Field, SIDECAR_ID_BASE, TableSchema};

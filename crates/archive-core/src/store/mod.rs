@@ -1,0 +1,62 @@
+//! Object stores: S3 and a local directory behind one trait, and the façade that the PostgreSQL backend drives.
+//!
+//! `options` and `credentials` validate what a DBA writes; `open` builds a store without any traffic; [`BlockingStore`]
+//! runs it from the backend's main thread on an [`IoRuntime`]; [`OwnerMarker`] keeps one cluster per prefix.
+
+mod blocking;
+mod common;
+#[cfg(test)]
+use crate::error::ErrorKind;
+#[cfg(test)]
+mod contract;
+mod credentials;
+mod faulty;
+mod key;
+mod local;
+mod location;
+mod options;
+mod owner;
+mod probe;
+mod reader;
+mod runtime;
+mod s3;
+#[cfg(test)]
+mod test_server;
+#[cfg(test)]
+mod tests;
+mod upload;
+mod values;
+
+pub use blocking::{BlockingStore, StoreMetrics};
+pub use common::{ObjectMeta, ObjectStore, PendingUpload, PutMode, Upload};
+pub use credentials::{Credentials, UserMappingOptions};
+pub use faulty::{Fault, FaultyStore, Op};
+pub use key::{TEMP_PREFIX, validate_key};
+pub use location::Location;
+pub use options::{Checksum, CredentialSource, StorageOptions};
+pub use owner::{OWNER_KEY, OwnerIdentity, OwnerMarker};
+pub use probe::{ProbeResult, probe};
+pub use reader::BlockingRangeReader;
+pub use runtime::IoRuntime;
+pub use upload::BlockingUpload;
+pub use values::{LockMode, ObjectLock, RetentionUnit, Sse};
+
+use crate::error::Result;
+use std::sync::Arc;
+
+/// Opens the store that `options` describe. Reads environment variables or the credentials file, never the network.
+///
+/// `credentials` is what the extension found for `options.credentials`: required for S3, ignored for a directory.
+pub fn open(
+    options: &StorageOptions,
+    credentials: Option<Credentials>,
+    io: &IoRuntime,
+) -> Result<Arc<dyn ObjectStore>> {
+    match &options.location {
+        Location::File(directory) => Ok(Arc::new(local::LocalStore::new(directory.clone()))),
+        Location::S3 { .. } => {
+            let _context = io.enter();
+            Ok(Arc::new(s3::S3Store::open(options, credentials)?))
+        }
+    }
+}

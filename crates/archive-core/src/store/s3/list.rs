@@ -1,0 +1,105 @@
+//! Listings, all pages of them.
+
+use super::failure::Failure;
+use super::{S3Store, size, unquoted};
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::common::{ObjectMeta, PendingUpload};
+use crate::store::key::validate_prefix;
+use aws_sdk_s3::operation::list_multipart_uploads::ListMultipartUploadsOutput;
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
+use aws_sdk_s3::types::{MultipartUpload, Object};
+
+impl S3Store {
+    fn full_prefix(&self, prefix: &str) -> Result<String> {
+        validate_prefix(prefix)?;
+        Ok(format!("{}{prefix}", self.inner.prefix))
+    }
+
+    /// The key below our prefix; a listing by that prefix returns no others.
+    fn relative(&self, full_key: Option<String>) -> Option<String> {
+        full_key.and_then(|key| key.strip_prefix(&self.inner.prefix).map(str::to_owned)).filter(|key| !key.is_empty())
+    }
+
+    pub(super) async fn list_objects(&self, prefix: &str) -> Result<Vec<ObjectMeta>> {
+        let full_prefix = self.full_prefix(prefix)?;
+        let mut found = Vec::new();
+        let mut token = None;
+        loop {
+            let page = self.objects_page(prefix, &full_prefix, token.clone()).await?;
+            found.extend(page.contents.unwrap_or_default().into_iter().filter_map(|object| self.object_meta(object)));
+            let next = page.next_continuation_token.filter(|_| page.is_truncated == Some(true));
+            match next {
+                None => break,
+                same if same == token => return Err(endless(prefix)),
+                next => token = next,
+            }
+        }
+        found.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(found)
+    }
+
+    async fn objects_page(&self, prefix: &str, full: &str, token: Option<String>) -> Result<ListObjectsV2Output> {
+        let attempt = |_| async {
+            let request = self.client().list_objects_v2().bucket(self.bucket()).prefix(full);
+            let sent = request.set_continuation_token(token.clone()).send().await;
+            sent.map_err(|e| self.attempt("list", prefix, &Failure::of(&e)))
+        };
+        self.retry().run(attempt).await
+    }
+
+    fn object_meta(&self, object: Object) -> Option<ObjectMeta> {
+        Some(ObjectMeta {
+            key: self.relative(object.key)?,
+            bytes: size(object.size),
+            etag: unquoted(object.e_tag),
+            version_id: None,
+            last_modified_unix: object.last_modified.map(|at| at.secs()),
+        })
+    }
+
+    pub(super) async fn list_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {
+        let full_prefix = self.full_prefix(prefix)?;
+        let mut found = Vec::new();
+        let mut marker = (None, None);
+        loop {
+            let page = self.uploads_page(prefix, &full_prefix, marker.clone()).await?;
+            found.extend(page.uploads.unwrap_or_default().into_iter().filter_map(|upload| self.pending(upload)));
+            if page.is_truncated != Some(true) {
+                return Ok(found);
+            }
+            let next = (page.next_key_marker, page.next_upload_id_marker);
+            if next == marker {
+                return Err(endless(prefix));
+            }
+            marker = next;
+        }
+    }
+
+    async fn uploads_page(
+        &self,
+        prefix: &str,
+        full: &str,
+        marker: (Option<String>, Option<String>),
+    ) -> Result<ListMultipartUploadsOutput> {
+        let attempt = |_| async {
+            let request = self.client().list_multipart_uploads().bucket(self.bucket()).prefix(full);
+            let (key, upload_id) = marker.clone();
+            let sent = request.set_key_marker(key).set_upload_id_marker(upload_id).send().await;
+            sent.map_err(|e| self.attempt("list uploads under", prefix, &Failure::of(&e)))
+        };
+        self.retry().run(attempt).await
+    }
+
+    fn pending(&self, upload: MultipartUpload) -> Option<PendingUpload> {
+        Some(PendingUpload {
+            key: self.relative(upload.key)?,
+            upload_id: upload.upload_id?,
+            initiated_unix: upload.initiated.map(|at| at.secs()),
+        })
+    }
+}
+
+fn endless(prefix: &str) -> Error {
+    Error::new(ErrorKind::Storage, format!("the storage lists \"{prefix}\" without an end"))
+        .detail("It returned the same page marker twice.")
+}

@@ -1,0 +1,57 @@
+-- Commits between the steps of each partition, so that a crash resumes where it was: freeze, validate, export, verify,
+-- swap. A swap that finds the parent locked is tried again.
+CREATE PROCEDURE archive_partition_steps(
+    partitions regclass[],
+    storage    name DEFAULT NULL,
+    verify     text DEFAULT 'content',
+    drop_local interval DEFAULT NULL)
+LANGUAGE plpgsql AS $$
+DECLARE
+    swap_attempts CONSTANT int := 10;
+    part     regclass;
+    job      uuid;
+    more     boolean;
+    reached  text;
+    attempts int;
+    failure  text;
+    state    text;
+    message  text;
+    detail   text;
+    hint     text;
+BEGIN
+    FOREACH part IN ARRAY partitions LOOP
+        CONTINUE WHEN part IS NULL;
+        job := archive_ext.begin_archive(part, storage, verify, drop_local);
+        COMMIT;
+        IF job IS NULL THEN
+            RAISE NOTICE 'partition % is already archived, skipping', part;
+            CONTINUE;
+        END IF;
+        more := true;
+        attempts := 0;
+        WHILE more LOOP
+            failure := NULL;
+            BEGIN
+                SELECT s.more, s.phase INTO more, reached FROM archive_ext.archive_step(job) s;
+            EXCEPTION WHEN OTHERS THEN
+                GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+                    detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+                failure := message;
+            END;
+            IF failure IS NOT NULL AND state = '55P03' AND attempts < swap_attempts THEN
+                attempts := attempts + 1;
+                COMMIT;
+                RAISE NOTICE '%; trying again (% of %)', failure, attempts, swap_attempts;
+                PERFORM pg_sleep(least(0.5 * attempts, 5));
+                CONTINUE;
+            ELSIF failure IS NOT NULL THEN
+                PERFORM archive_ext.fail_job(job, failure);
+                COMMIT;
+                RAISE EXCEPTION USING ERRCODE = state, MESSAGE = message, DETAIL = detail, HINT = hint;
+            END IF;
+            COMMIT;
+        END LOOP;
+        RAISE NOTICE 'partition % archived', part;
+    END LOOP;
+END
+$$;

@@ -1,0 +1,85 @@
+-- Views for people. They run with the rights of the extension's owner and show only tables that the caller may SELECT.
+
+CREATE VIEW archive_ext.partitions AS
+SELECT m.source AS table_name,
+       p.partition_name,
+       p.status,
+       p.label,
+       p.tier,
+       p.lower_bound,
+       p.upper_bound,
+       p.rows,
+       pg_size_pretty(p.local_bytes) AS local_size,
+       pg_size_pretty(p.archived_bytes) AS archived_size,
+       round(p.local_bytes / nullif(p.archived_bytes, 0)::numeric, 1) AS ratio,
+       p.storage,
+       p.version,
+       p.archived_at,
+       p.verified_at,
+       p.local_copy,
+       p.local_copy_until,
+       p.reattached_at,
+       p.keep_until
+FROM archive_ext.partition p
+JOIN archive_ext.managed_table m ON m.id = p.managed_table
+WHERE has_table_privilege(m.source, 'SELECT')
+ORDER BY m.source::text, p.id;
+
+CREATE VIEW archive_ext.jobs AS
+SELECT j.job_id,
+       j.operation,
+       j.table_name,
+       j.partition_name,
+       j.status,
+       j.phase,
+       j.rows_archived,
+       j.storage,
+       j.started_by,
+       j.started_at,
+       j.completed_at,
+       coalesce(j.completed_at, clock_timestamp()) - j.started_at AS duration,
+       j.error
+FROM archive_ext.archival_job j
+WHERE has_table_privilege(j.table_name, 'SELECT')
+ORDER BY j.started_at DESC;
+
+CREATE VIEW archive_ext.objects AS
+SELECT m.source AS table_name,
+       p.partition_name,
+       o.version,
+       o.ordinal,
+       o.rows,
+       o.bytes,
+       o.row_groups,
+       p.storage,
+       o.key,
+       o.sha256,
+       o.uploaded_at
+FROM archive_ext.object o
+JOIN archive_ext.partition p ON p.id = o.partition_id
+JOIN archive_ext.managed_table m ON m.id = p.managed_table
+WHERE has_table_privilege(m.source, 'SELECT')
+ORDER BY m.source::text, p.id, o.version, o.ordinal;
+
+CREATE VIEW archive_ext.progress AS
+SELECT s.pid,
+       s.relation,
+       s.phase,
+       s.rows,
+       s.rows_total,
+       round(least(100.0 * s.rows / nullif(s.rows_total, 0), 100), 1) AS percent,
+       pg_size_pretty(s.bytes) AS size,
+       round(s.rows / nullif(extract(epoch FROM clock_timestamp() - s.phase_started), 0)) AS rows_per_second,
+       CASE WHEN s.rows > 0 AND s.rows_total > s.rows
+            THEN date_trunc('second', (clock_timestamp() - s.phase_started) * ((s.rows_total - s.rows)::float8 / s.rows))
+       END AS remaining,
+       s.phase_started,
+       s.job_id
+FROM archive_ext.progress_slots() s
+WHERE has_table_privilege(s.relation, 'SELECT');
+
+CREATE VIEW archive_ext.policies AS
+SELECT source AS table_name, storage, drop_after, archive_schema, archive_name, changed_at, changed_by
+FROM archive_ext.archive_policy
+WHERE has_table_privilege(source, 'SELECT')
+ORDER BY source::text;

@@ -1,0 +1,35 @@
+COMMENT ON SCHEMA archive_ext IS 'catalog and views of archive_ext';
+COMMENT ON TYPE archive_ext.lifecycle_status IS 'where a partition is in its life: LIVE, HOT, WARM, ARCHIVED';
+COMMENT ON FOREIGN DATA WRAPPER archive_fdw IS 'storages of archive_ext (servers) and archived partitions (foreign tables)';
+
+COMMENT ON TABLE archive_ext.managed_table IS 'partitioned tables with an archive, and where their archive relations are';
+COMMENT ON TABLE archive_ext.archive_policy IS 'what owners decided about the archive of their tables; see set_archive_policy';
+COMMENT ON TABLE archive_ext.partition IS 'every partition that was ever archived: status, objects, local copy';
+COMMENT ON TABLE archive_ext.archival_job IS 'one row for each run of an archive or reattach call';
+COMMENT ON TABLE archive_ext.object IS 'the Parquet objects of archived partitions, with digests and column ranges';
+COMMENT ON TABLE archive_ext.lifecycle_event IS 'history of what happened to partitions';
+COMMENT ON TABLE archive_ext.storage_claim IS 'the incarnation under which this database claimed each storage prefix';
+
+COMMENT ON VIEW archive_ext.partitions IS 'partitions that were archived, with sizes and where they are now';
+COMMENT ON VIEW archive_ext.jobs IS 'archive and reattach runs, newest first';
+COMMENT ON VIEW archive_ext.objects IS 'Parquet objects of archived partitions';
+COMMENT ON VIEW archive_ext.progress IS 'runs in progress: rows, percent, rate and remaining time (needs shared_preload_libraries)';
+COMMENT ON VIEW archive_ext.policies IS 'archive policies';
+
+COMMENT ON FUNCTION archive_partition IS 'archives a partition: freezes it, writes Parquet, reads it back, swaps in a foreign table';
+COMMENT ON FUNCTION archive_partitions IS 'archives several partitions; all are verified before the first is swapped';
+COMMENT ON PROCEDURE archive_partition_steps IS 'archives several partitions, committing after each step; called again after a crash it goes on';
+COMMENT ON FUNCTION reattach_partition IS 'puts an archived partition back into its table, from the local copy or from its objects';
+COMMENT ON FUNCTION cancel_job IS 'ends an interrupted job and makes its partition writable again';
+COMMENT ON FUNCTION check_storage IS 'tries put, range get, list and delete on a storage, one row for each';
+COMMENT ON FUNCTION adopt_storage IS 'takes over a storage prefix that another cluster claimed (superusers only)';
+COMMENT ON FUNCTION set_archive_policy IS 'sets storage, drop_after and archive names of a table; NULL leaves a setting as it is';
+COMMENT ON FUNCTION drop_archive_policy IS 'removes the archive policy of a table';
+
+COMMENT ON FUNCTION archive_ext.refuse_write IS 'trigger function that refuses writes to frozen partitions';
+COMMENT ON FUNCTION archive_ext.begin_archive IS 'internal: the job of archive_partition_steps for a partition';
+COMMENT ON FUNCTION archive_ext.archive_step IS 'internal: the next step of a job';
+COMMENT ON FUNCTION archive_ext.fail_job IS 'internal: ends a job after an error and lifts its guards';
+COMMENT ON FUNCTION archive_ext.progress_slots IS 'internal: the rows of archive_ext.progress';
+COMMENT ON FUNCTION archive_ext.archive_fdw_handler IS 'handler of archive_fdw';
+COMMENT ON FUNCTION archive_ext.archive_fdw_validator IS 'validator of archive_fdw: servers, user mappings and foreign tables';

@@ -1,0 +1,5 @@
+-- Nothing in the catalog is PUBLIC: minima, maxima and errors are user data. The views filter by privilege.
+REVOKE ALL ON ALL TABLES IN SCHEMA archive_ext FROM PUBLIC;
+GRANT USAGE ON SCHEMA archive_ext TO PUBLIC;
+GRANT SELECT ON archive_ext.partitions, archive_ext.jobs, archive_ext.objects, archive_ext.progress,
+    archive_ext.policies TO PUBLIC;

@@ -1,0 +1,17 @@
+//! The SQL functions: arguments in, engine called, rows out.
+
+pub mod archive;
+mod guard;
+mod policy;
+pub mod progress;
+mod reattach;
+mod steps;
+mod storage;
+
+use pgrx::datum::Interval;
+
+/// Seconds in an interval; a month counts 30 days and a day 24 hours, as in `extract(epoch …)` of short intervals.
+fn seconds(interval: Interval) -> i64 {
+    let days = i64::from(interval.months()) * 30 + i64::from(interval.days());
+    days * 86_400 + interval.micros() / 1_000_000
+}

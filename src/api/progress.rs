@@ -1,0 +1,47 @@
+//! The rows behind the view `archive_ext.progress`.
+
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::iter::TableIterator;
+use pgrx::Uuid;
+use pgrx::prelude::*;
+
+use crate::pg::args::Regclass;
+use crate::pg::{background, shmem};
+
+pub use archive_ext::progress_slots;
+
+#[pg_schema]
+mod archive_ext {
+    use super::*;
+
+    /// Every run in this database that publishes its progress; empty when the library was not preloaded.
+    #[pg_extern]
+    #[allow(clippy::type_complexity)]
+    pub fn progress_slots() -> TableIterator<
+        'static,
+        (
+            name!(pid, i32),
+            name!(job_id, Uuid),
+            name!(relation, Regclass),
+            name!(phase, String),
+            name!(rows, i64),
+            name!(rows_total, i64),
+            name!(bytes, i64),
+            name!(phase_started, Option<TimestampWithTimeZone>),
+        ),
+    > {
+        let slots = shmem::running(background::my_database().to_u32());
+        TableIterator::new(slots.into_iter().map(|slot| {
+            (
+                slot.pid,
+                Uuid::from_bytes(slot.job),
+                Regclass(pg_sys::Oid::from(slot.relation)),
+                shmem::PHASES.get(usize::from(slot.phase)).copied().unwrap_or_default().to_owned(),
+                slot.rows as i64,
+                slot.rows_total as i64,
+                slot.bytes as i64,
+                TimestampWithTimeZone::try_from(slot.phase_started).ok(),
+            )
+        }))
+    }
+}

@@ -1,0 +1,34 @@
+//! `reattach_partition`.
+
+use pgrx::datum::Interval;
+use pgrx::prelude::*;
+
+use super::seconds;
+use crate::engine::reattach::{self, Options};
+use crate::error::{Error, OrRaise, Result, SqlState};
+use crate::pg::args::Regclass;
+
+/// Puts an archived partition back into its table.
+#[pg_extern]
+fn reattach_partition(
+    partition: &str,
+    keep_for: default!(Option<Interval>, "NULL"),
+    writable: default!(bool, "false"),
+    late_rows: default!(&str, "'refuse'"),
+) -> Regclass {
+    let options = Options {
+        keep_for_seconds: keep_for.map(seconds),
+        writable,
+        move_late_rows: parse_late_rows(late_rows).or_raise(),
+    };
+    Regclass(reattach::reattach(partition, options).or_raise())
+}
+
+fn parse_late_rows(text: &str) -> Result<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "refuse" => Ok(false),
+        "move" => Ok(true),
+        other => Err(Error::new(SqlState::ERRCODE_INVALID_PARAMETER_VALUE, format!("unknown value \"{other}\" for late_rows"))
+            .hint("Use 'refuse' or 'move'.")),
+    }
+}

@@ -1,0 +1,49 @@
+//! What the procedure `archive_partition_steps` calls between its commits, and `cancel_job`.
+
+use pgrx::Uuid;
+use pgrx::prelude::*;
+
+#[pg_schema]
+mod archive_ext {
+    use pgrx::datum::Interval;
+    use pgrx::iter::TableIterator;
+    use pgrx::Uuid;
+    use pgrx::prelude::*;
+
+    use crate::api::archive::options;
+    use crate::engine::steps;
+    use crate::error::OrRaise;
+    use crate::pg::args::{Name, Regclass};
+
+    /// The job that archives a partition, new or taken up again; NULL when it is archived already.
+    #[pg_extern]
+    fn begin_archive(
+        partition: Regclass,
+        storage: Option<Name>,
+        verify: &str,
+        drop_local: Option<Interval>,
+    ) -> Option<Uuid> {
+        options(storage, verify, drop_local).and_then(|options| steps::begin(partition.0, &options)).or_raise()
+    }
+
+    /// Does a job's next step; whether there are more, and the phase reached.
+    #[pg_extern]
+    fn archive_step(job_id: Uuid) -> TableIterator<'static, (name!(more, bool), name!(phase, String))> {
+        TableIterator::once(steps::step(job_id).or_raise())
+    }
+
+    /// Ends a job after an error and lifts its guards.
+    #[pg_extern]
+    fn fail_job(job_id: Uuid, error: &str) -> bool {
+        steps::cancel(job_id, "failed", error).or_raise()
+    }
+}
+
+use crate::engine::steps;
+use crate::error::OrRaise;
+
+/// Ends a job that was interrupted and makes its partition writable again; whether it was still unfinished.
+#[pg_extern]
+fn cancel_job(job_id: Uuid) -> bool {
+    steps::cancel(job_id, "cancelled", "cancelled by a user").or_raise()
+}

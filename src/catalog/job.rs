@@ -1,0 +1,175 @@
+//! `archive_ext.archival_job`: one row for each run.
+
+use pgrx::{JsonB, Uuid, pg_sys};
+
+use crate::error::Result;
+use crate::pg::{spi, user};
+
+/// What a new job is about.
+#[derive(Debug, Clone)]
+pub struct NewJob<'a> {
+    /// `archive` or `reattach`.
+    pub operation: &'a str,
+    /// The partitioned table at the root.
+    pub table: pg_sys::Oid,
+    /// Qualified name of the partition.
+    pub partition_name: &'a str,
+    /// The partition, if it exists.
+    pub partition: Option<pg_sys::Oid>,
+    /// Storage the objects are in.
+    pub storage: &'a str,
+    /// `content` or `deep`.
+    pub verify: &'a str,
+    /// How long the local copy stays, in seconds.
+    pub drop_local_seconds: Option<i64>,
+    /// Phase it starts in.
+    pub phase: &'a str,
+}
+
+/// A job as the engine needs it.
+#[derive(Debug)]
+pub struct Job {
+    /// Its id.
+    pub id: Uuid,
+    /// The partition.
+    pub partition: Option<pg_sys::Oid>,
+    /// Qualified name of the partition.
+    pub partition_name: String,
+    /// `running`, `completed`, `failed` or `cancelled`.
+    pub status: String,
+    /// Phase of the state machine.
+    pub phase: String,
+    /// Storage.
+    pub storage: Option<String>,
+    /// `content` or `deep`.
+    pub verify: String,
+    /// How long the local copy stays, in seconds.
+    pub drop_local_seconds: Option<i64>,
+    /// What the finished steps left behind.
+    pub progress: serde_json::Value,
+    /// Backend that works on it.
+    pub pid: Option<i32>,
+    /// Who started it.
+    pub started_by: String,
+}
+
+const COLUMNS: &str = "job_id, partition::oid, partition_name, status, phase, storage::text, verify,
+    extract(epoch FROM drop_local)::bigint, coalesce(progress, '{}'), pid, started_by::text";
+
+fn job(row: &spi::Row<'_>) -> Result<Job> {
+    Ok(Job {
+        id: row.need(1)?,
+        partition: row.get(2)?,
+        partition_name: row.need(3)?,
+        status: row.need(4)?,
+        phase: row.need(5)?,
+        storage: row.get(6)?,
+        verify: row.get(7)?.unwrap_or_else(|| "content".to_owned()),
+        drop_local_seconds: row.get(8)?,
+        progress: row.need::<JsonB>(9)?.0,
+        pid: row.get(10)?,
+        started_by: row.need(11)?,
+    })
+}
+
+/// A fresh job id.
+pub fn new_id() -> Result<Uuid> {
+    spi::one("SELECT pg_catalog.gen_random_uuid()", &[], |row| row.need(1))
+}
+
+/// Writes the row of a job that starts now, run by backend `pid` for `started_by`.
+pub fn start(id: Uuid, new: &NewJob<'_>, started_by: &str, pid: i32) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "INSERT INTO archive_ext.archival_job
+               (job_id, operation, table_name, partition_name, partition, storage, verify, drop_local, phase,
+                started_by, pid)
+             VALUES ($1, $2, $3::oid, $4, $5::oid, $6::name, $7, make_interval(secs => $8), $9, $10::name, $11)
+             ON CONFLICT (job_id) DO NOTHING",
+            &[
+                id.into(),
+                new.operation.into(),
+                new.table.into(),
+                new.partition_name.into(),
+                new.partition.into(),
+                new.storage.into(),
+                new.verify.into(),
+                new.drop_local_seconds.map(|s| s as f64).into(),
+                new.phase.into(),
+                started_by.into(),
+                pid.into(),
+            ],
+        )
+    })?;
+    Ok(())
+}
+
+/// The job with this id.
+pub fn find(id: Uuid) -> Result<Option<Job>> {
+    user::elevated(|| {
+        spi::optional(&format!("SELECT {COLUMNS} FROM archive_ext.archival_job WHERE job_id = $1"), &[id.into()], job)
+    })
+}
+
+/// The newest unfinished job of a partition.
+pub fn unfinished(partition: pg_sys::Oid) -> Result<Option<Job>> {
+    user::elevated(|| {
+        spi::optional(
+            &format!(
+                "SELECT {COLUMNS} FROM archive_ext.archival_job
+                 WHERE partition = $1::oid AND status = 'running' ORDER BY started_at DESC LIMIT 1"
+            ),
+            &[partition.into()],
+            job,
+        )
+    })
+}
+
+/// Moves a job to another phase and keeps what the step left behind; the calling backend owns it from now on.
+pub fn advance(id: Uuid, phase: &str, progress: &serde_json::Value) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.archival_job SET phase = $2, progress = $3, pid = pg_backend_pid() WHERE job_id = $1",
+            &[id.into(), phase.into(), JsonB(progress.clone()).into()],
+        )
+    })?;
+    Ok(())
+}
+
+/// Ends a job well.
+pub fn complete(id: Uuid, rows: u64) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.archival_job
+             SET status = 'completed', phase = 'done', rows_archived = $2, completed_at = clock_timestamp(), error = NULL
+             WHERE job_id = $1",
+            &[id.into(), (rows as i64).into()],
+        )
+    })?;
+    Ok(())
+}
+
+/// Ends a job that still runs as `failed` or `cancelled`.
+pub fn stop(id: Uuid, status: &str, error: &str) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.archival_job SET status = $2, completed_at = clock_timestamp(), error = $3
+             WHERE job_id = $1 AND status = 'running'",
+            &[id.into(), status.into(), error.into()],
+        )
+    })?;
+    Ok(())
+}
+
+/// Ends older unfinished jobs of a partition that a new one replaces.
+pub fn supersede(partition: pg_sys::Oid, by: Uuid) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.archival_job
+             SET status = 'failed', completed_at = clock_timestamp(), error = 'interrupted; another run took over'
+             WHERE partition = $1::oid AND status = 'running' AND job_id <> $2",
+            &[partition.into(), by.into()],
+        )
+    })?;
+    Ok(())
+}

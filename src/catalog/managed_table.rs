@@ -1,0 +1,77 @@
+//! `archive_ext.managed_table`: the hot tables and where their archive is.
+
+use pgrx::pg_sys;
+
+use crate::error::Result;
+use crate::pg::{spi, user};
+
+/// A managed table.
+#[derive(Debug, Clone)]
+pub struct ManagedTable {
+    /// Its id.
+    pub id: i64,
+    /// Schema of the archive relations.
+    pub archive_schema: String,
+    /// Name of the archive parent; the view is this name with `_all`.
+    pub archive_name: String,
+    /// The archive parent, once made.
+    pub archive_table: Option<pg_sys::Oid>,
+    /// The view, once made.
+    pub all_view: Option<pg_sys::Oid>,
+}
+
+const COLUMNS: &str = "id, archive_schema::text, archive_name::text,
+    (SELECT c.oid FROM pg_class c WHERE c.oid = archive_table::oid),
+    (SELECT c.oid FROM pg_class c WHERE c.oid = all_view::oid)";
+
+fn managed_table(row: &spi::Row<'_>) -> Result<ManagedTable> {
+    Ok(ManagedTable {
+        id: row.need(1)?,
+        archive_schema: row.need(2)?,
+        archive_name: row.need(3)?,
+        archive_table: row.get(4)?,
+        all_view: row.get(5)?,
+    })
+}
+
+/// The managed table whose hot table is `source`.
+pub fn of_source(source: pg_sys::Oid) -> Result<Option<ManagedTable>> {
+    user::elevated(|| {
+        let sql = format!("SELECT {COLUMNS} FROM archive_ext.managed_table WHERE source = $1::oid");
+        spi::optional(&sql, &[source.into()], managed_table)
+    })
+}
+
+/// Another hot table that uses these archive names already.
+pub fn source_of_archive(schema: &str, name: &str) -> Result<Option<pg_sys::Oid>> {
+    user::elevated(|| {
+        spi::optional(
+            "SELECT source::oid FROM archive_ext.managed_table WHERE archive_schema = $1::name AND archive_name = $2::name",
+            &[schema.into(), name.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// Registers `source`, or returns what is registered.
+pub fn register(source: pg_sys::Oid, schema: &str, name: &str) -> Result<ManagedTable> {
+    user::elevated(|| {
+        let sql = format!(
+            "INSERT INTO archive_ext.managed_table AS m (source, archive_schema, archive_name)
+             VALUES ($1::oid, $2::name, $3::name)
+             ON CONFLICT (source) DO UPDATE SET source = excluded.source RETURNING {COLUMNS}"
+        );
+        spi::one(&sql, &[source.into(), schema.into(), name.into()], managed_table)
+    })
+}
+
+/// Notes the archive parent and the view.
+pub fn set_archive(id: i64, archive_table: pg_sys::Oid, all_view: pg_sys::Oid) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.managed_table SET archive_table = $2::oid, all_view = $3::oid WHERE id = $1",
+            &[id.into(), archive_table.into(), all_view.into()],
+        )
+    })?;
+    Ok(())
+}

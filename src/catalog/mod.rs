@@ -1,0 +1,31 @@
+//! The only SQL on archive_ext's own tables, and read-only queries on PostgreSQL's catalogs.
+//!
+//! Statements on our tables run elevated: they are fixed, and the search path is pinned.
+
+pub mod collation;
+pub mod event;
+pub mod job;
+pub mod managed_table;
+pub mod object;
+pub mod partition;
+pub mod policy;
+pub mod storage;
+
+pub use collation::collation_version;
+
+use pgrx::pg_sys;
+
+use crate::error::Result;
+use crate::pg::{spi, user};
+
+/// `schema.name` of a relation, quoted where needed; its OID as text when it is gone.
+pub fn qualified_name(relation: pg_sys::Oid) -> Result<String> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT coalesce((SELECT format('%I.%I', n.nspname, c.relname)
+               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1), $1::text)",
+            &[relation.into()],
+            |row| row.need(1),
+        )
+    })
+}

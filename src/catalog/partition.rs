@@ -1,0 +1,282 @@
+//! `archive_ext.partition`: every partition that was ever archived, and where it is now.
+
+use archive_core::manifest::Manifest;
+use archive_core::schema::TableSchema;
+use pgrx::{JsonB, pg_sys};
+
+use crate::error::Result;
+use crate::pg::{spi, user};
+
+/// What reading an archived partition needs.
+#[derive(Debug)]
+pub struct ArchivedPartition {
+    /// Catalog id, the foreign table's only option.
+    pub id: i64,
+    /// The foreign table that may read it.
+    pub foreign_table: Option<pg_sys::Oid>,
+    /// `schema.partition` for messages.
+    pub name: String,
+    /// Storage the objects are in.
+    pub storage: String,
+    /// Version of the objects.
+    pub version: i32,
+    /// Rows.
+    pub rows: u64,
+    /// Size of all objects.
+    pub archived_bytes: u64,
+    /// Columns as archived.
+    pub schema: TableSchema,
+}
+
+/// The archived partition with this id.
+pub fn archived(id: i64) -> Result<Option<ArchivedPartition>> {
+    user::elevated(|| {
+        spi::optional(
+            "SELECT id, foreign_table::oid, format('%I.%I', schema_name, partition_name), storage::text, version,
+                    rows, archived_bytes, columns
+             FROM archive_ext.partition WHERE id = $1 AND status = 'ARCHIVED' AND columns IS NOT NULL",
+            &[id.into()],
+            |row| {
+                Ok(ArchivedPartition {
+                    id: row.need(1)?,
+                    foreign_table: row.get(2)?,
+                    name: row.need(3)?,
+                    storage: row.need(4)?,
+                    version: row.need(5)?,
+                    rows: row.need::<i64>(6)?.unsigned_abs(),
+                    archived_bytes: row.need::<i64>(7)?.unsigned_abs(),
+                    schema: serde_json::from_value(row.need::<JsonB>(8)?.0)?,
+                })
+            },
+        )
+    })
+}
+
+/// A partition's row as the engine needs it.
+#[derive(Debug)]
+pub struct Known {
+    /// Catalog id.
+    pub id: i64,
+    /// The hot table at the root.
+    pub source: pg_sys::Oid,
+    /// Hot schema of the partition.
+    pub schema_name: String,
+    /// Its name.
+    pub partition_name: String,
+    /// Immediate hot parent.
+    pub parent: pg_sys::Oid,
+    /// FOR VALUES clause.
+    pub bounds: String,
+    /// LIVE, HOT, WARM or ARCHIVED.
+    pub status: String,
+    /// The foreign table, when archived.
+    pub foreign_table: Option<pg_sys::Oid>,
+    /// The local copy, while it is kept.
+    pub local_copy: Option<pg_sys::Oid>,
+    /// Storage of its objects.
+    pub storage: Option<String>,
+    /// Version of its objects; 0 before the first archive.
+    pub version: i32,
+    /// Its manifest.
+    pub manifest_key: Option<String>,
+}
+
+const COLUMNS: &str = "p.id, m.source::oid, p.schema_name::text, p.partition_name::text, p.parent::oid, p.bounds,
+    p.status::text, (SELECT c.oid FROM pg_class c WHERE c.oid = p.foreign_table::oid),
+    (SELECT c.oid FROM pg_class c WHERE c.oid = p.local_copy::oid), p.storage::text, p.version, p.manifest_key";
+
+fn known(row: &spi::Row<'_>) -> Result<Known> {
+    Ok(Known {
+        id: row.need(1)?,
+        source: row.need(2)?,
+        schema_name: row.need(3)?,
+        partition_name: row.need(4)?,
+        parent: row.need(5)?,
+        bounds: row.need(6)?,
+        status: row.need(7)?,
+        foreign_table: row.get(8)?,
+        local_copy: row.get(9)?,
+        storage: row.get(10)?,
+        version: row.need(11)?,
+        manifest_key: row.get(12)?,
+    })
+}
+
+fn select(condition: &str) -> String {
+    format!(
+        "SELECT {COLUMNS} FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
+         WHERE {condition} ORDER BY p.id"
+    )
+}
+
+/// The partition of `source` with this name.
+pub fn find(source: pg_sys::Oid, schema: &str, name: &str) -> Result<Option<Known>> {
+    user::elevated(|| {
+        let sql = select("m.source = $1::oid AND p.schema_name = $2::name AND p.partition_name = $3::name");
+        spi::optional(&sql, &[source.into(), schema.into(), name.into()], known)
+    })
+}
+
+/// All partitions with this name; `schema` narrows them down.
+pub fn find_by_name(schema: Option<&str>, name: &str) -> Result<Vec<Known>> {
+    user::elevated(|| {
+        let sql = select("p.partition_name = $2::name AND ($1 IS NULL OR p.schema_name = $1::name)");
+        spi::rows(&sql, &[schema.into(), name.into()], known)
+    })
+}
+
+/// The partition that `relation` is the foreign table or the local copy of.
+pub fn of_archive_relation(relation: pg_sys::Oid) -> Result<Option<Known>> {
+    user::elevated(|| {
+        let sql = select("p.status = 'ARCHIVED' AND $1 IN (p.foreign_table::oid, p.local_copy::oid)");
+        spi::optional(&sql, &[relation.into()], known)
+    })
+}
+
+/// What the swap leaves behind.
+#[derive(Debug)]
+pub struct Archived<'a> {
+    /// Managed table.
+    pub managed_table: i64,
+    /// Immediate hot parent.
+    pub parent: pg_sys::Oid,
+    /// Lower bound as text, where there is one.
+    pub lower_bound: Option<&'a str>,
+    /// Upper bound as text, where there is one.
+    pub upper_bound: Option<&'a str>,
+    /// Lifecycle label.
+    pub label: &'a str,
+    /// Storage of the objects.
+    pub storage: &'a str,
+    /// Key of the manifest.
+    pub manifest_key: &'a str,
+    /// The manifest.
+    pub manifest: &'a Manifest,
+    /// Size of the heap, its TOAST and indexes.
+    pub local_bytes: u64,
+}
+
+/// Makes sure that the partition has a row and returns its id; the row becomes visible with the swap.
+pub fn reserve(archived: &Archived<'_>) -> Result<i64> {
+    let source = &archived.manifest.source;
+    user::elevated(|| {
+        spi::one(
+            "INSERT INTO archive_ext.partition AS p
+               (managed_table, schema_name, partition_name, parent, bounds, lower_bound, upper_bound, status)
+             VALUES ($1, $2::name, $3::name, $4::oid, $5, $6, $7, 'HOT')
+             ON CONFLICT (managed_table, schema_name, partition_name) DO UPDATE
+               SET parent = excluded.parent, bounds = excluded.bounds, lower_bound = excluded.lower_bound,
+                   upper_bound = excluded.upper_bound
+             RETURNING p.id",
+            &[
+                archived.managed_table.into(),
+                source.partition_schema.as_str().into(),
+                source.partition.as_str().into(),
+                archived.parent.into(),
+                source.bounds.as_deref().unwrap_or_default().into(),
+                archived.lower_bound.into(),
+                archived.upper_bound.into(),
+            ],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// Where the swap put the partition.
+#[derive(Debug, Clone, Copy)]
+pub struct Placed {
+    /// The foreign table.
+    pub foreign_table: pg_sys::Oid,
+    /// The local copy; `None` when it was dropped at once.
+    pub local_copy: Option<pg_sys::Oid>,
+    /// How long the local copy stays, in seconds.
+    pub keep_seconds: i64,
+}
+
+/// Marks a reserved partition ARCHIVED and records its objects; the time until which the local copy stays.
+pub fn set_archived(id: i64, archived: &Archived<'_>, placed: &Placed) -> Result<Option<pgrx::datum::TimestampWithTimeZone>> {
+    let manifest = archived.manifest;
+    user::elevated(|| {
+        record_objects(id, manifest)?;
+        spi::one(
+            "UPDATE archive_ext.partition
+             SET status = 'ARCHIVED', tier = 'cold', label = $2, hot_table = NULL, foreign_table = $3::oid,
+                 local_copy = $4::oid,
+                 local_copy_until = CASE WHEN $4::oid IS NULL THEN NULL ELSE now() + make_interval(secs => $5) END,
+                 keep_until = NULL, storage = $6::name, version = $7, manifest_key = $8, rows = $9, local_bytes = $10,
+                 archived_bytes = $11, digest = $12, columns = $13, ddl = $14, archived_at = now(),
+                 verified_at = clock_timestamp(), reattached_at = NULL
+             WHERE id = $1 RETURNING local_copy_until",
+            &[
+                id.into(),
+                archived.label.into(),
+                placed.foreign_table.into(),
+                placed.local_copy.into(),
+                (placed.keep_seconds as f64).into(),
+                archived.storage.into(),
+                manifest.version.cast_signed().into(),
+                archived.manifest_key.into(),
+                (manifest.rows as i64).into(),
+                (archived.local_bytes as i64).into(),
+                (manifest.bytes as i64).into(),
+                JsonB(serde_json::to_value(&manifest.digest)?).into(),
+                JsonB(serde_json::to_value(&manifest.schema)?).into(),
+                JsonB(serde_json::to_value(&manifest.ddl)?).into(),
+            ],
+            |row| row.get(1),
+        )
+    })
+}
+
+fn record_objects(id: i64, manifest: &Manifest) -> Result<()> {
+    for (ordinal, object) in manifest.objects.iter().enumerate() {
+        spi::execute(
+            "INSERT INTO archive_ext.object
+               (partition_id, version, ordinal, key, bytes, rows, sha256, row_groups, digest, ranges, null_counts, sidecars)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+             ON CONFLICT (partition_id, version, ordinal) DO NOTHING",
+            &[
+                id.into(),
+                manifest.version.cast_signed().into(),
+                (ordinal as i32).into(),
+                object.key.as_str().into(),
+                (object.bytes as i64).into(),
+                (object.rows as i64).into(),
+                object.sha256.as_str().into(),
+                object.row_groups.cast_signed().into(),
+                JsonB(serde_json::to_value(&object.digest)?).into(),
+                JsonB(serde_json::to_value(&object.ranges)?).into(),
+                JsonB(serde_json::to_value(&object.null_counts)?).into(),
+                JsonB(serde_json::to_value(&object.sidecars)?).into(),
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+/// Marks a partition as back in the hot table.
+pub fn set_reattached(
+    id: i64,
+    hot_table: pg_sys::Oid,
+    status: &str,
+    label: &str,
+    keep_for_seconds: Option<i64>,
+) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.partition
+             SET status = $3::archive_ext.lifecycle_status, tier = lower($3), label = $4, hot_table = $2::oid,
+                 foreign_table = NULL, local_copy = NULL, local_copy_until = NULL, reattached_at = now(),
+                 keep_until = now() + make_interval(secs => $5)
+             WHERE id = $1",
+            &[
+                id.into(),
+                hot_table.into(),
+                status.into(),
+                label.into(),
+                keep_for_seconds.map(|s| s as f64).into(),
+            ],
+        )
+    })?;
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! Storages: foreign servers of `archive_fdw`, their credentials, and the claim on their prefix.
+
+use std::path::PathBuf;
+
+use archive_core::store::{
+    BlockingStore, CredentialSource, Credentials, OwnerIdentity, OwnerMarker, StorageOptions, UserMappingOptions,
+};
+use pgrx::pg_sys;
+
+use crate::error::{Error, Result, SqlState};
+use crate::pg::{interrupts, io, spi, user};
+
+type OptionList = Vec<(String, String)>;
+
+/// The server's options, if it is a server of `archive_fdw`.
+fn server_options(storage: &str) -> Result<Option<OptionList>> {
+    let server = user::elevated(|| {
+        spi::optional(
+            "SELECT s.oid FROM pg_foreign_server s JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw
+             WHERE s.srvname = $1::name AND w.fdwname = 'archive_fdw'",
+            &[storage.into()],
+            |row| row.need::<pg_sys::Oid>(1),
+        )
+    })?;
+    server.map(|oid| option_list("SELECT unnest(srvoptions) FROM pg_foreign_server WHERE oid = $1", oid)).transpose()
+}
+
+fn option_list(sql: &str, oid: pg_sys::Oid) -> Result<OptionList> {
+    let options = user::elevated(|| spi::rows(sql, &[oid.into()], |row| row.need::<String>(1)))?;
+    Ok(options
+        .iter()
+        .filter_map(|option| option.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())))
+        .collect())
+}
+
+fn mapping_options(storage: &str, owner: pg_sys::Oid) -> Result<Option<OptionList>> {
+    let mapping = user::elevated(|| {
+        spi::optional(
+            "SELECT m.oid FROM pg_user_mapping m JOIN pg_foreign_server s ON s.oid = m.umserver
+             WHERE s.srvname = $1::name AND m.umuser IN ($2, 0) ORDER BY m.umuser DESC LIMIT 1",
+            &[storage.into(), owner.into()],
+            |row| row.need::<pg_sys::Oid>(1),
+        )
+    })?;
+    mapping.map(|oid| option_list("SELECT unnest(umoptions) FROM pg_user_mapping WHERE oid = $1", oid)).transpose()
+}
+
+/// The storage's typed options. Errors: 42704 when there is no such storage.
+pub fn options(storage: &str) -> Result<StorageOptions> {
+    let Some(options) = server_options(storage)? else { return Err(unknown(storage)) };
+    Ok(StorageOptions::parse(options.iter().map(|(name, value)| (name.as_str(), value.as_str())))?)
+}
+
+fn unknown(storage: &str) -> Error {
+    Error::new(SqlState::ERRCODE_UNDEFINED_OBJECT, format!("storage \"{storage}\" does not exist")).hint(format!(
+        "CREATE SERVER {} FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file:///var/lib/postgresql/archive'); \
+         or location 's3://bucket/prefix', region '…'.",
+        pgrx::spi::quote_identifier(storage)
+    ))
+}
+
+/// The error for a call that found no storage: nothing is invented (P12).
+pub fn none_configured() -> Error {
+    Error::new(SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "no archive storage is configured").hint(
+        "CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file:///var/lib/postgresql/archive'); \
+         then SET archive_ext.default_storage = 'cold', or name the storage in the call.",
+    )
+}
+
+/// Whether `role` may use the storage (USAGE on the foreign server).
+pub fn check_usage(storage: &str, role: pg_sys::Oid) -> Result<()> {
+    let allowed = user::elevated(|| {
+        spi::one(
+            "SELECT has_server_privilege($1::oid, $2::text, 'USAGE')",
+            &[role.into(), storage.into()],
+            |row| row.need::<bool>(1),
+        )
+    })?;
+    if allowed {
+        return Ok(());
+    }
+    let role = user::name_of(role);
+    Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("permission denied for storage \"{storage}\""))
+        .detail(format!("Role \"{role}\" lacks USAGE on the foreign server."))
+        .hint(format!("GRANT USAGE ON FOREIGN SERVER {storage} TO {role};")))
+}
+
+/// Opens a storage with the credentials of `owner`'s user mapping (or PUBLIC's). No request is sent.
+pub fn open(storage: &str, owner: pg_sys::Oid) -> Result<BlockingStore> {
+    let options = options(storage)?;
+    let credentials = match (&options.credentials, options.location.is_file()) {
+        (_, true) => None,
+        (CredentialSource::Environment, false) => Some(Credentials::Environment),
+        (CredentialSource::File(path), false) => Some(Credentials::File(PathBuf::from(path))),
+        (CredentialSource::UserMapping, false) => Some(user_mapping(storage, owner)?),
+    };
+    let runtime = io::runtime()?;
+    let store = archive_core::store::open(&options, credentials, &runtime)?;
+    Ok(BlockingStore::new(store, runtime, interrupts::check))
+}
+
+fn user_mapping(storage: &str, owner: pg_sys::Oid) -> Result<Credentials> {
+    let role = user::name_of(owner);
+    let Some(options) = mapping_options(storage, owner)? else {
+        return Err(Error::new(
+            SqlState::ERRCODE_UNDEFINED_OBJECT,
+            format!("no credentials for storage \"{storage}\": role \"{role}\" has no user mapping"),
+        )
+        .hint(format!(
+            "CREATE USER MAPPING FOR {role} SERVER {storage} OPTIONS (access_key_id '…', secret_access_key '…'); \
+             or let a superuser set the server's option credentials to 'environment' or 'file:/path'."
+        )));
+    };
+    let options = options.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    Ok(Credentials::Static(UserMappingOptions::parse(options)?))
+}
+
+/// Claims the storage's prefix for this database, or proves that it is ours: before any put or delete.
+pub fn claim(storage: &str, store: &BlockingStore) -> Result<()> {
+    let identity = identity(storage, store)?;
+    OwnerMarker::claim(store, &identity, &now_text()?)?;
+    remember_claim(storage, store, &identity)
+}
+
+/// Takes the prefix over from whichever cluster claimed it. Callers check for a superuser.
+pub fn adopt(storage: &str, store: &BlockingStore) -> Result<()> {
+    let identity = OwnerIdentity { incarnation: new_incarnation()?, ..identity(storage, store)? };
+    OwnerMarker::adopt(store, &identity, &now_text()?)?;
+    remember_claim(storage, store, &identity)
+}
+
+/// This database as the marker knows it. The incarnation is random. A claim whose transaction rolled back left a
+/// marker but no catalog row: it is recognised by system identifier, timeline and database, and taken up again.
+fn identity(storage: &str, store: &BlockingStore) -> Result<OwnerIdentity> {
+    let (system_identifier, timeline, claimed) = user::elevated(|| {
+        spi::one(
+            "SELECT (SELECT system_identifier FROM pg_control_system()) || '/'
+                    || (SELECT oid FROM pg_database WHERE datname = current_database()),
+                    (SELECT timeline_id FROM pg_control_checkpoint()),
+                    (SELECT incarnation FROM archive_ext.storage_claim WHERE storage = $1::name AND location = $2)",
+            &[storage.into(), store.location().to_string().into()],
+            |row| Ok((row.need::<String>(1)?, row.need::<i32>(2)?.unsigned_abs(), row.get::<String>(3)?)),
+        )
+    })?;
+    let incarnation = match claimed {
+        Some(incarnation) => incarnation,
+        None => match OwnerMarker::load(store)? {
+            Some(marker) if marker.system_identifier == system_identifier && marker.timeline == timeline => {
+                marker.incarnation
+            }
+            _ => new_incarnation()?,
+        },
+    };
+    Ok(OwnerIdentity { system_identifier, timeline, incarnation })
+}
+
+fn new_incarnation() -> Result<String> {
+    spi::one("SELECT pg_catalog.replace(pg_catalog.gen_random_uuid()::text, '-', '')", &[], |row| row.need(1))
+}
+
+fn remember_claim(storage: &str, store: &BlockingStore, identity: &OwnerIdentity) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "INSERT INTO archive_ext.storage_claim (storage, location, incarnation) VALUES ($1::name, $2, $3)
+             ON CONFLICT (storage) DO UPDATE SET location = excluded.location, incarnation = excluded.incarnation",
+            &[storage.into(), store.location().to_string().into(), identity.incarnation.as_str().into()],
+        )
+    })?;
+    Ok(())
+}
+
+/// The time now as RFC 3339 text in UTC.
+pub fn now_text() -> Result<String> {
+    spi::one(
+        "SELECT pg_catalog.to_char(pg_catalog.clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
+        &[],
+        |row| row.need(1),
+    )
+}

@@ -1,0 +1,315 @@
+//! `archive_partition` and `archive_partitions`: every step in the caller's transaction, all or nothing.
+
+use std::cell::Cell;
+
+use archive_core::lifecycle::Status;
+use archive_core::manifest::Manifest;
+use archive_core::naming;
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::{Uuid, pg_sys};
+
+use super::manifest;
+use super::period;
+use super::plan::{Options, Plan, Verify, job_hex};
+use super::progress::{Phase, Progress};
+use super::verify;
+use crate::catalog;
+use crate::catalog::job::NewJob;
+use crate::error::{Error, Result, SqlState};
+use crate::export::{self, ExportSource};
+use crate::guc;
+use crate::partition::{archive_tree, check, freeze, locks, swap};
+use crate::pg::relation::LockMode;
+use crate::pg::{background, user, xact};
+use crate::worker::freezer;
+
+/// The row that `archive_partition` returns.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The job; a dry run has none.
+    pub job: Option<Uuid>,
+    /// The foreign table that now reads the partition; in a dry run the partition.
+    pub archived: pg_sys::Oid,
+    /// Rows.
+    pub rows: u64,
+    /// Heap, TOAST and indexes in bytes.
+    pub local_bytes: u64,
+    /// Size of the objects; unknown in a dry run.
+    pub archived_bytes: Option<u64>,
+    /// Number of objects; unknown in a dry run.
+    pub objects: Option<usize>,
+    /// Where the manifest is.
+    pub location: String,
+    /// Until when the local copy stays; `None` when it is gone.
+    pub local_copy_until: Option<TimestampWithTimeZone>,
+}
+
+thread_local! {
+    /// The transaction that swapped last: it holds the parent's lock until it ends.
+    static SWAPPED_IN: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Archives partitions: all of them are exported and verified before any is swapped.
+///
+/// Locks: per partition SHARE ROW EXCLUSIVE and ACCESS EXCLUSIVE for an instant (the freeze, committed by a worker),
+/// then SHARE UPDATE EXCLUSIVE; at the end ACCESS EXCLUSIVE on parent, partition and archive parent until commit.
+pub fn archive(partitions: &[pg_sys::Oid], options: &Options) -> Result<Vec<Outcome>> {
+    check::transaction("archiving")?;
+    refuse_second_swap()?;
+    let plans = prepare(partitions, options)?;
+    freeze_all(&plans)?;
+    let mut archived = Vec::with_capacity(plans.len());
+    for plan in &plans {
+        archived.push((plan, export_and_verify(plan)?));
+    }
+    archived.into_iter().map(|(plan, finished)| finish(plan, finished)).collect()
+}
+
+/// What the call would do: sizes, the estimate of the swap, and every refusal. Changes nothing.
+pub fn dry_run(partitions: &[pg_sys::Oid], options: &Options) -> Result<Vec<Outcome>> {
+    check::transaction("archiving")?;
+    let plans = prepare(partitions, options)?;
+    Ok(plans
+        .iter()
+        .map(|plan| {
+            pgrx::notice!(
+                "{} would be archived to {}; its foreign key checks take about {} ms under the parent's lock",
+                plan.name(),
+                plan.store.location(),
+                plan.swap_estimate.as_millis()
+            );
+            Outcome {
+                job: None,
+                archived: plan.leaf.oid,
+                rows: plan.leaf.estimated_rows,
+                local_bytes: plan.leaf.total_bytes,
+                archived_bytes: None,
+                objects: None,
+                location: plan.store.location().url_of(&naming::table_prefix(&plan.root_name.0, &plan.root_name.1)),
+                local_copy_until: None,
+            }
+        })
+        .collect())
+}
+
+fn prepare(partitions: &[pg_sys::Oid], options: &Options) -> Result<Vec<Plan>> {
+    let mut unique = partitions.to_vec();
+    unique.dedup();
+    unique.into_iter().map(|oid| Plan::prepare(oid, options, catalog::job::new_id()?)).collect()
+}
+
+fn refuse_second_swap() -> Result<()> {
+    if SWAPPED_IN.get() == 0 || SWAPPED_IN.get() != xact::top_transaction_id() {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::ERRCODE_ACTIVE_SQL_TRANSACTION,
+        "this transaction has already swapped a partition",
+    )
+    .detail("It holds the parent's ACCESS EXCLUSIVE lock until it ends, which must not last across an export.")
+    .hint("Commit first, CALL archive_partition_steps(…), or pass all partitions to archive_partitions(regclass[])."))
+}
+
+/// Notes that this transaction holds the parent's lock from now on.
+pub fn note_swap() {
+    SWAPPED_IN.set(xact::top_transaction_id());
+}
+
+/// Freezes by a worker, so that writers fail at once; here when the caller already has the partition to itself.
+fn freeze_all(plans: &[Plan]) -> Result<()> {
+    let mut by_worker = Vec::new();
+    for plan in plans {
+        locks::claim_partition(&plan.name())?;
+        let held = locks::held_here(plan.leaf.oid)?;
+        if plan.leaf.created_here || held.iter().any(|mode| mode == "AccessExclusiveLock") {
+            start_job(plan, "frozen")?;
+            freeze::freeze_here(&plan.leaf)?;
+        } else if !held.is_empty() {
+            return Err(locked_by_caller(plan, &held));
+        } else {
+            by_worker.push(plan);
+        }
+    }
+    if by_worker.is_empty() {
+        return Ok(());
+    }
+    freezer::freeze(&freezer::Order {
+        database: background::my_database().to_u32(),
+        user: user::current().to_u32(),
+        xid: xact::top_transaction_id(),
+        pid: std::process::id().cast_signed(),
+        lock_timeout_ms: guc::lock_timeout_ms(),
+        partitions: by_worker.iter().map(|plan| order_item(plan)).collect(),
+        exclude: None,
+    })?;
+    xact::command_counter_increment();
+    Ok(())
+}
+
+fn locked_by_caller(plan: &Plan, held: &[String]) -> Error {
+    Error::new(
+        SqlState::ERRCODE_OBJECT_IN_USE,
+        format!("partition \"{}\" is in use by this transaction", plan.name()),
+    )
+    .detail(format!("It holds {}, which the freeze would wait for.", held.join(", ")))
+    .hint("Call it in a transaction of its own, before the partition is read or written there.")
+}
+
+fn order_item(plan: &Plan) -> freezer::OrderItem {
+    freezer::OrderItem {
+        partition: plan.leaf.oid.to_u32(),
+        job: job_hex(plan.job),
+        storage: plan.storage.clone(),
+        verify: plan.verify.as_str().to_owned(),
+        drop_local_seconds: plan.keep_seconds,
+    }
+}
+
+/// Writes the job's row in this transaction.
+pub fn start_job(plan: &Plan, phase: &str) -> Result<()> {
+    let name = plan.name();
+    let job = NewJob {
+        operation: "archive",
+        table: plan.root,
+        partition_name: &name,
+        partition: Some(plan.leaf.oid),
+        storage: &plan.storage,
+        verify: plan.verify.as_str(),
+        drop_local_seconds: Some(plan.keep_seconds),
+        phase,
+    };
+    catalog::job::supersede(plan.leaf.oid, plan.job)?;
+    catalog::job::start(plan.job, &job, &user::name_of(user::current()), std::process::id().cast_signed())
+}
+
+/// A version that was read back and found equal.
+#[derive(Debug)]
+pub struct Finished {
+    /// Key of its manifest.
+    pub key: String,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The partition's file when it was exported: another one at the swap means that it was rewritten.
+    pub relfilenode: pg_sys::Oid,
+}
+
+fn export_and_verify(plan: &Plan) -> Result<Finished> {
+    let mut progress = Progress::new(plan.job, plan.leaf.oid, &plan.name(), plan.leaf.estimated_rows);
+    let finished = export(plan, &mut progress)?;
+    verify(plan, &finished, plan.verify, &mut progress)?;
+    Ok(finished)
+}
+
+/// Exports the frozen partition into a new version, or finds that its last version holds exactly these rows.
+pub fn export(plan: &Plan, progress: &mut Progress) -> Result<Finished> {
+    catalog::storage::claim(&plan.storage, &plan.store)?;
+    let source = open_frozen(plan)?;
+    let relfilenode = source.relation.relfilenode();
+    progress.phase(Phase::Exporting);
+    if let Some(unchanged) = unchanged_version(plan, &source, progress)? {
+        return Ok(unchanged);
+    }
+    let version = manifest::next_version(plan)?;
+    let date = plan.span.map(period::Span::hive_date);
+    let object_key = |ordinal: u32| {
+        naming::data_key(&plan.root_name.0, &plan.root_name.1, &plan.leaf.name, date, version, ordinal)
+    };
+    let exported = export::export(&source, &plan.store, object_key, &mut |rows, bytes| progress.tick(rows, bytes))?;
+    let key = manifest::key(plan, version);
+    let manifest = manifest::build(plan, &source, exported, version)?;
+    manifest::put(&plan.store, &key, &manifest)?;
+    Ok(Finished { key, manifest, relfilenode })
+}
+
+/// Opens the partition under SHARE UPDATE EXCLUSIVE, which keeps VACUUM FULL, ALTER TABLE and other archivers out.
+fn open_frozen(plan: &Plan) -> Result<ExportSource> {
+    locks::acquire(plan.leaf.oid, &plan.name(), LockMode::ShareUpdateExclusive)?;
+    let source = ExportSource::open(plan.leaf.oid, plan.root, LockMode::AccessShare)?;
+    freeze::check_still_frozen(&plan.leaf, source.relation.relfilenode())?;
+    Ok(source)
+}
+
+/// A reattached partition that nobody changed keeps its objects: its rows hash to the digest of its last version.
+fn unchanged_version(plan: &Plan, source: &ExportSource, progress: &mut Progress) -> Result<Option<Finished>> {
+    let known = catalog::partition::find(plan.root, &plan.leaf.schema, &plan.leaf.name)?;
+    let Some(key) = known.filter(|known| known.storage.as_deref() == Some(&plan.storage)).and_then(|k| k.manifest_key)
+    else {
+        return Ok(None);
+    };
+    let Ok(manifest) = manifest::load(&plan.store, &key) else { return Ok(None) };
+    if manifest.schema != source.schema || manifest.source.bounds != plan.leaf.bounds {
+        return Ok(None);
+    }
+    let digest = export::digest(source, &mut |rows, bytes| progress.tick(rows, bytes))?;
+    Ok((digest == manifest.digest).then_some(Finished { key, manifest, relfilenode: source.relation.relfilenode() }))
+}
+
+/// Reads a version back and compares it with what was exported.
+pub fn verify(plan: &Plan, finished: &Finished, level: Verify, progress: &mut Progress) -> Result<()> {
+    let source = open_frozen(plan)?;
+    verify::read_back(&source, &plan.store, &finished.key, &finished.manifest, level, progress)
+}
+
+/// Swaps a verified partition and records it.
+pub fn finish(plan: &Plan, finished: Finished) -> Result<Outcome> {
+    let manifest = &finished.manifest;
+    let (managed, mirror) = archive_tree::ensure(plan.root, plan.parent, &plan.names)?;
+    let (lower, upper) = crate::partition::discover::range_bounds(plan.leaf.bounds.as_deref().unwrap_or_default());
+    let label = period::label(Status::Archived, plan.span);
+    let archived = catalog::partition::Archived {
+        managed_table: managed.id,
+        parent: plan.parent,
+        lower_bound: lower.as_deref(),
+        upper_bound: upper.as_deref(),
+        label: &label,
+        storage: &plan.storage,
+        manifest_key: &finished.key,
+        manifest,
+        local_bytes: plan.leaf.total_bytes,
+    };
+    let id = catalog::partition::reserve(&archived)?;
+    let placed = swap_in(plan, &finished, mirror, id)?;
+    let local_copy_until = catalog::partition::set_archived(id, &archived, &placed)?;
+    catalog::job::complete(plan.job, manifest.rows)?;
+    record_event(plan, &finished)?;
+    Ok(Outcome {
+        job: Some(plan.job),
+        archived: placed.foreign_table,
+        rows: manifest.rows,
+        local_bytes: plan.leaf.total_bytes,
+        archived_bytes: Some(manifest.bytes),
+        objects: Some(manifest.objects.len()),
+        location: plan.store.location().url_of(&finished.key),
+        local_copy_until,
+    })
+}
+
+/// The catalog changes under the locks: no I/O from here to the end.
+fn swap_in(plan: &Plan, finished: &Finished, mirror: pg_sys::Oid, id: i64) -> Result<catalog::partition::Placed> {
+    swap::lock_in_order(plan.parent, Some(plan.leaf.oid), mirror)?;
+    note_swap();
+    check_unchanged(plan, finished)?;
+    swap::finalize_pending(plan.parent)?;
+    let foreign_table = swap::put_foreign(&plan.leaf, mirror, &plan.names.schema, &plan.storage, id)?;
+    let local_copy = swap::take_out(&plan.leaf, &plan.names.schema, &plan.local_copy, !plan.drops_local_copy())?;
+    Ok(catalog::partition::Placed { foreign_table, local_copy, keep_seconds: plan.keep_seconds })
+}
+
+/// Under the locks: same file, same columns, guards still there, or the export no longer describes the partition.
+fn check_unchanged(plan: &Plan, finished: &Finished) -> Result<()> {
+    freeze::check_still_frozen(&plan.leaf, finished.relfilenode)?;
+    let source = ExportSource::open(plan.leaf.oid, plan.root, LockMode::AccessShare)?;
+    if source.schema == finished.manifest.schema {
+        return Ok(());
+    }
+    Err(freeze::changed(&plan.name()))
+}
+
+fn record_event(plan: &Plan, finished: &Finished) -> Result<()> {
+    let manifest = &finished.manifest;
+    let details = serde_json::json!({
+        "storage": plan.storage, "manifest": finished.key, "version": manifest.version, "rows": manifest.rows,
+        "bytes": manifest.bytes, "objects": manifest.objects.len(), "digest": manifest.digest.to_string(),
+    });
+    catalog::event::record(plan.root, &plan.name(), "archived", "ARCHIVED", Some(plan.job), details)
+}

@@ -1,0 +1,13 @@
+//! What the verbs do. One engine, two drivers: a function does every step in its caller's transaction, a procedure or
+//! worker commits after each.
+
+pub mod archive;
+mod manifest;
+mod period;
+pub mod plan;
+mod progress;
+pub mod reattach;
+mod restore;
+pub mod steps;
+pub mod storage;
+mod verify;

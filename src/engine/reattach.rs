@@ -1,0 +1,194 @@
+//! `reattach_partition`: from the local copy in no time, else from the objects.
+
+use archive_core::lifecycle::Status;
+use pgrx::pg_sys;
+use pgrx::spi::quote_qualified_identifier;
+
+use super::period::{self, Span};
+use super::restore;
+use crate::catalog;
+use crate::catalog::job::NewJob;
+use crate::catalog::partition::Known;
+use crate::error::{Error, Result, SqlState};
+use crate::partition::discover::{self, Leaf};
+use crate::partition::{check, default_rows, freeze, locks, swap};
+use crate::guc;
+use crate::pg::{background, spi, user, xact};
+use crate::worker::freezer;
+
+/// How a partition comes back.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// After how many seconds it should be archived again.
+    pub keep_for_seconds: Option<i64>,
+    /// Writable, or read-only as WARM.
+    pub writable: bool,
+    /// What to do with rows of its range in the DEFAULT partition.
+    pub move_late_rows: bool,
+}
+
+/// Puts an archived partition back under its hot parent and returns it.
+///
+/// Locks: the new table's own while it loads; ACCESS EXCLUSIVE on the parent, the local copy and the archive parent for
+/// the catalog changes at the end, until the transaction commits. The objects stay.
+pub fn reattach(name: &str, options: Options) -> Result<pg_sys::Oid> {
+    check::transaction("reattach_partition")?;
+    let known = find(name)?;
+    check_owner(&known)?;
+    locks::claim_partition(&qualified(&known))?;
+    let job = start_job(&known)?;
+    let (table, rows) = match known.local_copy {
+        Some(local_copy) => (local_copy, None),
+        None => {
+            let (table, rows) = restore::restore(&known, job)?;
+            (table, Some(rows))
+        }
+    };
+    let default = keep_range_out_of_default(&known, table, options)?;
+    swap_back(&known, table)?;
+    default.map_or(Ok(()), default_rows::admit)?;
+    let status = if options.writable { Status::Hot } else { Status::Warm };
+    set_guards(table, &known, options.writable)?;
+    let Some(leaf) = discover::leaf(table)? else { return Err(vanished(&known)) };
+    let label = period::label(status, Span::of(&leaf)?);
+    catalog::partition::set_reattached(known.id, table, status.as_str(), &label, options.keep_for_seconds)?;
+    catalog::job::complete(job, rows.unwrap_or(0))?;
+    record_event(&known, job, &leaf, status, rows)?;
+    Ok(table)
+}
+
+fn qualified(known: &Known) -> String {
+    quote_qualified_identifier(&known.schema_name, &known.partition_name)
+}
+
+/// The archived partition that `name` means: the hot name or the archive's, with or without a schema.
+fn find(name: &str) -> Result<Known> {
+    let parts = user::elevated(|| {
+        spi::one("SELECT parse_ident($1)", &[name.into()], |row| row.need::<Vec<String>>(1))
+    })?;
+    let (schema, partition) = match parts.as_slice() {
+        [partition] => (None, partition),
+        [schema, partition] => (Some(schema.as_str()), partition),
+        _ => return Err(not_archived(name)),
+    };
+    if let Some(known) = by_archive_name(schema, partition)? {
+        return Ok(known);
+    }
+    let mut found = catalog::partition::find_by_name(schema, partition)?;
+    found.retain(|known| known.status == "ARCHIVED");
+    match found.len() {
+        0 => Err(not_archived(name)),
+        1 => Ok(found.remove(0)),
+        _ => Err(Error::new(SqlState::ERRCODE_AMBIGUOUS_PARAMETER, format!("partition name \"{name}\" is ambiguous"))
+            .hint(format!("Qualify it: {}.", found.iter().map(qualified).collect::<Vec<_>>().join(", ")))),
+    }
+}
+
+fn by_archive_name(schema: Option<&str>, name: &str) -> Result<Option<Known>> {
+    match schema.map(|schema| discover::find_relation(schema, name)).transpose()?.flatten() {
+        Some(relation) => catalog::partition::of_archive_relation(relation),
+        None => Ok(None),
+    }
+}
+
+fn not_archived(name: &str) -> Error {
+    Error::new(SqlState::ERRCODE_UNDEFINED_OBJECT, format!("there is no archived partition \"{name}\""))
+        .hint("archive_ext.partitions lists the archived partitions; name one as schema.partition.")
+}
+
+fn vanished(known: &Known) -> Error {
+    Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, format!("the relations of partition \"{}\" are gone", qualified(known)))
+}
+
+fn check_owner(known: &Known) -> Result<()> {
+    if discover::leaf(known.source)?.is_none() || discover::leaf(known.parent)?.is_none() {
+        return Err(Error::new(
+            SqlState::ERRCODE_UNDEFINED_TABLE,
+            format!("the partitioned table of \"{}\" does not exist any more", qualified(known)),
+        )
+        .hint("Its manifest and objects in the storage are complete: restore it from there."));
+    }
+    if user::has_privileges_of(discover::owner(known.source)?) {
+        return Ok(());
+    }
+    let table = catalog::qualified_name(known.source)?;
+    Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("must be owner of table {table}"))
+        .hint("Reattaching needs the owner of the partitioned table, or a member of that role."))
+}
+
+fn start_job(known: &Known) -> Result<pgrx::Uuid> {
+    let id = catalog::job::new_id()?;
+    let name = qualified(known);
+    let job = NewJob {
+        operation: "reattach",
+        table: known.source,
+        partition_name: &name,
+        partition: known.local_copy,
+        storage: known.storage.as_deref().unwrap_or_default(),
+        verify: "content",
+        drop_local_seconds: None,
+        phase: "loading",
+    };
+    catalog::job::start(id, &job, &user::name_of(user::current()), std::process::id().cast_signed())?;
+    Ok(id)
+}
+
+/// With a DEFAULT partition: a committed CHECK keeps the range out of it, so that ATTACH need not scan it under the
+/// parent's lock, and rows that are there already are refused or moved.
+fn keep_range_out_of_default(known: &Known, table: pg_sys::Oid, options: Options) -> Result<Option<pg_sys::Oid>> {
+    let Some(default) = default_rows::of_parent(known.parent)? else { return Ok(None) };
+    let condition = restore::bounds_condition(known)?;
+    freezer::freeze(&freezer::Order {
+        database: background::my_database().to_u32(),
+        user: user::current().to_u32(),
+        xid: xact::top_transaction_id(),
+        pid: std::process::id().cast_signed(),
+        lock_timeout_ms: guc::lock_timeout_ms(),
+        partitions: Vec::new(),
+        exclude: Some(freezer::Exclude { default_partition: default.to_u32(), condition: condition.clone() }),
+    })?;
+    default_rows::settle(default, &condition, table, options.move_late_rows)?;
+    Ok(Some(default))
+}
+
+/// DETACH of the foreign table and ATTACH of `table`, in one transaction under bounded locks.
+fn swap_back(known: &Known, table: pg_sys::Oid) -> Result<()> {
+    let Some(foreign_table) = known.foreign_table else { return Err(vanished(known)) };
+    if discover::find_relation(&known.schema_name, &known.partition_name)?.is_some_and(|other| other != table) {
+        return Err(Error::new(
+            SqlState::ERRCODE_DUPLICATE_TABLE,
+            format!("relation \"{}\" already exists", qualified(known)),
+        )
+        .hint("Rename or drop it, then reattach the partition."));
+    }
+    let archive_parent = discover::leaf(foreign_table)?.and_then(|leaf| leaf.parent).unwrap_or(foreign_table);
+    swap::lock_in_order(known.parent, Some(table), archive_parent)?;
+    super::archive::note_swap();
+    swap::finalize_pending(known.parent)?;
+    swap::drop_foreign(foreign_table)?;
+    if known.local_copy == Some(table) {
+        swap::restore_name(table, &known.schema_name, &known.partition_name)?;
+    }
+    swap::attach(known.parent, &qualified(known), &known.bounds)?;
+    xact::command_counter_increment();
+    Ok(())
+}
+
+/// Read-only partitions keep guards and CHECK; writable ones lose both.
+fn set_guards(table: pg_sys::Oid, known: &Known, writable: bool) -> Result<()> {
+    let name = qualified(known);
+    let owner = discover::owner(table)?;
+    if writable {
+        freeze::lift_guards(table, &name, owner)?;
+        return freeze::drop_bounds_check(table, &name, owner);
+    }
+    freeze::guard(table, &name, owner, freeze::Reason::ReadOnly)
+}
+
+fn record_event(known: &Known, job: pgrx::Uuid, leaf: &Leaf, status: Status, rows: Option<u64>) -> Result<()> {
+    let details = match rows {
+        Some(rows) => serde_json::json!({ "from": "objects", "rows": rows, "version": known.version }),
+        None => serde_json::json!({ "from": "local copy", "version": known.version }),
+    };
+    catalog::event::record(known.source, &leaf.qualified(), "reattached", status.as_str(), Some(job), details)
+}

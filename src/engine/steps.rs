@@ -1,0 +1,163 @@
+//! The driver that commits between steps: each call does the next step of a job, decided from the catalog and from
+//! what is observed, never from memory (P4).
+
+use archive_core::lifecycle::{self, Observed, Step};
+use pgrx::{Uuid, pg_sys};
+
+use super::archive::{self, Finished};
+use super::manifest;
+use super::plan::{Options, Plan, Verify};
+use super::progress::Progress;
+use crate::catalog;
+use crate::catalog::job::Job;
+use crate::error::{Error, Result, SqlState};
+use crate::partition::{check, discover, freeze, locks};
+
+/// The job that archives `partition`: an unfinished one is taken up again. `None` when it is archived already.
+pub fn begin(partition: pg_sys::Oid, options: &Options) -> Result<Option<Uuid>> {
+    if catalog::partition::of_archive_relation(partition)?.is_some() {
+        return Ok(None);
+    }
+    let leaf = check::archivable(partition)?;
+    locks::claim_partition(&leaf.qualified())?;
+    if let Some(job) = catalog::job::unfinished(partition)? {
+        return Ok(Some(job.id));
+    }
+    let plan = Plan::prepare(partition, options, catalog::job::new_id()?)?;
+    archive::start_job(&plan, "planned")?;
+    Ok(Some(plan.job))
+}
+
+/// Does the next step of a job; `false` when nothing is left. The caller commits.
+pub fn step(id: Uuid) -> Result<(bool, String)> {
+    check::transaction("archiving")?;
+    let job = job(id)?;
+    if job.status != "running" {
+        return Ok((false, job.phase));
+    }
+    let Some(partition) = job.partition else { return Err(gone(&job)) };
+    locks::claim_partition(&job.partition_name)?;
+    if archived_by(&job, partition)? {
+        return Ok((false, "done".to_owned()));
+    }
+    let plan = Plan::prepare(partition, &options(&job)?, id)?;
+    let seen = observe(&job, &plan)?;
+    let phase = job.phase.parse()?;
+    match lifecycle::resume(phase, &seen) {
+        Step::Freeze => freeze(&plan, &job),
+        Step::Export { .. } => export(&plan),
+        Step::Verify => verify(&plan, &job),
+        Step::Swap => swap(&plan, &job),
+        Step::Stop(reason) => Err(stopped(&job, reason)),
+        Step::DropLocal | Step::Finish | Step::LiftGuard | Step::Nothing => Ok((false, job.phase.clone())),
+    }
+}
+
+fn job(id: Uuid) -> Result<Job> {
+    catalog::job::find(id)?
+        .ok_or_else(|| Error::new(SqlState::ERRCODE_UNDEFINED_OBJECT, format!("archive job {id} does not exist")))
+}
+
+fn gone(job: &Job) -> Error {
+    stopped(job, "the partition was dropped")
+}
+
+fn stopped(job: &Job, reason: &str) -> Error {
+    Error::new(
+        SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("archiving \"{}\" cannot go on: {reason}", job.partition_name),
+    )
+    .hint("See archive_ext.jobs; cancel_job(job_id) ends the job and lifts its guards.")
+}
+
+fn options(job: &Job) -> Result<Options> {
+    Ok(Options {
+        storage: job.storage.clone(),
+        verify: Verify::parse(&job.verify)?,
+        drop_local_seconds: job.drop_local_seconds,
+    })
+}
+
+/// Whether the swap of this job is committed. Its foreign table carries the partition's name now.
+fn archived_by(job: &Job, partition: pg_sys::Oid) -> Result<bool> {
+    Ok(job.phase == "done" || catalog::partition::of_archive_relation(partition)?.is_some())
+}
+
+fn observe(job: &Job, plan: &Plan) -> Result<Observed> {
+    let guarded = freeze::observe(plan.leaf.oid)?;
+    let exported_file = job.progress.get("relfilenode").and_then(serde_json::Value::as_u64);
+    Ok(Observed {
+        local_exists: true,
+        local_attached: plan.leaf.parent.is_some(),
+        archive_attached: false,
+        guard_present: guarded.guards && guarded.bounds,
+        unchanged_since_export: exported_file == Some(plan.leaf.relfilenode.to_u32().into()),
+        objects_uploaded: 0,
+        manifest_present: job.progress.get("manifest").is_some(),
+        verified: job.phase == "verified",
+        drop_due: plan.drops_local_copy(),
+    })
+}
+
+/// Guards and CHECK in one committed step, the validation in the next.
+fn freeze(plan: &Plan, job: &Job) -> Result<(bool, String)> {
+    let guarded = freeze::observe(plan.leaf.oid)?;
+    if guarded.guards && job.progress.get("guarded").is_some() {
+        freeze::validate_bounds_check(&plan.leaf)?;
+        catalog::job::advance(plan.job, "frozen", &serde_json::json!({}))?;
+        return Ok((true, "frozen".to_owned()));
+    }
+    freeze::guard(plan.leaf.oid, &plan.name(), plan.leaf.owner, freeze::Reason::Archiving)?;
+    freeze::add_bounds_check(&plan.leaf)?;
+    catalog::job::advance(plan.job, "planned", &serde_json::json!({ "guarded": true }))?;
+    Ok((true, "planned".to_owned()))
+}
+
+fn export(plan: &Plan) -> Result<(bool, String)> {
+    let mut progress = Progress::new(plan.job, plan.leaf.oid, &plan.name(), plan.leaf.estimated_rows);
+    let finished = archive::export(plan, &mut progress)?;
+    let left = serde_json::json!({
+        "manifest": finished.key, "version": finished.manifest.version, "relfilenode": finished.relfilenode.to_u32(),
+    });
+    catalog::job::advance(plan.job, "exported", &left)?;
+    Ok((true, "exported".to_owned()))
+}
+
+fn finished(plan: &Plan, job: &Job) -> Result<Finished> {
+    let key = job.progress.get("manifest").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    let manifest = manifest::load(&plan.store, &key)?;
+    let exported_file = job.progress.get("relfilenode").and_then(serde_json::Value::as_u64).unwrap_or_default();
+    let relfilenode = pg_sys::Oid::from(u32::try_from(exported_file).unwrap_or_default());
+    Ok(Finished { key, manifest, relfilenode })
+}
+
+fn verify(plan: &Plan, job: &Job) -> Result<(bool, String)> {
+    let mut progress = Progress::new(plan.job, plan.leaf.oid, &plan.name(), plan.leaf.estimated_rows);
+    archive::verify(plan, &finished(plan, job)?, plan.verify, &mut progress)?;
+    catalog::job::advance(plan.job, "verified", &job.progress)?;
+    Ok((true, "verified".to_owned()))
+}
+
+fn swap(plan: &Plan, job: &Job) -> Result<(bool, String)> {
+    archive::finish(plan, finished(plan, job)?)?;
+    Ok((false, "done".to_owned()))
+}
+
+/// Ends a job that does not run any more and lifts its guards. Only its starter, the table's owner or a superuser may.
+pub fn cancel(id: Uuid, status: &str, reason: &str) -> Result<bool> {
+    let job = job(id)?;
+    if job.status != "running" {
+        return Ok(false);
+    }
+    let attached = match job.partition {
+        Some(oid) => discover::leaf(oid)?.filter(|leaf| leaf.parent.is_some()),
+        None => None,
+    };
+    if let Some(leaf) = attached {
+        check::archivable(leaf.oid)?;
+        locks::claim_partition(&leaf.qualified())?;
+        freeze::lift(leaf.oid)?;
+    }
+    catalog::job::stop(id, status, reason)?;
+    Ok(true)
+}

@@ -1,0 +1,65 @@
+//! Which storage a call uses, and the checks of a storage.
+
+use pgrx::pg_sys;
+
+use crate::catalog::policy::Policy;
+use crate::catalog::storage;
+use crate::error::{Error, Result, SqlState};
+use crate::guc;
+use crate::pg::user;
+
+/// The storage for a call: as named, else by policy, else `archive_ext.default_storage`. Nothing is invented.
+pub fn choose(named: Option<&str>, policy: &Policy) -> Result<String> {
+    named
+        .map(str::to_owned)
+        .or_else(|| policy.storage.clone())
+        .or_else(guc::default_storage)
+        .ok_or_else(storage::none_configured)
+}
+
+/// One line of `check_storage`.
+#[derive(Debug)]
+pub struct Check {
+    /// What was tried.
+    pub name: String,
+    /// Whether it worked.
+    pub ok: bool,
+    /// How long it took.
+    pub milliseconds: f64,
+    /// What was seen, or the error.
+    pub detail: String,
+}
+
+/// Tries every operation the archive needs, with the caller's credentials. Leaves nothing behind but the marker of
+/// nobody: the claim on the prefix is only looked at.
+pub fn check(name: &str) -> Result<Vec<Check>> {
+    storage::check_usage(name, user::current())?;
+    let store = storage::open(name, user::current())?;
+    Ok(archive_core::store::probe(&store)
+        .into_iter()
+        .map(|probe| Check {
+            name: probe.check.to_owned(),
+            ok: probe.error.is_none(),
+            milliseconds: probe.elapsed.as_secs_f64() * 1000.0,
+            detail: match probe.error {
+                Some(error) => error.to_string(),
+                None => probe.detail,
+            },
+        })
+        .collect())
+}
+
+/// Takes over the prefix of a storage that another cluster claimed. Superusers only (42501).
+pub fn adopt(name: &str) -> Result<()> {
+    if !user::is_superuser() {
+        return Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, "must be superuser to adopt a storage"));
+    }
+    let store = storage::open(name, user::current())?;
+    storage::adopt(name, &store)
+}
+
+/// Opens the storage of an archive with the credentials of the table's owner, who must have USAGE on it.
+pub fn open_for(name: &str, owner: pg_sys::Oid) -> Result<archive_core::store::BlockingStore> {
+    storage::check_usage(name, owner)?;
+    storage::open(name, owner)
+}

@@ -1,0 +1,196 @@
+//! Heap to Parquet objects: one pass over the rows, bounded memory.
+
+mod sink;
+mod source;
+
+use archive_core::codec::{Appended, Digest, Flushed, PartitionWriter, RowHasher, WriterOptions};
+use archive_core::manifest::{ColumnRange, ManifestObject};
+use archive_core::store::BlockingStore;
+
+pub use sink::StoreSink;
+pub use source::ExportSource;
+
+use crate::catalog;
+use crate::error::Result;
+use crate::guc;
+use crate::pg::compare::RangeTracker;
+use crate::pg::guc::GucNest;
+use crate::pg::memory::MemoryContext;
+use crate::pg::row::Row;
+use crate::pg::scan::TableScan;
+use crate::pg::snapshot::LatestSnapshot;
+
+/// What an export wrote.
+#[derive(Debug)]
+pub struct Exported {
+    /// The objects in order.
+    pub objects: Vec<ManifestObject>,
+    /// Digest of every row, taken from the datums.
+    pub digest: Digest,
+}
+
+/// Called every few thousand rows with rows and bytes so far.
+pub type Tick<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// Rows between two calls of [`Tick`].
+const TICK_ROWS: u64 = 4096;
+
+/// Writes every row that is visible now to objects named by `key`. The partition is frozen by then.
+pub fn export(
+    source: &ExportSource,
+    store: &BlockingStore,
+    key: impl Fn(u32) -> String,
+    tick: Tick<'_>,
+) -> Result<Exported> {
+    let snapshot = LatestSnapshot::take();
+    let _text = GucNest::lossless_text();
+    let writer = PartitionWriter::new(source.schema.clone(), writer_options(source), StoreSink::new(store, &key))?;
+    let mut export = Export { source, writer, ranges: Ranges::new(source), memory: MemoryContext::new(c"archive_ext ranges") };
+    let mut scan = TableScan::begin(&source.relation, &snapshot);
+    while let Some(result) = scan.next_row(|row| export.row(&row)) {
+        result?;
+        if export.writer.rows() % TICK_ROWS == 0 {
+            tick(export.writer.rows(), export.writer.bytes_written());
+        }
+    }
+    export.finish()
+}
+
+/// The digest of every row that is visible now, without writing anything.
+pub fn digest(source: &ExportSource, tick: Tick<'_>) -> Result<Digest> {
+    let snapshot = LatestSnapshot::take();
+    let mut hasher = RowHasher::new(&source.schema);
+    let mut rows = 0;
+    let mut scan = TableScan::begin(&source.relation, &snapshot);
+    while let Some(result) = scan.next_row(|row| hash_row(source, &mut hasher, &row)) {
+        result?;
+        rows += 1;
+        if rows % TICK_ROWS == 0 {
+            tick(rows, 0);
+        }
+    }
+    Ok(hasher.digest())
+}
+
+/// Adds one row to a digest.
+pub fn hash_row(source: &ExportSource, hasher: &mut RowHasher, row: &Row<'_>) -> Result<()> {
+    for (index, io) in source.io.iter().enumerate() {
+        hasher.column(index, io.read(row)?.as_ref());
+    }
+    hasher.end_row();
+    Ok(())
+}
+
+fn writer_options(source: &ExportSource) -> WriterOptions {
+    WriterOptions {
+        row_group_rows: guc::row_group_rows(),
+        row_group_bytes: guc::row_group_bytes(),
+        object_bytes: guc::object_bytes(),
+        bloom_fields: source.key_fields.clone(),
+        created_by: concat!("archive_ext ", env!("CARGO_PKG_VERSION")).to_owned(),
+        ..WriterOptions::default()
+    }
+}
+
+struct Export<'a> {
+    source: &'a ExportSource,
+    writer: PartitionWriter<StoreSink<'a>>,
+    ranges: Ranges,
+    memory: MemoryContext,
+}
+
+impl Export<'_> {
+    fn row(&mut self, row: &Row<'_>) -> Result<()> {
+        for (index, io) in self.source.io.iter().enumerate() {
+            let value = io.read(row)?;
+            if self.writer.append(index, value.as_ref())? == Appended::NeedsText {
+                self.writer.append_text(index, &io.text(row))?;
+            }
+        }
+        self.ranges.observe(row, &self.memory);
+        if let Some(flushed) = self.writer.end_row()? {
+            self.ranges.flushed(&flushed);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Exported> {
+        let (summaries, last, sink) = self.writer.finish()?;
+        if let Some(flushed) = last {
+            self.ranges.flushed(&flushed);
+        }
+        let ranges = self.ranges.finish();
+        let mut digest = RowHasher::new(&self.source.schema).digest();
+        let mut objects = Vec::with_capacity(summaries.len());
+        for (summary, key) in summaries.iter().zip(sink.into_keys()) {
+            digest.merge(&summary.digest);
+            let ranges = ranges.get(summary.ordinal as usize).cloned().unwrap_or_default();
+            objects.push(ManifestObject::new(key, summary, ranges));
+        }
+        Ok(Exported { objects, digest })
+    }
+}
+
+/// Ranges of each column, split by the object that each batch went to.
+struct Ranges {
+    trackers: Vec<(i32, Option<String>, Option<String>, RangeTracker)>,
+    objects: Vec<Vec<ColumnRange>>,
+    current: u32,
+}
+
+impl Ranges {
+    fn new(source: &ExportSource) -> Self {
+        let trackers = source
+            .columns
+            .iter()
+            .zip(&source.schema.fields)
+            .filter_map(|(column, field)| {
+                let tracker = RangeTracker::new(column, &field.pg_type)?;
+                let version = catalog::collation_version(column.collation);
+                Some((field.id, field.collation.clone(), version, tracker))
+            })
+            .collect();
+        Self { trackers, objects: Vec::new(), current: 0 }
+    }
+
+    fn observe(&mut self, row: &Row<'_>, keep: &MemoryContext) {
+        for (_, _, _, tracker) in &mut self.trackers {
+            tracker.observe(row, keep);
+        }
+    }
+
+    fn flushed(&mut self, flushed: &Flushed) {
+        if flushed.ordinal != self.current {
+            self.close_object();
+            self.current = flushed.ordinal;
+        }
+        for (_, _, _, tracker) in &mut self.trackers {
+            tracker.merge_batch();
+        }
+    }
+
+    fn close_object(&mut self) {
+        let ranges = self
+            .trackers
+            .iter_mut()
+            .filter_map(|(field_id, collation, version, tracker)| {
+                let (min, max) = tracker.take_object()?;
+                Some(ColumnRange {
+                    field_id: *field_id,
+                    min,
+                    max,
+                    collation: collation.clone(),
+                    collation_version: version.clone(),
+                })
+            })
+            .collect();
+        let at = self.current as usize;
+        self.objects.resize_with(self.objects.len().max(at + 1), Vec::new);
+        self.objects[at] = ranges;
+    }
+
+    fn finish(mut self) -> Vec<Vec<ColumnRange>> {
+        self.close_object();
+        self.objects
+    }
+}

@@ -1,0 +1,104 @@
+//! Which archived partition a foreign table stands for, and how its columns match the archive's.
+
+use archive_core::schema::Field;
+use pgrx::pg_sys;
+
+use super::options;
+use crate::catalog::object::{self, ArchivedObject};
+use crate::catalog::partition::{self, ArchivedPartition};
+use crate::error::{Error, Result, SqlState};
+use crate::pg::columns::{self, Column};
+use crate::pg::foreign;
+use crate::pg::relation::{LockMode, Relation};
+
+/// A foreign table whose right to read its partition was checked.
+#[derive(Debug)]
+pub(super) struct Archive {
+    /// The partition.
+    pub(super) partition: ArchivedPartition,
+    /// Owner of the foreign table: the storage is opened with this role's credentials.
+    pub(super) owner: pg_sys::Oid,
+    /// Live columns of the foreign table.
+    pub(super) columns: Vec<Column>,
+    /// Number of attributes of a row, dropped ones included.
+    pub(super) attributes: usize,
+}
+
+impl Archive {
+    /// The partition of foreign table `table`. The catalog must name that very table (42501): whoever copies the option
+    /// into a table of their own reads nothing.
+    pub(super) fn of(table: pg_sys::Oid) -> Result<Self> {
+        let Some(relation) = Relation::open(table, LockMode::AccessShare) else {
+            return Err(Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, "the foreign table was dropped meanwhile"));
+        };
+        let given = foreign::table_options(table);
+        let id = options::partition_id(given.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
+        let found = partition::archived(id)?.filter(|partition| partition.foreign_table == Some(table));
+        let partition = found.ok_or_else(|| not_registered(&relation))?;
+        Ok(Self {
+            partition,
+            owner: foreign::owner(&relation),
+            columns: columns::of_relation(&relation),
+            attributes: relation.attribute_count(),
+        })
+    }
+
+    /// The partition's objects. Their rows must add up: the answer is never a part of the data (P12).
+    pub(super) fn objects(&self) -> Result<Vec<ArchivedObject>> {
+        let objects = object::of_partition(self.partition.id, self.partition.version)?;
+        let rows: u64 = objects.iter().map(|object| object.rows).sum();
+        if rows == self.partition.rows {
+            return Ok(objects);
+        }
+        Err(Error::new(
+            SqlState::ERRCODE_DATA_CORRUPTED,
+            format!("the catalog lacks objects of archived partition {}", self.partition.name),
+        )
+        .detail(format!("Its objects hold {rows} rows, and it has {}.", self.partition.rows))
+        .hint("The manifest in the storage names every object; see archive_ext.objects."))
+    }
+
+    /// The foreign table's column with this attribute number.
+    pub(super) fn column(&self, attribute: i16) -> Option<&Column> {
+        let index = usize::try_from(attribute).ok()?.checked_sub(1)?;
+        self.columns.iter().find(|column| column.index == index)
+    }
+
+    /// The archive's field of the column's name, if there is one of the column's type.
+    pub(super) fn field(&self, column: &Column) -> Option<&Field> {
+        self.matching_field(column).ok()
+    }
+
+    /// The same, or the reason why the column cannot be read (0A000).
+    pub(super) fn matching_field(&self, column: &Column) -> Result<&Field> {
+        let unsupported = |message: String| Error::new(SqlState::ERRCODE_FEATURE_NOT_SUPPORTED, message);
+        let fields = &self.partition.schema.fields;
+        let Some(field) = fields.iter().find(|field| field.name == column.name) else {
+            return Err(unsupported(format!(
+                "column \"{}\" is not in archived partition {}",
+                column.name, self.partition.name
+            ))
+            .detail("The column was added or renamed after the partition was archived.")
+            .hint("Select other columns, or bring the partition back with reattach_partition()."));
+        };
+        if columns::pg_type(column)? != field.pg_type {
+            return Err(unsupported(format!(
+                "column \"{}\" has type {}, but archived partition {} holds {}",
+                column.name,
+                columns::type_sql(column),
+                self.partition.name,
+                field.type_sql
+            ))
+            .hint("Select other columns, or bring the partition back with reattach_partition()."));
+        }
+        Ok(field)
+    }
+}
+
+fn not_registered(relation: &Relation) -> Error {
+    Error::new(
+        SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        format!("foreign table \"{}\" is not the one registered for its archived partition", relation.name()),
+    )
+    .hint("Read the foreign table that archive_partition() created; its owner can GRANT SELECT on it.")
+}

@@ -1,0 +1,211 @@
+//! Execution: objects are opened one after the other, as rows are asked for.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use archive_core::codec::{DecodedBatch, ObjectReader, Predicate, ReadMetrics, ScanOptions};
+use archive_core::store::{BlockingStore, StoreMetrics};
+
+use super::archive::Archive;
+use super::decode::RowDecoder;
+use super::prune::FilePruner;
+use super::pushdown::{self, PlanData};
+use super::source::{ObjectSource, RangeCache};
+use crate::catalog::object::ArchivedObject;
+use crate::catalog::storage;
+use crate::error::{Error, Result, SqlState};
+use crate::pg::expr::{Evaluated, Expressions};
+use crate::pg::foreign_scan::ScanNode;
+use crate::pg::row::RowBuffer;
+
+/// The state of a scan. The query's memory owns it; it holds nothing that must be given back to PostgreSQL.
+pub(super) struct Scan {
+    archive: Archive,
+    plan: PlanData,
+    files: Vec<ArchivedObject>,
+    pruner: FilePruner,
+    expressions: Expressions,
+    decoder: RowDecoder,
+    row: RowBuffer,
+    store: Option<BlockingStore>,
+    cache: Option<Rc<RefCell<RangeCache>>>,
+    run: Option<Run>,
+    /// Objects left over by the values known last.
+    planned: usize,
+    done: Totals,
+}
+
+/// One pass over the objects, begun with the first row that is asked for.
+struct Run {
+    files: std::vec::IntoIter<usize>,
+    predicates: Vec<Predicate>,
+    reader: Option<ObjectReader<ObjectSource>>,
+    batch: Option<DecodedBatch>,
+    /// Next row of the batch.
+    at: usize,
+}
+
+/// What was done so far, for EXPLAIN.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Totals {
+    pub(super) files: u64,
+    pub(super) read: ReadMetrics,
+}
+
+/// `BeginForeignScan`: reads the catalog, never the storage.
+pub(super) fn begin(node: &mut ScanNode<Scan>, explain_only: bool) -> Result<()> {
+    let plan = PlanData::from_text(&node.plan_data())?;
+    let archive = Archive::of(node.relation())?;
+    let files = archive.objects()?;
+    let pruner = FilePruner::new(&archive, &plan.conditions, &files);
+    let decoder = RowDecoder::new(&archive, plan.columns.as_deref())?;
+    let expressions = node.prepare_expressions();
+    let row = RowBuffer::new(archive.attributes);
+    let planned = files.len();
+    let (store, cache, run, done) = (None, None, None, Totals::default());
+    let mut scan =
+        Scan { archive, plan, files, pruner, expressions, decoder, row, store, cache, run, planned, done };
+    if explain_only {
+        let values = scan.expressions.evaluate_at_start();
+        scan.planned = scan.select(&values).map_or(0, |(files, _)| files.len());
+    }
+    node.keep(scan);
+    Ok(())
+}
+
+impl Scan {
+    /// The next row, in the current memory context.
+    pub(super) fn next_row(&mut self) -> Result<Option<&RowBuffer>> {
+        let mut run = match self.run.take() {
+            Some(run) => run,
+            None => self.start(),
+        };
+        let found = self.advance(&mut run)?;
+        self.run = Some(run);
+        Ok(found.then_some(&self.row))
+    }
+
+    /// Fills `self.row` with the next row, opening objects as needed. On an error the run is dropped.
+    fn advance(&mut self, run: &mut Run) -> Result<bool> {
+        loop {
+            if let Some(batch) = run.batch.as_ref().filter(|batch| run.at < batch.rows()) {
+                self.decoder.decode(batch, run.at, &mut self.row)?;
+                run.at += 1;
+                return Ok(true);
+            }
+            // The old batch is freed before the next one is read.
+            run.batch = None;
+            run.at = 0;
+            if run.reader.is_none() && !self.open_next(run)? {
+                return Ok(false);
+            }
+            if let Some(reader) = &mut run.reader {
+                run.batch = reader.next_batch()?;
+            }
+            if run.batch.is_none() {
+                self.close(run);
+            }
+        }
+    }
+
+    /// Begins a pass with the values that parameters have now.
+    fn start(&mut self) -> Run {
+        let values = self.expressions.evaluate();
+        let (files, predicates) = self.select(&values).unwrap_or_default();
+        self.planned = files.len();
+        Run { files: files.into_iter(), predicates, reader: None, batch: None, at: 0 }
+    }
+
+    /// Objects to read and predicates on their rows. `None` when no row can match.
+    fn select(&self, values: &[Evaluated]) -> Option<(Vec<usize>, Vec<Predicate>)> {
+        let bounds = pushdown::bind(&self.plan.conditions, values)?;
+        let files = self.pruner.surviving(&bounds);
+        Some((files, pushdown::predicates(&self.archive, &self.plan.conditions, &bounds)))
+    }
+
+    fn open_next(&mut self, run: &mut Run) -> Result<bool> {
+        let Some(file) = run.files.next().and_then(|position| self.files.get(position)) else { return Ok(false) };
+        if self.store.is_none() {
+            self.store = Some(storage::open(&self.archive.partition.storage, self.archive.owner)?);
+        }
+        let Some(store) = &self.store else { return Ok(false) };
+        let options = ScanOptions {
+            columns: self.decoder.fields().to_vec(),
+            predicates: run.predicates.clone(),
+            ..ScanOptions::default()
+        };
+        run.reader = Some(open(store, file, &self.archive, options, self.cache.clone())?);
+        self.done.files += 1;
+        Ok(true)
+    }
+
+    fn close(&mut self, run: &mut Run) {
+        if let Some(reader) = run.reader.take() {
+            self.done.add(&reader.metrics());
+        }
+    }
+
+    /// `ReScanForeignScan`: the next row begins a new pass, with new values.
+    pub(super) fn rewind(&mut self) {
+        if let Some(mut run) = self.run.take() {
+            self.close(&mut run);
+            self.cache.get_or_insert_default();
+        }
+    }
+
+    /// `EndForeignScan`: frees what is large before the query's memory goes.
+    pub(super) fn end(&mut self) {
+        self.rewind();
+        self.cache = None;
+        self.store = None;
+    }
+
+    /// The partition and its foreign table.
+    pub(super) fn archive(&self) -> &Archive {
+        &self.archive
+    }
+
+    /// Objects that are read, and all.
+    pub(super) fn planned(&self) -> (usize, usize) {
+        (self.planned, self.files.len())
+    }
+
+    /// What was done so far.
+    pub(super) fn totals(&self) -> (Totals, StoreMetrics) {
+        let mut totals = self.done;
+        if let Some(reader) = self.run.as_ref().and_then(|run| run.reader.as_ref()) {
+            totals.add(&reader.metrics());
+        }
+        (totals, self.store.as_ref().map(BlockingStore::metrics).unwrap_or_default())
+    }
+}
+
+impl Totals {
+    fn add(&mut self, metrics: &ReadMetrics) {
+        self.read.row_groups_read += metrics.row_groups_read;
+        self.read.row_groups_skipped += metrics.row_groups_skipped;
+        self.read.row_groups_skipped_by_bloom += metrics.row_groups_skipped_by_bloom;
+        self.read.rows_skipped_by_page_index += metrics.rows_skipped_by_page_index;
+        self.read.rows_read += metrics.rows_read;
+    }
+}
+
+/// Opens an object and checks that it is the one the catalog speaks of.
+pub(super) fn open(
+    store: &BlockingStore,
+    file: &ArchivedObject,
+    archive: &Archive,
+    options: ScanOptions,
+    cache: Option<Rc<RefCell<RangeCache>>>,
+) -> Result<ObjectReader<ObjectSource>> {
+    let source = ObjectSource::new(store.reader(&file.key, file.bytes), file.ordinal, cache);
+    let reader = ObjectReader::open(source, file.bytes, &archive.partition.schema, options)?;
+    if reader.num_rows() == file.rows {
+        return Ok(reader);
+    }
+    Err(Error::new(
+        SqlState::ERRCODE_DATA_CORRUPTED,
+        format!("object \"{}\" of archived partition {} is not the one that was written", file.key, archive.partition.name),
+    )
+    .detail(format!("It holds {} rows, and {} were written.", reader.num_rows(), file.rows)))
+}

@@ -1,0 +1,208 @@
+//! The callbacks that PostgreSQL calls. Each wraps what it is given and calls a safe function of its phase.
+#![allow(unsafe_code)]
+
+use std::ffi::c_int;
+
+use pgrx::{pg_guard, pg_sys};
+
+use super::exec::{self, Scan};
+use super::{analyze, explain, modify, plan};
+use crate::error::OrRaise;
+use crate::pg::explain::Explain;
+use crate::pg::foreign_scan::{self, ScanNode};
+use crate::pg::planner::BaseRel;
+use crate::pg::sample::SampleRows;
+
+/// Sets the callbacks.
+pub(super) fn fill(routine: &mut pg_sys::FdwRoutine) {
+    routine.GetForeignRelSize = Some(get_foreign_rel_size);
+    routine.GetForeignPaths = Some(get_foreign_paths);
+    routine.GetForeignPlan = Some(get_foreign_plan);
+    routine.BeginForeignScan = Some(begin_foreign_scan);
+    routine.IterateForeignScan = Some(iterate_foreign_scan);
+    routine.ReScanForeignScan = Some(rescan_foreign_scan);
+    routine.EndForeignScan = Some(end_foreign_scan);
+    routine.ExplainForeignScan = Some(explain_foreign_scan);
+    routine.AnalyzeForeignTable = Some(analyze_foreign_table);
+    routine.IsForeignRelUpdatable = Some(is_foreign_rel_updatable);
+    routine.PlanForeignModify = Some(plan_foreign_modify);
+    routine.BeginForeignInsert = Some(begin_foreign_insert);
+    routine.ExecForeignInsert = Some(exec_foreign_change);
+    routine.ExecForeignUpdate = Some(exec_foreign_change);
+    routine.ExecForeignDelete = Some(exec_foreign_change);
+    routine.ExecForeignTruncate = Some(exec_foreign_truncate);
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn get_foreign_rel_size(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    table: pg_sys::Oid,
+) {
+    // SAFETY: the planner passes live structs for the duration of the call.
+    let mut rel = unsafe { BaseRel::new(root, rel) };
+    plan::size(&mut rel, table).or_raise();
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn get_foreign_paths(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    _table: pg_sys::Oid,
+) {
+    // SAFETY: as above.
+    let mut rel = unsafe { BaseRel::new(root, rel) };
+    plan::paths(&mut rel);
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn get_foreign_plan(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    _table: pg_sys::Oid,
+    _best_path: *mut pg_sys::ForeignPath,
+    tlist: *mut pg_sys::List,
+    scan_clauses: *mut pg_sys::List,
+    outer_plan: *mut pg_sys::Plan,
+) -> *mut pg_sys::ForeignScan {
+    // SAFETY: as above; scan_clauses are RestrictInfos of this relation.
+    let (rel, clauses) = unsafe {
+        let rel = BaseRel::new(root, rel);
+        (rel, rel.clauses(scan_clauses))
+    };
+    let (data, expressions) = plan::data(&rel, &clauses).or_raise();
+    // SAFETY: the lists are those of this call.
+    unsafe { rel.plan(tlist, scan_clauses, outer_plan, &expressions, &data) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn begin_foreign_scan(node: *mut pg_sys::ForeignScanState, flags: c_int) {
+    // SAFETY: the executor passes a live node whose state is NULL; only this callback keeps one.
+    let mut node = unsafe { ScanNode::<Scan>::new(node) };
+    exec::begin(&mut node, foreign_scan::explain_only(flags)).or_raise();
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn iterate_foreign_scan(
+    node: *mut pg_sys::ForeignScanState,
+) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: the executor passes a live node whose state begin_foreign_scan kept.
+    let (mut node, target) = unsafe { (ScanNode::<Scan>::new(node), ScanNode::<Scan>::new(node)) };
+    let row = node.state().and_then(|scan| scan.next_row().or_raise());
+    target.slot(row)
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn rescan_foreign_scan(node: *mut pg_sys::ForeignScanState) {
+    // SAFETY: as above.
+    if let Some(scan) = unsafe { ScanNode::<Scan>::new(node) }.state() {
+        scan.rewind();
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn end_foreign_scan(node: *mut pg_sys::ForeignScanState) {
+    // SAFETY: as above.
+    if let Some(scan) = unsafe { ScanNode::<Scan>::new(node) }.state() {
+        scan.end();
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn explain_foreign_scan(
+    node: *mut pg_sys::ForeignScanState,
+    state: *mut pg_sys::ExplainState,
+) {
+    // SAFETY: as above; the explain state is live during the call.
+    let (mut node, mut out) = unsafe { (ScanNode::<Scan>::new(node), Explain::new(state)) };
+    if let Some(scan) = node.state() {
+        explain::explain(scan, &mut out);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn analyze_foreign_table(
+    relation: pg_sys::Relation,
+    acquire: *mut pg_sys::AcquireSampleRowsFunc,
+    pages: *mut pg_sys::BlockNumber,
+) -> bool {
+    // SAFETY: ANALYZE passes an open relation and valid places for the results.
+    unsafe {
+        *pages = analyze::pages((*relation).rd_id).or_raise();
+        *acquire = Some(acquire_sample_rows);
+    }
+    true
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn acquire_sample_rows(
+    relation: pg_sys::Relation,
+    _elevel: c_int,
+    rows: *mut pg_sys::HeapTuple,
+    wanted: c_int,
+    total_rows: *mut f64,
+    total_dead: *mut f64,
+) -> c_int {
+    // SAFETY: ANALYZE passes an open relation, an array of `wanted` entries and valid places for the results.
+    unsafe {
+        let mut sample = SampleRows::new(rows, wanted);
+        *total_rows = analyze::sample((*relation).rd_id, &mut sample).or_raise() as f64;
+        *total_dead = 0.0;
+        sample.len() as c_int
+    }
+}
+
+/// Says that rows can be inserted, so that COPY and tuple routing come to [`begin_foreign_insert`], which knows a better
+/// answer than PostgreSQL's "does not allow inserts". UPDATE and DELETE are refused while planning.
+#[pg_guard]
+unsafe extern "C-unwind" fn is_foreign_rel_updatable(_relation: pg_sys::Relation) -> c_int {
+    1 << pg_sys::CmdType::CMD_INSERT
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn plan_foreign_modify(
+    root: *mut pg_sys::PlannerInfo,
+    _plan: *mut pg_sys::ModifyTable,
+    relation: pg_sys::Index,
+    _subplan: c_int,
+) -> *mut pg_sys::List {
+    // SAFETY: simple_rte_array holds an entry for each relation of the query.
+    let table = unsafe { (**(*root).simple_rte_array.add(relation as usize)).relid };
+    modify::refusal(table).raise()
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn begin_foreign_insert(
+    _state: *mut pg_sys::ModifyTableState,
+    relation: *mut pg_sys::ResultRelInfo,
+) {
+    // SAFETY: the result relation is open.
+    let table = unsafe { (*(*relation).ri_RelationDesc).rd_id };
+    modify::refusal(table).raise()
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn exec_foreign_change(
+    _estate: *mut pg_sys::EState,
+    relation: *mut pg_sys::ResultRelInfo,
+    _slot: *mut pg_sys::TupleTableSlot,
+    _plan_slot: *mut pg_sys::TupleTableSlot,
+) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: the result relation is open.
+    let table = unsafe { (*(*relation).ri_RelationDesc).rd_id };
+    modify::refusal(table).raise()
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn exec_foreign_truncate(
+    relations: *mut pg_sys::List,
+    _behavior: pg_sys::DropBehavior::Type,
+    _restart_sequences: bool,
+) {
+    // SAFETY: TRUNCATE passes a list of at least one open relation.
+    let table = unsafe {
+        let relation = (*(*relations).elements).ptr_value.cast::<pg_sys::RelationData>();
+        (*relation).rd_id
+    };
+    modify::refusal(table).raise()
+}

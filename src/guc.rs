@@ -1,0 +1,142 @@
+//! The settings. Statics are private; typed accessors read them on the main thread.
+
+use std::ffi::CString;
+use std::time::Duration;
+
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+
+static DEFAULT_STORAGE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static DROP_AFTER: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 3600);
+static LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(2_000);
+static MAX_SWAP_TIME: GucSetting<i32> = GucSetting::<i32>::new(100);
+static OBJECT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(512);
+static ROW_GROUP_SIZE: GucSetting<i32> = GucSetting::<i32>::new(128);
+static ROW_GROUP_ROWS: GucSetting<i32> = GucSetting::<i32>::new(1_000_000);
+static PROGRESS_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(5);
+
+/// Registers every `archive_ext.*` setting and reserves the prefix.
+pub fn register() {
+    GucRegistry::define_string_guc(
+        c"archive_ext.default_storage",
+        c"Storage (a foreign server of archive_fdw) used when neither call nor policy names one.",
+        c"",
+        &DEFAULT_STORAGE,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    int(
+        c"archive_ext.drop_after",
+        c"How long the local copy of an archived partition is kept.",
+        &DROP_AFTER,
+        0..=i32::MAX,
+        GucFlags::UNIT_S,
+    );
+    int(
+        c"archive_ext.lock_timeout",
+        c"Longest wait for a lock on the partitioned table or the partition.",
+        &LOCK_TIMEOUT,
+        1..=i32::MAX,
+        GucFlags::UNIT_MS,
+    );
+    int(
+        c"archive_ext.max_swap_time",
+        c"Refuse a swap whose foreign key checks would hold the parent's lock longer; 0 never refuses.",
+        &MAX_SWAP_TIME,
+        0..=i32::MAX,
+        GucFlags::UNIT_MS,
+    );
+    int(
+        c"archive_ext.object_size",
+        c"Size at which a new Parquet object is begun.",
+        &OBJECT_SIZE,
+        1..=4096,
+        GucFlags::UNIT_MB,
+    );
+    int(
+        c"archive_ext.row_group_size",
+        c"Uncompressed size at which a new Parquet row group is begun.",
+        &ROW_GROUP_SIZE,
+        1..=1024,
+        GucFlags::UNIT_MB,
+    );
+    int(
+        c"archive_ext.row_group_rows",
+        c"Number of rows at which a new Parquet row group is begun.",
+        &ROW_GROUP_ROWS,
+        1_000..=100_000_000,
+        GucFlags::default(),
+    );
+    int(
+        c"archive_ext.progress_interval",
+        c"Seconds between progress notices of a running archive call; 0 for none.",
+        &PROGRESS_INTERVAL,
+        0..=3_600,
+        GucFlags::UNIT_S,
+    );
+    crate::pg::guc::reserve_prefix(c"archive_ext");
+}
+
+fn int(
+    name: &'static std::ffi::CStr,
+    description: &'static std::ffi::CStr,
+    setting: &'static GucSetting<i32>,
+    range: std::ops::RangeInclusive<i32>,
+    flags: GucFlags,
+) {
+    GucRegistry::define_int_guc(
+        name,
+        description,
+        c"",
+        setting,
+        *range.start(),
+        *range.end(),
+        GucContext::Userset,
+        flags,
+    );
+}
+
+/// `archive_ext.default_storage`, if set to something.
+pub fn default_storage() -> Option<String> {
+    DEFAULT_STORAGE.get().and_then(|name| name.into_string().ok()).filter(|name| !name.is_empty())
+}
+
+/// `archive_ext.drop_after` in seconds.
+pub fn drop_after_seconds() -> i32 {
+    DROP_AFTER.get()
+}
+
+/// `archive_ext.lock_timeout` in milliseconds.
+pub fn lock_timeout_ms() -> i32 {
+    LOCK_TIMEOUT.get()
+}
+
+/// `archive_ext.max_swap_time`; `None` when it never refuses.
+pub fn max_swap_time() -> Option<Duration> {
+    match MAX_SWAP_TIME.get() {
+        0 => None,
+        ms => Some(Duration::from_millis(ms.unsigned_abs().into())),
+    }
+}
+
+/// Size in bytes at which a new object is begun.
+pub fn object_bytes() -> u64 {
+    u64::from(OBJECT_SIZE.get().unsigned_abs()) << 20
+}
+
+/// Uncompressed bytes at which a new row group is begun.
+pub fn row_group_bytes() -> usize {
+    (ROW_GROUP_SIZE.get().unsigned_abs() as usize) << 20
+}
+
+/// Rows at which a new row group is begun.
+pub fn row_group_rows() -> usize {
+    ROW_GROUP_ROWS.get().unsigned_abs() as usize
+}
+
+/// Time between progress notices; `None` for none.
+pub fn progress_interval() -> Option<Duration> {
+    match PROGRESS_INTERVAL.get() {
+        0 => None,
+        seconds => Some(Duration::from_secs(seconds.unsigned_abs().into())),
+    }
+}

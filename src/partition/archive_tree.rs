@@ -1,0 +1,244 @@
+//! The relations of the archive schema: the parent that mirrors the hot table's tree above the leaf, and the `_all` view.
+
+use archive_core::naming;
+use pgrx::pg_sys;
+use pgrx::spi::{quote_identifier, quote_literal, quote_qualified_identifier};
+
+use super::discover;
+use crate::catalog::managed_table::{self, ManagedTable};
+use crate::catalog::policy::Policy;
+use crate::error::{Error, Result, SqlState};
+use crate::pg::{spi, user};
+
+/// Where the archive of a table is or will be.
+#[derive(Debug, Clone)]
+pub struct ArchiveNames {
+    /// Schema.
+    pub schema: String,
+    /// Parent table.
+    pub table: String,
+    /// View over hot and archive.
+    pub view: String,
+}
+
+impl ArchiveNames {
+    /// The names for `source`: as registered, else by policy, else `archive.<table>`.
+    pub fn of(source: pg_sys::Oid, source_name: &str, policy: &Policy) -> Result<Self> {
+        let (schema, table) = match managed_table::of_source(source)? {
+            Some(managed) => (managed.archive_schema, managed.archive_name),
+            None => (
+                policy.archive_schema.clone().unwrap_or_else(|| "archive".to_owned()),
+                policy.archive_name.clone().unwrap_or_else(|| source_name.to_owned()),
+            ),
+        };
+        let view = naming::all_view_name(&table)?;
+        Ok(Self { schema, table, view })
+    }
+
+    /// The parent table, quoted.
+    pub fn qualified_table(&self) -> String {
+        quote_qualified_identifier(&self.schema, &self.table)
+    }
+
+    /// The view, quoted.
+    pub fn qualified_view(&self) -> String {
+        quote_qualified_identifier(&self.schema, &self.view)
+    }
+}
+
+/// Refuses names that are taken, before any I/O (42P07).
+pub fn check_names(source: pg_sys::Oid, names: &ArchiveNames, partition: &str, local_copy: &str) -> Result<()> {
+    if let Some(other) = managed_table::source_of_archive(&names.schema, &names.table)?.filter(|other| *other != source) {
+        let other = crate::catalog::qualified_name(other)?;
+        return Err(taken(&names.qualified_table(), &format!("It is the archive of \"{other}\".")));
+    }
+    let managed = managed_table::of_source(source)?;
+    let ours = |oid: pg_sys::Oid| {
+        managed.as_ref().is_some_and(|managed| managed.archive_table == Some(oid) || managed.all_view == Some(oid))
+    };
+    for name in [names.table.as_str(), names.view.as_str()] {
+        if discover::find_relation(&names.schema, name)?.is_some_and(|oid| !ours(oid)) {
+            return Err(taken(&quote_qualified_identifier(names.schema.as_str(), name), "A relation of this name exists already."));
+        }
+    }
+    for name in [partition, local_copy] {
+        if discover::find_relation(&names.schema, name)?.is_some() {
+            return Err(taken(&quote_qualified_identifier(names.schema.as_str(), name), "A relation of this name exists already."));
+        }
+    }
+    Ok(())
+}
+
+fn taken(name: &str, detail: &str) -> Error {
+    Error::new(SqlState::ERRCODE_DUPLICATE_TABLE, format!("archive relation \"{name}\" cannot be made: the name is taken"))
+        .detail(detail)
+        .hint("Choose other names with set_archive_policy(source, archive_schema => '…', archive_name => '…').")
+}
+
+/// Makes the archive schema usable for `owner`, who needs no CREATE on the database.
+pub fn ensure_schema(schema: &str, owner: pg_sys::Oid) -> Result<()> {
+    let schema = quote_identifier(schema);
+    let role = quote_identifier(user::name_of(owner));
+    user::elevated(|| {
+        spi::execute("SET LOCAL client_min_messages = warning", &[])?;
+        spi::execute(&format!("CREATE SCHEMA IF NOT EXISTS {schema}"), &[])?;
+        spi::execute(&format!("GRANT USAGE ON SCHEMA {schema} TO PUBLIC"), &[])?;
+        spi::execute(&format!("GRANT USAGE, CREATE ON SCHEMA {schema} TO {role}"), &[])
+    })?;
+    Ok(())
+}
+
+/// Makes what is missing of the archive parent, the levels above `parent`, and the view.
+///
+/// Returns the managed table and the archive relation that mirrors `parent`.
+pub fn ensure(source: pg_sys::Oid, parent: pg_sys::Oid, names: &ArchiveNames) -> Result<(ManagedTable, pg_sys::Oid)> {
+    let owner = discover::owner(source)?;
+    ensure_schema(&names.schema, owner)?;
+    let managed = managed_table::register(source, &names.schema, &names.table)?;
+    let archive_root = match managed.archive_table {
+        Some(oid) => oid,
+        None => create_root(source, names, owner)?,
+    };
+    let view = match managed.all_view {
+        Some(oid) => oid,
+        None => create_view(source, archive_root, names, owner)?,
+    };
+    managed_table::set_archive(managed.id, archive_root, view)?;
+    let mirror = mirror_levels(source, parent, archive_root, names, owner)?;
+    Ok((ManagedTable { archive_table: Some(archive_root), all_view: Some(view), ..managed }, mirror))
+}
+
+fn required(schema: &str, name: &str) -> Result<pg_sys::Oid> {
+    discover::find_relation(schema, name)?.ok_or_else(|| {
+        Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, format!("relation \"{schema}.{name}\" was not created"))
+    })
+}
+
+fn create_root(source: pg_sys::Oid, names: &ArchiveNames, owner: pg_sys::Oid) -> Result<pg_sys::Oid> {
+    let hot = crate::catalog::qualified_name(source)?;
+    let key = discover::partition_key(source)?;
+    let archive = names.qualified_table();
+    let comment = quote_literal(format!("Archived partitions of {hot} (archive_ext)"));
+    user::as_user(owner, || {
+        spi::execute(&format!("CREATE TABLE {archive} (LIKE {hot} INCLUDING COMMENTS) PARTITION BY {key}"), &[])?;
+        spi::execute(&format!("COMMENT ON TABLE {archive} IS {comment}"), &[])
+    })?;
+    let oid = required(&names.schema, &names.table)?;
+    copy_select_grants(source, &archive, owner)?;
+    Ok(oid)
+}
+
+fn create_view(
+    source: pg_sys::Oid,
+    archive_root: pg_sys::Oid,
+    names: &ArchiveNames,
+    owner: pg_sys::Oid,
+) -> Result<pg_sys::Oid> {
+    let hot = crate::catalog::qualified_name(source)?;
+    let archive = crate::catalog::qualified_name(archive_root)?;
+    let view = names.qualified_view();
+    let columns = column_list(source)?;
+    let comment = quote_literal(format!("Every row of {hot}, hot and archived (archive_ext)"));
+    user::as_user(owner, || {
+        spi::execute(
+            &format!(
+                "CREATE VIEW {view} AS SELECT {columns} FROM {hot} UNION ALL SELECT {columns} FROM {archive}"
+            ),
+            &[],
+        )?;
+        spi::execute(&format!("COMMENT ON VIEW {view} IS {comment}"), &[])
+    })?;
+    copy_select_grants(source, &view, owner)?;
+    required(&names.schema, &names.view)
+}
+
+fn column_list(relation: pg_sys::Oid) -> Result<String> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
+             WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped",
+            &[relation.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// Who may SELECT from `from` may SELECT from `to`: whole tables and single columns.
+pub fn copy_select_grants(from: pg_sys::Oid, to: &str, owner: pg_sys::Oid) -> Result<()> {
+    let grants = user::elevated(|| {
+        spi::rows(
+            "SELECT format('GRANT SELECT%s ON %s TO %s%s', g.columns, $2,
+                           CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END,
+                           CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+             FROM (SELECT '' AS columns, a.grantee, a.is_grantable FROM pg_class c, aclexplode(c.relacl) a
+                   WHERE c.oid = $1 AND a.privilege_type = 'SELECT' AND a.grantee <> c.relowner
+                   UNION ALL
+                   SELECT format(' (%I)', t.attname), a.grantee, a.is_grantable
+                   FROM pg_attribute t, aclexplode(t.attacl) a
+                   WHERE t.attrelid = $1 AND NOT t.attisdropped AND a.privilege_type = 'SELECT') g",
+            &[from.into(), to.into()],
+            |row| row.need::<String>(1),
+        )
+    })?;
+    user::as_user(owner, || grants.iter().try_for_each(|grant| spi::execute(grant, &[]).map(drop)))
+}
+
+/// The hot ancestors of `parent` below the root, topmost first, each with its bounds and partition key.
+fn levels(root: pg_sys::Oid, parent: pg_sys::Oid) -> Result<Vec<(String, String, String)>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT c.relname::text, pg_get_expr(c.relpartbound, c.oid), pg_get_partkeydef(c.oid)
+             FROM pg_partition_ancestors($1::oid) WITH ORDINALITY a(relid, depth) JOIN pg_class c ON c.oid = a.relid
+             WHERE c.oid <> $2 ORDER BY a.depth DESC",
+            &[parent.into(), root.into()],
+            |row| Ok((row.need(1)?, row.need(2)?, row.need(3)?)),
+        )
+    })
+}
+
+fn mirror_levels(
+    root: pg_sys::Oid,
+    parent: pg_sys::Oid,
+    archive_root: pg_sys::Oid,
+    names: &ArchiveNames,
+    owner: pg_sys::Oid,
+) -> Result<pg_sys::Oid> {
+    let mut above = archive_root;
+    for (name, bounds, key) in levels(root, parent)? {
+        above = match child_with_bounds(above, &bounds)? {
+            Some(child) => child,
+            None => create_level(above, &name, &bounds, &key, names, owner)?,
+        };
+    }
+    Ok(above)
+}
+
+fn child_with_bounds(parent: pg_sys::Oid, bounds: &str) -> Result<Option<pg_sys::Oid>> {
+    user::elevated(|| {
+        spi::optional(
+            "SELECT c.oid FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+             WHERE i.inhparent = $1 AND c.relkind = 'p' AND pg_get_expr(c.relpartbound, c.oid) = $2",
+            &[parent.into(), bounds.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+fn create_level(
+    above: pg_sys::Oid,
+    name: &str,
+    bounds: &str,
+    key: &str,
+    names: &ArchiveNames,
+    owner: pg_sys::Oid,
+) -> Result<pg_sys::Oid> {
+    let parent = crate::catalog::qualified_name(above)?;
+    let qualified = quote_qualified_identifier(names.schema.as_str(), name);
+    if discover::find_relation(&names.schema, name)?.is_some() {
+        return Err(taken(&qualified, "A relation of this name exists already."));
+    }
+    user::as_user(owner, || {
+        spi::execute(&format!("CREATE TABLE {qualified} PARTITION OF {parent} {bounds} PARTITION BY {key}"), &[])
+    })?;
+    required(&names.schema, name)
+}

@@ -1,0 +1,158 @@
+//! Everything that makes a call be refused before it starts, each with what to do (P5, P6, DESIGN §5).
+
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys;
+
+use super::discover::{self, Leaf};
+use crate::catalog;
+use crate::error::{Error, Result, SqlState};
+use crate::guc;
+use crate::pg::{spi, user, xact};
+
+/// Refuses transactions that keep an old snapshot (25001).
+pub fn transaction(verb: &str) -> Result<()> {
+    if !xact::keeps_one_snapshot() {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::ERRCODE_ACTIVE_SQL_TRANSACTION,
+        format!("{verb} cannot run in a REPEATABLE READ or SERIALIZABLE transaction"),
+    )
+    .detail("Its snapshot may be older than rows that were committed before the partition was frozen.")
+    .hint("Run it in a READ COMMITTED transaction."))
+}
+
+/// Refuses databases whose text is not UTF-8 (0A000).
+pub fn encoding() -> Result<()> {
+    let encoding = spi::one("SELECT pg_catalog.getdatabaseencoding()::text", &[], |row| row.need::<String>(1))?;
+    if encoding == "UTF8" {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::ERRCODE_FEATURE_NOT_SUPPORTED,
+        format!("databases with encoding {encoding} cannot be archived yet"),
+    )
+    .hint("Parquet text is UTF-8; archive from a UTF8 database."))
+}
+
+/// The partition `oid`, or why it cannot be archived.
+pub fn archivable(oid: pg_sys::Oid) -> Result<Leaf> {
+    let Some(leaf) = discover::leaf(oid)? else {
+        return Err(Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, format!("relation with OID {} does not exist", oid.to_u32())));
+    };
+    not_archived_already(&leaf)?;
+    kind(&leaf)?;
+    position(&leaf)?;
+    access(&leaf)?;
+    Ok(leaf)
+}
+
+fn not_archived_already(leaf: &Leaf) -> Result<()> {
+    let Some(known) = catalog::partition::of_archive_relation(leaf.oid)? else { return Ok(()) };
+    let name = pgrx::spi::quote_qualified_identifier(&known.schema_name, &known.partition_name);
+    Err(Error::new(
+        SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("partition \"{name}\" is already archived"),
+    )
+    .hint(format!("SELECT reattach_partition('{name}') puts it back.")))
+}
+
+fn kind(leaf: &Leaf) -> Result<()> {
+    let name = leaf.qualified();
+    let wrong = |what: &str| Error::new(SqlState::ERRCODE_WRONG_OBJECT_TYPE, format!("\"{name}\" {what}"));
+    match leaf.kind {
+        'r' => {}
+        'p' => {
+            let leaves = discover::leaves_below(leaf.oid, 3)?;
+            let error = wrong("is a partitioned table, not a leaf partition");
+            return Err(if leaves.is_empty() {
+                error.hint("It has no partitions yet.")
+            } else {
+                error.hint(format!("Archive its leaves, one or several: {}.", leaves.join(", ")))
+            });
+        }
+        'f' => return Err(wrong("is a foreign table").hint("Only partitions stored in this database can be archived.")),
+        _ => return Err(wrong("is not a table").hint("Name a leaf partition of a partitioned table.")),
+    }
+    match leaf.persistence {
+        't' => Err(wrong("is a temporary table").hint("Temporary partitions end with their session and are not archived.")),
+        'u' => Err(Error::new(SqlState::ERRCODE_FEATURE_NOT_SUPPORTED, format!("\"{name}\" is an unlogged table"))
+            .detail("A crash would empty the local copy while the archive keeps its rows.")
+            .hint(format!("ALTER TABLE {name} SET LOGGED;"))),
+        _ => Ok(()),
+    }
+}
+
+fn position(leaf: &Leaf) -> Result<()> {
+    let name = leaf.qualified();
+    let (Some(_), Some(bounds)) = (leaf.parent, &leaf.bounds) else {
+        return Err(Error::new(SqlState::ERRCODE_WRONG_OBJECT_TYPE, format!("\"{name}\" is not a partition"))
+            .hint("Name a leaf of a table that is partitioned by RANGE or LIST."));
+    };
+    if leaf.detach_pending {
+        return Err(Error::new(
+            SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("partition \"{name}\" has a pending DETACH CONCURRENTLY"),
+        )
+        .hint("Finish it with ALTER TABLE … DETACH PARTITION … FINALIZE, attach it again, then archive it."));
+    }
+    if bounds == "DEFAULT" {
+        return Err(Error::new(SqlState::ERRCODE_FEATURE_NOT_SUPPORTED, format!("\"{name}\" is a DEFAULT partition"))
+            .detail("Its rows belong to no range, and new rows may arrive at any time.")
+            .hint("Create partitions for its rows, move them there, and archive those."));
+    }
+    if leaf.strategy == Some('h') {
+        return Err(Error::new(SqlState::ERRCODE_FEATURE_NOT_SUPPORTED, format!("\"{name}\" is a hash partition"))
+            .detail("Hash partitions have no age: each holds rows of every time.")
+            .hint("Partition the table by RANGE or LIST to archive it partition by partition."));
+    }
+    Ok(())
+}
+
+fn access(leaf: &Leaf) -> Result<()> {
+    let name = leaf.qualified();
+    let root_owner = leaf.root.map_or(Ok(leaf.owner), discover::owner)?;
+    if !user::has_privileges_of(leaf.owner) || !user::has_privileges_of(root_owner) {
+        return Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("must be owner of table {name}"))
+            .hint("Archiving needs the owner of the partition and of its partitioned table, or a member of that role."));
+    }
+    if leaf.row_security {
+        return Err(Error::new(SqlState::ERRCODE_FEATURE_NOT_SUPPORTED, format!("table \"{name}\" has row-level security"))
+            .detail("The archive is a foreign table, on which policies cannot be enforced.")
+            .hint("ALTER TABLE … DISABLE ROW LEVEL SECURITY on the table and its parents, if its readers may see every row."));
+    }
+    Ok(())
+}
+
+/// Runs DETACH's own foreign key check ahead of time: no row may reference the partition, and the check must be
+/// quick enough to run under the parent's lock (P6). The time it took is the estimate.
+pub fn inbound_foreign_keys(leaf: &Leaf) -> Result<Duration> {
+    let begun = Instant::now();
+    for key in discover::inbound_keys(leaf.oid)? {
+        let referenced = xact::rolled_back(|| {
+            user::as_user(leaf.owner, || spi::one(&key.probe, &[], |row| row.need::<bool>(1)))
+        })?;
+        if referenced {
+            return Err(Error::new(
+                SqlState::ERRCODE_FOREIGN_KEY_VIOLATION,
+                format!("rows of {} reference partition \"{}\"", key.table, leaf.qualified()),
+            )
+            .detail(format!("Foreign key \"{}\" would be violated without the partition.", key.constraint))
+            .hint("Archive or delete the referencing rows first, or drop the foreign key."));
+        }
+    }
+    let estimate = begun.elapsed();
+    match guc::max_swap_time() {
+        Some(limit) if estimate > limit => Err(Error::new(
+            SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("swapping \"{}\" would hold the parent's lock for about {} ms", leaf.qualified(), estimate.as_millis()),
+        )
+        .detail(format!(
+            "PostgreSQL checks inbound foreign keys under that lock; archive_ext.max_swap_time is {} ms.",
+            limit.as_millis()
+        ))
+        .hint("Index the referencing columns, or raise archive_ext.max_swap_time (0 forces it).")),
+        _ => Ok(estimate),
+    }
+}

@@ -1,0 +1,212 @@
+//! What a relation is within its partition tree, by PostgreSQL's catalogs and bounds, never by names (P10).
+
+use pgrx::pg_sys;
+
+use crate::error::Result;
+use crate::pg::{spi, user};
+
+/// A relation that somebody asked to archive.
+#[derive(Debug, Clone)]
+pub struct Leaf {
+    /// Its OID.
+    pub oid: pg_sys::Oid,
+    /// Schema.
+    pub schema: String,
+    /// Name.
+    pub name: String,
+    /// `pg_class.relkind`.
+    pub kind: char,
+    /// `pg_class.relpersistence`.
+    pub persistence: char,
+    /// Owner.
+    pub owner: pg_sys::Oid,
+    /// Whether row-level security is on, here or at any ancestor.
+    pub row_security: bool,
+    /// Immediate parent, if a partition.
+    pub parent: Option<pg_sys::Oid>,
+    /// Root of the partition tree.
+    pub root: Option<pg_sys::Oid>,
+    /// The parent's partition strategy: `r`, `l`, `h`.
+    pub strategy: Option<char>,
+    /// `FOR VALUES …` or `DEFAULT`.
+    pub bounds: Option<String>,
+    /// Whether a DETACH CONCURRENTLY was left unfinished.
+    pub detach_pending: bool,
+    /// Whether the current transaction created it.
+    pub created_here: bool,
+    /// `pg_class.relfilenode`.
+    pub relfilenode: pg_sys::Oid,
+    /// Rows by the planner's statistics; 0 when unknown.
+    pub estimated_rows: u64,
+    /// Heap, TOAST and indexes in bytes.
+    pub total_bytes: u64,
+}
+
+impl Leaf {
+    /// `schema.name`, quoted where needed.
+    pub fn qualified(&self) -> String {
+        pgrx::spi::quote_qualified_identifier(&self.schema, &self.name)
+    }
+}
+
+fn character(row: &spi::Row<'_>, ordinal: usize) -> Result<Option<char>> {
+    Ok(row.get::<String>(ordinal)?.and_then(|text| text.chars().next()))
+}
+
+/// Looks at a relation; `None` when it does not exist.
+pub fn leaf(oid: pg_sys::Oid) -> Result<Option<Leaf>> {
+    user::elevated(|| {
+        spi::optional(
+            "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text, c.relowner,
+                    c.relrowsecurity OR EXISTS (SELECT FROM pg_partition_ancestors(c.oid) a
+                                                JOIN pg_class ac ON ac.oid = a.relid WHERE ac.relrowsecurity),
+                    i.inhparent, CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid END, k.partstrat::text,
+                    pg_get_expr(c.relpartbound, c.oid), coalesce(i.inhdetachpending, false),
+                    c.xmin = pg_current_xact_id_if_assigned()::xid, c.relfilenode, greatest(c.reltuples, 0)::bigint,
+                    CASE WHEN c.relkind IN ('r', 'm') THEN pg_total_relation_size(c.oid) ELSE 0 END
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND (c.relispartition OR i.inhdetachpending)
+             LEFT JOIN pg_partitioned_table k ON k.partrelid = i.inhparent
+             WHERE c.oid = $1",
+            &[oid.into()],
+            |row| {
+                Ok(Leaf {
+                    oid: row.need(1)?,
+                    schema: row.need(2)?,
+                    name: row.need(3)?,
+                    kind: character(row, 4)?.unwrap_or(' '),
+                    persistence: character(row, 5)?.unwrap_or(' '),
+                    owner: row.need(6)?,
+                    row_security: row.get(7)?.unwrap_or(false),
+                    parent: row.get(8)?,
+                    root: row.get(9)?,
+                    strategy: character(row, 10)?,
+                    bounds: row.get(11)?,
+                    detach_pending: row.need(12)?,
+                    created_here: row.get(13)?.unwrap_or(false),
+                    relfilenode: row.need(14)?,
+                    estimated_rows: row.need::<i64>(15)?.unsigned_abs(),
+                    total_bytes: row.need::<i64>(16)?.unsigned_abs(),
+                })
+            },
+        )
+    })
+}
+
+/// The leaves below a partitioned table, as qualified names, at most `limit`.
+pub fn leaves_below(oid: pg_sys::Oid, limit: i32) -> Result<Vec<String>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT format('%I.%I', n.nspname, c.relname)
+             FROM pg_partition_tree($1::oid) t JOIN pg_class c ON c.oid = t.relid
+             JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE t.isleaf ORDER BY t.level, c.oid LIMIT $2",
+            &[oid.into(), limit.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// Schema and name of a relation.
+pub fn schema_and_name(oid: pg_sys::Oid) -> Result<(String, String)> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.oid = $1",
+            &[oid.into()],
+            |row| Ok((row.need(1)?, row.need(2)?)),
+        )
+    })
+}
+
+/// The relation of this schema and name.
+pub fn find_relation(schema: &str, name: &str) -> Result<Option<pg_sys::Oid>> {
+    user::elevated(|| {
+        spi::optional(
+            "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE n.nspname = $1::name AND c.relname = $2::name",
+            &[schema.into(), name.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// Owner of a relation.
+pub fn owner(oid: pg_sys::Oid) -> Result<pg_sys::Oid> {
+    user::elevated(|| spi::one("SELECT relowner FROM pg_class WHERE oid = $1", &[oid.into()], |row| row.need(1)))
+}
+
+/// `pg_get_partkeydef`: `RANGE (created_at)`.
+pub fn partition_key(oid: pg_sys::Oid) -> Result<String> {
+    user::elevated(|| spi::one("SELECT pg_get_partkeydef($1)", &[oid.into()], |row| row.need(1)))
+}
+
+/// Lower and upper bound of a RANGE partition's first key column, as PostgreSQL text. `None` where there is none.
+///
+/// Bound expressions are constants; they are taken from the text of the partition bound.
+pub fn range_bounds(bounds: &str) -> (Option<String>, Option<String>) {
+    let Some(rest) = bounds.strip_prefix("FOR VALUES FROM (") else { return (None, None) };
+    let Some((lower, rest)) = first_bound(rest) else { return (None, None) };
+    let upper = rest.find(") TO (").and_then(|at| first_bound(&rest[at + 6..])).and_then(|(upper, _)| upper);
+    (lower, upper)
+}
+
+/// The first value of a bound list and what follows it; `None` inside for MINVALUE and MAXVALUE.
+fn first_bound(list: &str) -> Option<(Option<String>, &str)> {
+    if let Some(quoted) = list.strip_prefix('\'') {
+        let mut value = String::new();
+        let mut chars = quoted.char_indices().peekable();
+        while let Some((at, c)) = chars.next() {
+            match (c, chars.peek()) {
+                ('\'', Some((_, '\''))) => {
+                    value.push('\'');
+                    chars.next();
+                }
+                ('\'', _) => return Some((Some(value), &quoted[at + 1..])),
+                _ => value.push(c),
+            }
+        }
+        return None;
+    }
+    let end = list.find([',', ')'])?;
+    let word = &list[..end];
+    let value = (word != "MINVALUE" && word != "MAXVALUE").then(|| word.to_owned());
+    Some((value, &list[end..]))
+}
+
+/// An inbound foreign key: a constraint of another table that references the partition.
+#[derive(Debug)]
+pub struct InboundKey {
+    /// The referencing table.
+    pub table: String,
+    /// The constraint on it.
+    pub constraint: String,
+    /// `SELECT EXISTS (…)`: whether any row references the partition, as DETACH will check it.
+    pub probe: String,
+}
+
+/// Foreign keys that reference the partition.
+pub fn inbound_keys(oid: pg_sys::Oid) -> Result<Vec<InboundKey>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT format('%I.%I', fn.nspname, fc.relname), k.conname::text,
+                    format('SELECT EXISTS (SELECT FROM %I.%I f JOIN ONLY %I.%I p ON %s)',
+                           fn.nspname, fc.relname, pn.nspname, pc.relname,
+                           (SELECT string_agg(format('f.%I OPERATOR(%I.%s) p.%I', fa.attname, opn.nspname, op.oprname,
+                                                     pa.attname), ' AND ')
+                            FROM unnest(k.conkey, k.confkey, k.conpfeqop) AS u(f, p, o)
+                            JOIN pg_attribute fa ON fa.attrelid = k.conrelid AND fa.attnum = u.f
+                            JOIN pg_attribute pa ON pa.attrelid = k.confrelid AND pa.attnum = u.p
+                            JOIN pg_operator o2 ON o2.oid = u.o
+                            JOIN pg_operator op ON op.oid = coalesce(nullif(o2.oprcom, 0), o2.oid)
+                            JOIN pg_namespace opn ON opn.oid = op.oprnamespace))
+             FROM pg_constraint k
+             JOIN pg_class fc ON fc.oid = k.conrelid JOIN pg_namespace fn ON fn.oid = fc.relnamespace
+             JOIN pg_class pc ON pc.oid = k.confrelid JOIN pg_namespace pn ON pn.oid = pc.relnamespace
+             WHERE k.contype = 'f' AND k.confrelid = $1
+               AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = k.conrelid AND k.coninhcount > 0)",
+            &[oid.into()],
+            |row| Ok(InboundKey { table: row.need(1)?, constraint: row.need(2)?, probe: row.need(3)? }),
+        )
+    })
+}

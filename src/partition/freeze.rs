@@ -1,0 +1,191 @@
+//! The freeze: guards that refuse every write at once, and a CHECK that spares a later ATTACH its scan.
+
+use pgrx::pg_sys;
+
+use super::discover::{self, Leaf};
+use super::locks;
+use crate::error::{Error, Result, SqlState};
+use crate::pg::relation::LockMode;
+use crate::pg::{spi, user, xact};
+
+/// Row-level guard: BEFORE INSERT OR UPDATE OR DELETE, ENABLE ALWAYS.
+pub const ROW_GUARD: &str = "archive_ext_guard";
+/// Statement-level guard: BEFORE TRUNCATE, ENABLE ALWAYS.
+pub const TRUNCATE_GUARD: &str = "archive_ext_guard_truncate";
+/// CHECK constraint with the partition's bounds.
+pub const BOUNDS_CHECK: &str = "archive_ext_bounds";
+
+/// Why writes are refused; the guard triggers carry it as their argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// An archive run works on the partition.
+    Archiving,
+    /// The partition was reattached read-only.
+    ReadOnly,
+}
+
+impl Reason {
+    /// The trigger argument.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Archiving => "archiving",
+            Self::ReadOnly => "read-only",
+        }
+    }
+}
+
+/// What guards a partition now.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Guarded {
+    /// Both guards are there and fire ALWAYS.
+    pub guards: bool,
+    /// The bounds CHECK is there and valid.
+    pub bounds: bool,
+}
+
+/// Looks at the guards of a table.
+pub fn observe(table: pg_sys::Oid) -> Result<Guarded> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT (SELECT count(*) = 2 FROM pg_trigger WHERE tgrelid = $1 AND tgname IN ($2, $3) AND tgenabled = 'A'),
+                    EXISTS (SELECT FROM pg_constraint WHERE conrelid = $1 AND conname = $4 AND contype = 'c' AND convalidated)",
+            &[table.into(), ROW_GUARD.into(), TRUNCATE_GUARD.into(), BOUNDS_CHECK.into()],
+            |row| Ok(Guarded { guards: row.need(1)?, bounds: row.need(2)? }),
+        )
+    })
+}
+
+/// Puts both guards on `table`, replacing older ones. Locks: SHARE ROW EXCLUSIVE on the table, so running writers
+/// are waited for. Runs with the owner's rights.
+pub fn guard(table: pg_sys::Oid, name: &str, owner: pg_sys::Oid, reason: Reason) -> Result<()> {
+    locks::acquire(table, name, LockMode::ShareRowExclusive)?;
+    drop_guards(table, name, owner)?;
+    let argument = reason.as_str();
+    user::as_user(owner, || {
+        spi::execute(
+            &format!(
+                "CREATE TRIGGER {ROW_GUARD} BEFORE INSERT OR UPDATE OR DELETE ON {name}
+                 FOR EACH ROW EXECUTE FUNCTION archive_ext.refuse_write('{argument}')"
+            ),
+            &[],
+        )?;
+        spi::execute(
+            &format!(
+                "CREATE TRIGGER {TRUNCATE_GUARD} BEFORE TRUNCATE ON {name}
+                 FOR EACH STATEMENT EXECUTE FUNCTION archive_ext.refuse_write('{argument}')"
+            ),
+            &[],
+        )?;
+        spi::execute(
+            &format!(
+                "ALTER TABLE {name} ENABLE ALWAYS TRIGGER {ROW_GUARD}, ENABLE ALWAYS TRIGGER {TRUNCATE_GUARD}"
+            ),
+            &[],
+        )
+    })?;
+    Ok(())
+}
+
+fn drop_guards(table: pg_sys::Oid, name: &str, owner: pg_sys::Oid) -> Result<()> {
+    for trigger in [ROW_GUARD, TRUNCATE_GUARD] {
+        if has_trigger(table, trigger)? {
+            user::as_user(owner, || spi::execute(&format!("DROP TRIGGER {trigger} ON {name}"), &[]))?;
+        }
+    }
+    Ok(())
+}
+
+fn has_trigger(table: pg_sys::Oid, trigger: &str) -> Result<bool> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $1 AND tgname = $2)",
+            &[table.into(), trigger.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// Adds the CHECK of the bounds, not yet validated. Locks: ACCESS EXCLUSIVE on the partition, for an instant.
+pub fn add_bounds_check(leaf: &Leaf) -> Result<()> {
+    let name = leaf.qualified();
+    if observe(leaf.oid)?.bounds {
+        return Ok(());
+    }
+    drop_bounds_check(leaf.oid, &name, leaf.owner)?;
+    let condition = user::elevated(|| {
+        spi::one("SELECT pg_get_partition_constraintdef($1)", &[leaf.oid.into()], |row| row.need::<String>(1))
+    })?;
+    locks::acquire(leaf.oid, &name, LockMode::AccessExclusive)?;
+    user::as_user(leaf.owner, || {
+        spi::execute(&format!("ALTER TABLE {name} ADD CONSTRAINT {BOUNDS_CHECK} CHECK ({condition}) NOT VALID"), &[])
+    })?;
+    Ok(())
+}
+
+/// Validates the CHECK of the bounds: a scan under SHARE UPDATE EXCLUSIVE, which readers do not notice.
+pub fn validate_bounds_check(leaf: &Leaf) -> Result<()> {
+    let name = leaf.qualified();
+    if observe(leaf.oid)?.bounds {
+        return Ok(());
+    }
+    user::as_user(leaf.owner, || {
+        spi::execute(&format!("ALTER TABLE {name} VALIDATE CONSTRAINT {BOUNDS_CHECK}"), &[])
+    })?;
+    Ok(())
+}
+
+/// Takes guards and CHECK away again. Locks: ACCESS EXCLUSIVE on the table.
+pub fn lift(table: pg_sys::Oid) -> Result<()> {
+    let (schema, name) = discover::schema_and_name(table)?;
+    let name = pgrx::spi::quote_qualified_identifier(schema, name);
+    let owner = discover::owner(table)?;
+    locks::acquire(table, &name, LockMode::AccessExclusive)?;
+    drop_guards(table, &name, owner)?;
+    drop_bounds_check(table, &name, owner)
+}
+
+/// Takes only the guards away: writes are allowed again, the bounds stay proven.
+pub fn lift_guards(table: pg_sys::Oid, name: &str, owner: pg_sys::Oid) -> Result<()> {
+    drop_guards(table, name, owner)
+}
+
+/// Drops the CHECK of the bounds, if there.
+pub fn drop_bounds_check(table: pg_sys::Oid, name: &str, owner: pg_sys::Oid) -> Result<()> {
+    let there = user::elevated(|| {
+        spi::one(
+            "SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = $1 AND conname = $2)",
+            &[table.into(), BOUNDS_CHECK.into()],
+            |row| row.need::<bool>(1),
+        )
+    })?;
+    if there {
+        user::as_user(owner, || spi::execute(&format!("ALTER TABLE {name} DROP CONSTRAINT {BOUNDS_CHECK}"), &[]))?;
+    }
+    Ok(())
+}
+
+/// Freezes within this transaction: for a partition that it created or holds exclusively.
+pub fn freeze_here(leaf: &Leaf) -> Result<()> {
+    guard(leaf.oid, &leaf.qualified(), leaf.owner, Reason::Archiving)?;
+    add_bounds_check(leaf)?;
+    validate_bounds_check(leaf)?;
+    xact::command_counter_increment();
+    Ok(())
+}
+
+/// Under the swap lock: the freeze held and the table is the one that was exported.
+pub fn check_still_frozen(leaf: &Leaf, relfilenode: pg_sys::Oid) -> Result<()> {
+    let now = discover::leaf(leaf.oid)?;
+    let same_file = now.is_some_and(|now| now.relfilenode == relfilenode && now.bounds == leaf.bounds);
+    if same_file && observe(leaf.oid)?.guards {
+        return Ok(());
+    }
+    Err(changed(&leaf.qualified()))
+}
+
+/// The error for a partition that is not what was exported.
+pub fn changed(name: &str) -> Error {
+    Error::new(SqlState::ERRCODE_OBJECT_IN_USE, format!("partition \"{name}\" changed while it was being archived"))
+        .detail("Its guards were removed, or it was rewritten or altered, after the export.")
+        .hint("Nothing was removed. Archive it again.")
+}

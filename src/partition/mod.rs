@@ -1,0 +1,10 @@
+//! Partitions of the hot table: what they are, freezing them, taking them out and putting them back.
+
+pub mod archive_tree;
+pub mod check;
+pub mod ddl;
+pub mod default_rows;
+pub mod discover;
+pub mod freeze;
+pub mod locks;
+pub mod swap;

@@ -1,0 +1,137 @@
+//! The catalog changes under the parent's lock: DETACH and ATTACH in one transaction, no I/O (P6).
+
+use pgrx::pg_sys;
+use pgrx::spi::{quote_identifier, quote_literal, quote_qualified_identifier};
+
+use super::discover::{self, Leaf};
+use super::{archive_tree, locks};
+use crate::catalog;
+use crate::error::{Error, Result, SqlState};
+use crate::guc;
+use crate::pg::guc::GucNest;
+use crate::pg::relation::LockMode;
+use crate::pg::{spi, user};
+
+/// Takes the locks of a swap in the one order that everything here uses: parent, partition, archive parent.
+/// Each wait is bounded by `archive_ext.lock_timeout` (55P03).
+pub fn lock_in_order(parent: pg_sys::Oid, partition: Option<pg_sys::Oid>, archive: pg_sys::Oid) -> Result<()> {
+    for relation in [Some(parent), partition, Some(archive)].into_iter().flatten() {
+        let name = catalog::qualified_name(relation)?;
+        locks::acquire(relation, &name, LockMode::AccessExclusive)?;
+    }
+    Ok(())
+}
+
+fn bounded() -> GucNest {
+    GucNest::new().set(c"lock_timeout", &guc::lock_timeout_ms().to_string())
+}
+
+/// Finishes DETACH CONCURRENTLY runs that somebody left pending on `parent`: no other detach works before.
+pub fn finalize_pending(parent: pg_sys::Oid) -> Result<()> {
+    let pending = user::elevated(|| {
+        spi::rows(
+            "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+             JOIN pg_namespace n ON n.oid = c.relnamespace WHERE i.inhparent = $1 AND i.inhdetachpending",
+            &[parent.into()],
+            |row| row.need::<String>(1),
+        )
+    })?;
+    let parent = catalog::qualified_name(parent)?;
+    for partition in pending {
+        pgrx::notice!("finishing the pending DETACH CONCURRENTLY of {partition} from {parent}");
+        user::as_user(user::current(), || {
+            spi::execute(&format!("ALTER TABLE {parent} DETACH PARTITION {partition} FINALIZE"), &[])
+        })?;
+    }
+    Ok(())
+}
+
+/// Detaches the hot partition and moves it into the archive schema as `local_copy`, or drops it.
+///
+/// The locks of [`lock_in_order`] are held. Returns the local copy.
+pub fn take_out(leaf: &Leaf, archive_schema: &str, local_copy: &str, keep: bool) -> Result<Option<pg_sys::Oid>> {
+    let _bounded = bounded();
+    let Some(parent) = leaf.parent else { return Err(vanished(leaf)) };
+    let parent = catalog::qualified_name(parent)?;
+    let name = leaf.qualified();
+    user::as_user(user::current(), || {
+        spi::execute(&format!("ALTER TABLE {parent} DETACH PARTITION {name}"), &[])?;
+        if !keep {
+            return spi::execute(&format!("DROP TABLE {name}"), &[]);
+        }
+        let local = quote_identifier(local_copy);
+        spi::execute(&format!("ALTER TABLE {name} RENAME TO {local}"), &[])
+    })?;
+    if !keep {
+        return Ok(None);
+    }
+    let renamed = quote_qualified_identifier(leaf.schema.as_str(), local_copy);
+    let schema = quote_identifier(archive_schema);
+    user::as_user(leaf.owner, || spi::execute(&format!("ALTER TABLE {renamed} SET SCHEMA {schema}"), &[]))?;
+    Ok(Some(leaf.oid))
+}
+
+fn vanished(leaf: &Leaf) -> Error {
+    Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, format!("partition \"{}\" is no longer attached", leaf.qualified()))
+}
+
+/// Creates the foreign table in the partition's place of the archive tree, with the partition's name and readers.
+pub fn put_foreign(
+    leaf: &Leaf,
+    archive_parent: pg_sys::Oid,
+    archive_schema: &str,
+    storage: &str,
+    partition_id: i64,
+) -> Result<pg_sys::Oid> {
+    let _bounded = bounded();
+    let parent = catalog::qualified_name(archive_parent)?;
+    let foreign = quote_qualified_identifier(archive_schema, &leaf.name);
+    let bounds = leaf.bounds.as_deref().unwrap_or_default();
+    let server = quote_identifier(storage);
+    let comment = quote_literal(format!("Archived partition {} (archive_ext)", leaf.qualified()));
+    user::as_user(leaf.owner, || {
+        spi::execute(
+            &format!(
+                "CREATE FOREIGN TABLE {foreign} PARTITION OF {parent} {bounds} SERVER {server} \
+                 OPTIONS (partition_id '{partition_id}')"
+            ),
+            &[],
+        )?;
+        spi::execute(&format!("COMMENT ON FOREIGN TABLE {foreign} IS {comment}"), &[])
+    })?;
+    archive_tree::copy_select_grants(leaf.oid, &foreign, leaf.owner)?;
+    discover::find_relation(archive_schema, &leaf.name)?.ok_or_else(|| vanished(leaf))
+}
+
+/// Drops the foreign table of a partition that is coming back. Its objects stay.
+pub fn drop_foreign(foreign_table: pg_sys::Oid) -> Result<()> {
+    let _bounded = bounded();
+    let owner = discover::owner(foreign_table)?;
+    let name = catalog::qualified_name(foreign_table)?;
+    user::as_user(owner, || spi::execute(&format!("DROP FOREIGN TABLE {name}"), &[]))?;
+    Ok(())
+}
+
+/// Moves the local copy back to its schema and name.
+pub fn restore_name(local_copy: pg_sys::Oid, schema: &str, name: &str) -> Result<()> {
+    let _bounded = bounded();
+    let owner = discover::owner(local_copy)?;
+    let current = catalog::qualified_name(local_copy)?;
+    let (_, current_name) = discover::schema_and_name(local_copy)?;
+    user::as_user(user::current(), || {
+        spi::execute(&format!("ALTER TABLE {current} SET SCHEMA {}", quote_identifier(schema)), &[])
+    })?;
+    let moved = quote_qualified_identifier(schema, &current_name);
+    user::as_user(owner, || spi::execute(&format!("ALTER TABLE {moved} RENAME TO {}", quote_identifier(name)), &[]))?;
+    Ok(())
+}
+
+/// Attaches a table to the hot parent. Its bounds CHECK spares the scan.
+pub fn attach(parent: pg_sys::Oid, table: &str, bounds: &str) -> Result<()> {
+    let _bounded = bounded();
+    let parent = catalog::qualified_name(parent)?;
+    user::as_user(user::current(), || {
+        spi::execute(&format!("ALTER TABLE {parent} ATTACH PARTITION {table} {bounds}"), &[])
+    })?;
+    Ok(())
+}

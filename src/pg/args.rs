@@ -1,0 +1,87 @@
+//! Argument and result types that pgrx has no Rust type for.
+
+use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
+use pgrx::datum::{Datum, UnboxDatum};
+use pgrx::nullable::Nullable;
+use pgrx::prelude::*;
+use pgrx::{impl_sql_translatable, pg_sys};
+
+/// A `regclass`: the OID of a relation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Regclass(pub pg_sys::Oid);
+
+/// A `name`: an identifier of at most 63 bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name(pub String);
+
+impl_sql_translatable!(Regclass, "regclass");
+impl_sql_translatable!(Name, "name");
+
+impl FromDatum for Regclass {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, typoid: pg_sys::Oid) -> Option<Self> {
+        // SAFETY: a regclass datum is an oid datum.
+        unsafe { pg_sys::Oid::from_polymorphic_datum(datum, is_null, typoid).map(Self) }
+    }
+}
+
+// SAFETY: a regclass datum is an oid datum.
+unsafe impl UnboxDatum for Regclass {
+    type As<'src> = Self;
+
+    unsafe fn unbox<'src>(datum: Datum<'src>) -> Self
+    where
+        Self: 'src,
+    {
+        // SAFETY: by the caller's promise.
+        Self(unsafe { pg_sys::Oid::unbox(datum) })
+    }
+}
+
+impl IntoDatum for Regclass {
+    fn into_datum(self) -> Option<pg_sys::Datum> {
+        self.0.into_datum()
+    }
+
+    fn type_oid() -> pg_sys::Oid {
+        pg_sys::REGCLASSOID
+    }
+}
+
+impl FromDatum for Name {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _typoid: pg_sys::Oid) -> Option<Self> {
+        if is_null {
+            return None;
+        }
+        // SAFETY: a name datum points to NAMEDATALEN bytes that hold a NUL-terminated string.
+        let name = unsafe { std::ffi::CStr::from_ptr(datum.cast_mut_ptr()) };
+        Some(Self(name.to_string_lossy().into_owned()))
+    }
+}
+
+macro_rules! from_datum_argument {
+    ($($type:ty),*) => {$(
+        // SAFETY: delegates to FromDatum, which matches the declared SQL type.
+        unsafe impl<'fcx> ArgAbi<'fcx> for $type {
+            unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
+                // SAFETY: the function is strict in this argument or wraps it in Option.
+                unsafe { arg.unbox_arg_using_from_datum() }
+                    .unwrap_or_else(|| unreachable!("a NULL argument reaches only Option"))
+            }
+
+            unsafe fn unbox_nullable_arg(arg: Arg<'_, 'fcx>) -> Nullable<Self> {
+                // SAFETY: as above.
+                unsafe { arg.unbox_arg_using_from_datum().into() }
+            }
+        }
+    )*};
+}
+
+from_datum_argument!(Regclass, Name);
+
+// SAFETY: a regclass is returned as its oid datum.
+unsafe impl BoxRet for Regclass {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
+        // SAFETY: the datum is of the declared type.
+        unsafe { fcinfo.return_raw_datum(pg_sys::Datum::from(self.0)) }
+    }
+}

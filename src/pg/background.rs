@@ -1,0 +1,51 @@
+//! Dynamic background workers: starting one, and what its main function needs.
+
+use std::panic::AssertUnwindSafe;
+
+use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, DynamicBackgroundWorker, SignalWakeFlags};
+use pgrx::pg_sys;
+
+/// Starts `function` of this library as a background worker; `None` without a free worker slot.
+pub fn start(name: &str, function: &str, argument: u32) -> Option<DynamicBackgroundWorker> {
+    BackgroundWorkerBuilder::new(name)
+        .set_library("archive_ext")
+        .set_function(function)
+        .set_argument(Some(pg_sys::Datum::from(argument)))
+        .set_notify_pid(std::process::id().cast_signed())
+        .enable_spi_access()
+        .set_restart_time(None)
+        .load_dynamic()
+        .ok()
+}
+
+/// Connects the worker to a database as the bootstrap superuser; statements for a user switch to that user.
+pub fn connect(database: pg_sys::Oid) {
+    // SIGTERM only sets a flag: at shutdown the worker still finishes, because the transaction it waits for ends too.
+    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGTERM);
+    BackgroundWorker::connect_worker_to_spi_by_oid(Some(database), None);
+}
+
+/// Runs `work` in a transaction of its own and commits it.
+pub fn transaction<T>(work: impl FnOnce() -> T) -> T {
+    BackgroundWorker::transaction(AssertUnwindSafe(work))
+}
+
+/// Whether the worker was asked to end.
+pub fn asked_to_end() -> bool {
+    BackgroundWorker::sigterm_received()
+}
+
+/// The database of this backend.
+pub fn my_database() -> pg_sys::Oid {
+    // SAFETY: set once at connection.
+    unsafe { pg_sys::MyDatabaseId }
+}
+
+/// Sleeps, noticing interrupts.
+pub fn pause(duration: std::time::Duration) {
+    let until = std::time::Instant::now() + duration;
+    while std::time::Instant::now() < until {
+        super::interrupts::check();
+        std::thread::sleep(duration.min(std::time::Duration::from_millis(20)));
+    }
+}

@@ -1,0 +1,126 @@
+//! The order of a type by its default btree operator class, and the range of values seen in a column.
+
+use std::cmp::Ordering;
+
+use archive_core::schema::PgType;
+use pgrx::pg_sys;
+
+use super::columns::Column;
+use super::datum;
+use super::row::Row;
+
+/// Longest text form of a bound that is kept; a column with a longer one has no range.
+const LONGEST_BOUND: usize = 1024;
+
+/// Lowest and highest value of a column, for one batch and for the object it goes to.
+#[derive(Debug)]
+pub struct RangeTracker {
+    index: usize,
+    type_oid: pg_sys::Oid,
+    order: Order,
+    batch: Option<(pg_sys::Datum, pg_sys::Datum)>,
+    object: Option<(pg_sys::Datum, pg_sys::Datum)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    /// By-value types whose datum orders as a signed integer.
+    Integer,
+    /// The comparison function of the default btree operator class.
+    Function { compare: *mut pg_sys::FmgrInfo, collation: pg_sys::Oid, by_value: bool, len: i16 },
+}
+
+impl RangeTracker {
+    /// A tracker for `column`; `None` for types without a useful order (json, jsonb, arrays).
+    ///
+    /// It keeps copies in the memory context that is current when batches are merged, which must outlive it.
+    pub fn new(column: &Column, pg_type: &PgType) -> Option<Self> {
+        let order = match pg_type {
+            PgType::Json | PgType::Jsonb | PgType::Array(_) => return None,
+            PgType::Bool
+            | PgType::Int2
+            | PgType::Int4
+            | PgType::Int8
+            | PgType::Date
+            | PgType::Time
+            | PgType::Timestamp
+            | PgType::TimestampTz => Order::Integer,
+            _ => function(column)?,
+        };
+        Some(Self { index: column.index, type_oid: column.type_oid, order, batch: None, object: None })
+    }
+
+    /// Takes the column's value in `row` into the batch's range.
+    pub fn observe(&mut self, row: &Row<'_>, keep: &super::memory::MemoryContext) {
+        let Some(value) = row.datum(self.index) else { return };
+        let (below, above) = match &self.batch {
+            None => (true, true),
+            Some((low, high)) => (
+                self.order.compare(value, *low) == Ordering::Less,
+                self.order.compare(value, *high) == Ordering::Greater,
+            ),
+        };
+        if !below && !above {
+            return;
+        }
+        let copy = keep.within(|| self.order.copy(value));
+        let (low, high) = self.batch.unwrap_or((copy, copy));
+        self.batch = Some((if below { copy } else { low }, if above { copy } else { high }));
+    }
+
+    /// Adds the batch's range to the object's.
+    pub fn merge_batch(&mut self) {
+        let Some((low, high)) = self.batch.take() else { return };
+        self.object = Some(match self.object {
+            None => (low, high),
+            Some((object_low, object_high)) => (
+                if self.order.compare(low, object_low) == Ordering::Less { low } else { object_low },
+                if self.order.compare(high, object_high) == Ordering::Greater { high } else { object_high },
+            ),
+        });
+    }
+
+    /// The object's range as text, and a fresh start for the next object.
+    pub fn take_object(&mut self) -> Option<(String, String)> {
+        let (low, high) = self.object.take()?;
+        let low = datum::output_text(self.type_oid, low);
+        let high = datum::output_text(self.type_oid, high);
+        (low.len() <= LONGEST_BOUND && high.len() <= LONGEST_BOUND).then_some((low, high))
+    }
+}
+
+impl Order {
+    fn compare(&self, a: pg_sys::Datum, b: pg_sys::Datum) -> Ordering {
+        match self {
+            Self::Integer => (a.value() as i64).cmp(&(b.value() as i64)),
+            Self::Function { compare, collation, .. } => {
+                // SAFETY: the type cache entry lives as long as the backend; both datums are of its type.
+                let order = unsafe { pg_sys::FunctionCall2Coll(*compare, *collation, a, b) };
+                (order.value() as i32).cmp(&0)
+            }
+        }
+    }
+
+    fn copy(&self, value: pg_sys::Datum) -> pg_sys::Datum {
+        match self {
+            Self::Integer => value,
+            Self::Function { by_value, len, .. } => datum::copy(value, *by_value, *len),
+        }
+    }
+}
+
+fn function(column: &Column) -> Option<Order> {
+    // SAFETY: lookup_type_cache returns an entry that lives as long as the backend.
+    unsafe {
+        let entry = pg_sys::lookup_type_cache(column.type_oid, pg_sys::TYPECACHE_CMP_PROC_FINFO as i32);
+        if (*entry).cmp_proc_finfo.fn_oid == pg_sys::InvalidOid {
+            return None;
+        }
+        Some(Order::Function {
+            compare: &raw mut (*entry).cmp_proc_finfo,
+            collation: column.collation,
+            by_value: (*entry).typbyval,
+            len: (*entry).typlen,
+        })
+    }
+}

@@ -1,0 +1,108 @@
+//! The executor's node of a foreign scan, and the state that hangs on it.
+
+use std::ffi::CStr;
+use std::marker::PhantomData;
+
+use pgrx::{PgMemoryContexts, pg_sys};
+
+use super::expr::Expressions;
+use super::foreign::list_pointers;
+use super::row::RowBuffer;
+
+/// A node whose state, once kept, is a `T`. The query's memory owns the state, so an error anywhere frees it.
+#[derive(Debug)]
+pub struct ScanNode<T> {
+    node: *mut pg_sys::ForeignScanState,
+    state: PhantomData<T>,
+}
+
+impl<T> ScanNode<T> {
+    /// # Safety
+    /// `node` comes from an executor callback that is running, and its state is NULL or was kept as a `T`.
+    pub unsafe fn new(node: *mut pg_sys::ForeignScanState) -> Self {
+        Self { node, state: PhantomData }
+    }
+
+    /// The scanned relation.
+    pub fn relation(&self) -> pg_sys::Oid {
+        // SAFETY: ss_currentRelation of a base relation scan is open while the node lives.
+        unsafe { (*(*self.node).ss.ss_currentRelation).rd_id }
+    }
+
+    fn plan(&self) -> &pg_sys::ForeignScan {
+        // SAFETY: the plan node of a ForeignScanState is a ForeignScan.
+        unsafe { &*(*self.node).ss.ps.plan.cast::<pg_sys::ForeignScan>() }
+    }
+
+    /// The text that the plan carries.
+    pub fn plan_data(&self) -> String {
+        // SAFETY: the plan's fdw_private holds one String node, made in BaseRel::plan.
+        unsafe {
+            match list_pointers::<pg_sys::Node>(self.plan().fdw_private).first() {
+                Some(node) => CStr::from_ptr(string_value(*node)).to_string_lossy().into_owned(),
+                None => String::new(),
+            }
+        }
+    }
+
+    /// Makes the plan's expressions ready. Called in BeginForeignScan.
+    pub fn prepare_expressions(&self) -> Expressions {
+        // SAFETY: the node is live; fdw_exprs is a list of expressions.
+        unsafe { Expressions::prepare(self.node, list_pointers(self.plan().fdw_exprs)) }
+    }
+
+    /// Gives the node its state. Called in BeginForeignScan, once.
+    pub fn keep(&mut self, state: T) {
+        // SAFETY: the query context lives until the executor has ended or was aborted.
+        unsafe {
+            let context = (*(*self.node).ss.ps.state).es_query_cxt;
+            (*self.node).fdw_state = PgMemoryContexts::For(context).leak_and_drop_on_delete(state).cast();
+        }
+    }
+
+    /// The state, if it was kept.
+    pub fn state(&mut self) -> Option<&mut T> {
+        // SAFETY: NULL or a T by the promise of `new`; callbacks of one node never run inside each other.
+        unsafe { (*self.node).fdw_state.cast::<T>().as_mut() }
+    }
+
+    /// Puts a row into the node's slot, or leaves it empty, and returns the slot. The row's values live in the per-tuple
+    /// memory.
+    pub fn slot(&self, row: Option<&RowBuffer>) -> *mut pg_sys::TupleTableSlot {
+        // SAFETY: the slot has as many entries as the relation has attributes; no more are copied.
+        unsafe {
+            let slot = (*self.node).ss.ss_ScanTupleSlot;
+            pg_sys::ExecClearTuple(slot);
+            if let Some(row) = row {
+                let (values, nulls) = row.parts();
+                let count = values.len().min((*(*slot).tts_tupleDescriptor).natts as usize);
+                std::ptr::copy_nonoverlapping(values.as_ptr(), (*slot).tts_values, count);
+                std::ptr::copy_nonoverlapping(nulls.as_ptr(), (*slot).tts_isnull, count);
+                pg_sys::ExecStoreVirtualTuple(slot);
+            }
+            slot
+        }
+    }
+}
+
+/// Whether the plan is only explained, not run.
+pub fn explain_only(flags: i32) -> bool {
+    flags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as i32 != 0
+}
+
+/// Text of a String node, a Value node before PostgreSQL 15.
+///
+/// # Safety
+/// `node` is a String node.
+unsafe fn string_value(node: *mut pg_sys::Node) -> *const std::ffi::c_char {
+    #[cfg(feature = "pg14")]
+    // SAFETY: by the caller's promise.
+    unsafe {
+        (*node.cast::<pg_sys::Value>()).val.str_
+    }
+    #[cfg(not(feature = "pg14"))]
+    // SAFETY: by the caller's promise.
+    unsafe {
+        (*node.cast::<pg_sys::String>()).sval
+    }
+}

@@ -1,0 +1,97 @@
+//! Bulk insertion into a table created in the same transaction, with frozen tuples.
+
+use pgrx::pg_sys;
+
+use super::memory::MemoryContext;
+use super::relation::Relation;
+use super::row::RowBuffer;
+use crate::error::Result;
+
+/// Rows handed to the table access method at once.
+const BATCH_ROWS: usize = 512;
+
+/// Inserts rows in batches. Rows are frozen: an older snapshot must see them, as it saw them before the archive.
+#[derive(Debug)]
+pub struct BulkLoader<'a> {
+    relation: &'a Relation,
+    slots: Vec<*mut pg_sys::TupleTableSlot>,
+    used: usize,
+    state: pg_sys::BulkInsertState,
+    memory: MemoryContext,
+    options: i32,
+    rows: u64,
+}
+
+impl<'a> BulkLoader<'a> {
+    /// Begins loading `relation`, which this transaction created and nobody else can see.
+    pub fn begin(relation: &'a Relation) -> Self {
+        // SAFETY: the state is freed in finish, or with the transaction's memory on error.
+        let state = unsafe { pg_sys::GetBulkInsertState() };
+        let options = (pg_sys::TABLE_INSERT_FROZEN | pg_sys::TABLE_INSERT_SKIP_FSM) as i32;
+        let memory = MemoryContext::new(c"archive_ext load");
+        Self { relation, slots: Vec::with_capacity(BATCH_ROWS), used: 0, state, memory, options, rows: 0 }
+    }
+
+    /// Adds one row: `fill` builds it in memory that lives until the batch is written.
+    pub fn add(&mut self, row: &mut RowBuffer, fill: impl FnOnce(&mut RowBuffer) -> Result<()>) -> Result<()> {
+        self.memory.within(|| fill(row))?;
+        let slot = self.next_slot();
+        let (values, nulls) = row.parts();
+        // SAFETY: the slot has as many entries as the relation has attributes, and so has the row.
+        unsafe {
+            pg_sys::ExecClearTuple(slot);
+            std::ptr::copy_nonoverlapping(values.as_ptr(), (*slot).tts_values, values.len());
+            std::ptr::copy_nonoverlapping(nulls.as_ptr(), (*slot).tts_isnull, nulls.len());
+            pg_sys::ExecStoreVirtualTuple(slot);
+        }
+        if self.used == BATCH_ROWS || self.memory.bytes() > 4 << 20 {
+            self.flush();
+        }
+        Ok(())
+    }
+
+    /// Writes the rest and ends the load; the number of rows.
+    pub fn finish(mut self) -> u64 {
+        self.flush();
+        // SAFETY: all were created by this loader and are released once.
+        unsafe {
+            for slot in &self.slots {
+                pg_sys::ExecDropSingleTupleTableSlot(*slot);
+            }
+            pg_sys::FreeBulkInsertState(self.state);
+            pg_sys::table_finish_bulk_insert(self.relation.as_ptr(), self.options);
+        }
+        self.rows
+    }
+
+    fn next_slot(&mut self) -> *mut pg_sys::TupleTableSlot {
+        if self.used == self.slots.len() {
+            // SAFETY: a slot of the relation's row type.
+            self.slots.push(unsafe { pg_sys::table_slot_create(self.relation.as_ptr(), std::ptr::null_mut()) });
+        }
+        self.used += 1;
+        self.slots[self.used - 1]
+    }
+
+    fn flush(&mut self) {
+        super::interrupts::check();
+        // SAFETY: `used` slots hold virtual tuples whose datums live in `memory`; the insert copies them.
+        self.memory.within(|| unsafe {
+            pg_sys::table_multi_insert(
+                self.relation.as_ptr(),
+                self.slots.as_mut_ptr(),
+                self.used as i32,
+                pg_sys::GetCurrentCommandId(true),
+                self.options,
+                self.state,
+            );
+        });
+        for slot in self.slots.iter().take(self.used) {
+            // SAFETY: the slot is live; clearing forgets pointers into memory that is reset next.
+            unsafe { pg_sys::ExecClearTuple(*slot) };
+        }
+        self.rows += self.used as u64;
+        self.used = 0;
+        self.memory.reset();
+    }
+}

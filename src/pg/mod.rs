@@ -1,0 +1,35 @@
+//! The only folder with unsafe code: small RAII wrappers over PostgreSQL's C API, and every version difference.
+//!
+//! Everything here must run on the backend's main thread (P11).
+#![allow(unsafe_code)]
+
+pub mod args;
+pub mod background;
+pub mod clause;
+pub mod clock;
+pub mod columns;
+pub mod compare;
+pub mod constant;
+pub mod datum;
+pub mod explain;
+pub mod expr;
+pub mod foreign;
+pub mod foreign_scan;
+pub mod guc;
+pub mod interrupts;
+pub mod io;
+pub mod load;
+pub mod lock;
+pub mod mailbox;
+pub mod memory;
+pub mod numeric;
+pub mod planner;
+pub mod relation;
+pub mod row;
+pub mod sample;
+pub mod scan;
+pub mod shmem;
+pub mod snapshot;
+pub mod spi;
+pub mod user;
+pub mod xact;

@@ -1,0 +1,77 @@
+//! The on-disk form of `numeric` (src/backend/utils/adt/numeric.c, "NumericShort"/"NumericLong"), read and built
+//! without going through text.
+
+use archive_core::codec::{Digits, Numeric, NumericSign};
+
+const SIGN_MASK: u16 = 0xC000;
+const NEGATIVE: u16 = 0x4000;
+const SHORT: u16 = 0x8000;
+const SPECIAL: u16 = 0xC000;
+const EXTENDED_SIGN_MASK: u16 = 0xF000;
+const POSITIVE_INFINITY: u16 = 0xD000;
+const NEGATIVE_INFINITY: u16 = 0xF000;
+const SHORT_SIGN: u16 = 0x2000;
+const SHORT_DSCALE: u16 = 0x1F80;
+const SHORT_DSCALE_SHIFT: u16 = 7;
+const SHORT_DSCALE_MAX: u16 = 0x3F;
+const SHORT_WEIGHT_SIGN: u16 = 0x40;
+const SHORT_WEIGHT: u16 = 0x3F;
+const SHORT_WEIGHT_RANGE: std::ops::RangeInclusive<i16> = -64..=63;
+const LONG_DSCALE: u16 = 0x3FFF;
+
+fn u16_at(payload: &[u8], at: usize) -> u16 {
+    payload.get(at..at + 2).map_or(0, |bytes| u16::from_ne_bytes([bytes[0], bytes[1]]))
+}
+
+/// Reads a numeric from its varlena payload (without the length word), in either header form.
+pub fn parse(payload: &[u8]) -> Numeric<'_> {
+    let header = u16_at(payload, 0);
+    match header & SIGN_MASK {
+        SPECIAL => Numeric { sign: special(header), weight: 0, dscale: 0, digits: Digits::Bytes(&[]) },
+        SHORT => Numeric {
+            sign: if header & SHORT_SIGN == 0 { NumericSign::Positive } else { NumericSign::Negative },
+            weight: short_weight(header),
+            dscale: (header & SHORT_DSCALE) >> SHORT_DSCALE_SHIFT,
+            digits: Digits::Bytes(payload.get(2..).unwrap_or_default()),
+        },
+        sign => Numeric {
+            sign: if sign == NEGATIVE { NumericSign::Negative } else { NumericSign::Positive },
+            weight: u16_at(payload, 2).cast_signed(),
+            dscale: header & LONG_DSCALE,
+            digits: Digits::Bytes(payload.get(4..).unwrap_or_default()),
+        },
+    }
+}
+
+fn special(header: u16) -> NumericSign {
+    match header & EXTENDED_SIGN_MASK {
+        POSITIVE_INFINITY => NumericSign::PositiveInfinity,
+        NEGATIVE_INFINITY => NumericSign::NegativeInfinity,
+        _ => NumericSign::NaN,
+    }
+}
+
+fn short_weight(header: u16) -> i16 {
+    let magnitude = (header & SHORT_WEIGHT).cast_signed();
+    if header & SHORT_WEIGHT_SIGN == 0 { magnitude } else { magnitude | !SHORT_WEIGHT.cast_signed() }
+}
+
+/// Builds the varlena payload of a finite numeric, in the short form whenever PostgreSQL would choose it.
+pub fn build(numeric: &Numeric<'_>, payload: &mut Vec<u8>) {
+    payload.clear();
+    let negative = numeric.sign == NumericSign::Negative;
+    if numeric.dscale <= SHORT_DSCALE_MAX && SHORT_WEIGHT_RANGE.contains(&numeric.weight) {
+        let sign = if negative { SHORT | SHORT_SIGN } else { SHORT };
+        let weight_sign = if numeric.weight < 0 { SHORT_WEIGHT_SIGN } else { 0 };
+        let weight = numeric.weight.cast_unsigned() & SHORT_WEIGHT;
+        let header = sign | (numeric.dscale << SHORT_DSCALE_SHIFT) | weight_sign | weight;
+        payload.extend_from_slice(&header.to_ne_bytes());
+    } else {
+        let header = numeric.dscale & LONG_DSCALE | if negative { NEGATIVE } else { 0 };
+        payload.extend_from_slice(&header.to_ne_bytes());
+        payload.extend_from_slice(&numeric.weight.to_ne_bytes());
+    }
+    for digit in numeric.digits.iter() {
+        payload.extend_from_slice(&digit.to_ne_bytes());
+    }
+}

@@ -1,0 +1,94 @@
+//! An open relation with its lock.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys;
+
+/// Table lock levels, weakest first (PostgreSQL's lockdefs.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum LockMode {
+    /// ACCESS SHARE: what SELECT takes.
+    AccessShare = 1,
+    /// ROW EXCLUSIVE: what INSERT, UPDATE and DELETE take.
+    RowExclusive = 3,
+    /// SHARE UPDATE EXCLUSIVE: what VACUUM takes; conflicts with itself and every schema change.
+    ShareUpdateExclusive = 4,
+    /// SHARE ROW EXCLUSIVE: what CREATE TRIGGER takes.
+    ShareRowExclusive = 6,
+    /// ACCESS EXCLUSIVE: conflicts with everything.
+    AccessExclusive = 8,
+}
+
+/// A relation held open. The lock stays until the end of the transaction, but for a peek.
+#[derive(Debug)]
+pub struct Relation {
+    relation: pg_sys::Relation,
+    release: LockToRelease,
+}
+
+/// `relation_close`'s lock mode: 0 keeps the lock.
+type LockToRelease = i32;
+
+impl Relation {
+    /// Opens any relation; `None` when it was dropped.
+    pub fn open(oid: pg_sys::Oid, lock: LockMode) -> Option<Self> {
+        // SAFETY: try_relation_open returns NULL for a relation that is gone.
+        let relation = unsafe { pg_sys::try_relation_open(oid, lock as i32) };
+        (!relation.is_null()).then_some(Self { relation, release: pg_sys::NoLock as i32 })
+    }
+
+    /// Opens a relation to look at it: ACCESS SHARE, given back on drop.
+    pub fn peek(oid: pg_sys::Oid) -> Option<Self> {
+        let mut relation = Self::open(oid, LockMode::AccessShare)?;
+        relation.release = LockMode::AccessShare as i32;
+        Some(relation)
+    }
+
+    pub(super) fn as_ptr(&self) -> pg_sys::Relation {
+        self.relation
+    }
+
+    fn form(&self) -> &pg_sys::FormData_pg_class {
+        // SAFETY: rd_rel of an open relation is valid while it is open.
+        unsafe { &*(*self.relation).rd_rel }
+    }
+
+    /// The relation's OID.
+    pub fn oid(&self) -> pg_sys::Oid {
+        // SAFETY: open relation.
+        unsafe { (*self.relation).rd_id }
+    }
+
+    /// Its unqualified name.
+    pub fn name(&self) -> String {
+        // SAFETY: relname is a NUL-terminated NameData.
+        unsafe { CStr::from_ptr(self.form().relname.data.as_ptr()) }.to_string_lossy().into_owned()
+    }
+
+    /// The row type.
+    pub(super) fn tupdesc(&self) -> pg_sys::TupleDesc {
+        // SAFETY: open relation.
+        unsafe { (*self.relation).rd_att }
+    }
+
+    /// Number of attributes, dropped ones included.
+    pub fn attribute_count(&self) -> usize {
+        // SAFETY: the tuple descriptor of an open relation is valid.
+        unsafe { (*self.tupdesc()).natts as usize }
+    }
+
+    /// `pg_class.relfilenode`: changes when the table is rewritten or truncated.
+    pub fn relfilenode(&self) -> pg_sys::Oid {
+        self.form().relfilenode
+    }
+}
+
+impl Drop for Relation {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: opened by `open` or `peek`, which says whether the lock is given back.
+            unsafe { pg_sys::relation_close(self.relation, self.release) }
+        }
+    }
+}

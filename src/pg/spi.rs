@@ -1,0 +1,53 @@
+//! Queries through SPI with typed rows.
+
+use pgrx::datum::DatumWithOid;
+use pgrx::prelude::*;
+use pgrx::spi::SpiHeapTupleData;
+
+use crate::error::{Error, Result, SqlState};
+
+/// One row of a result.
+pub struct Row<'conn>(SpiHeapTupleData<'conn>);
+
+impl Row<'_> {
+    /// Column `ordinal` (from 1); `None` for NULL.
+    pub fn get<T: IntoDatum + FromDatum>(&self, ordinal: usize) -> Result<Option<T>> {
+        Ok(self.0.get::<T>(ordinal)?)
+    }
+
+    /// Column `ordinal` (from 1), which is never NULL.
+    pub fn need<T: IntoDatum + FromDatum>(&self, ordinal: usize) -> Result<T> {
+        self.get(ordinal)?.ok_or_else(|| {
+            Error::new(SqlState::ERRCODE_INTERNAL_ERROR, format!("catalog query returned NULL in column {ordinal}"))
+        })
+    }
+}
+
+/// Runs a query and maps each row.
+pub fn rows<'a, T>(sql: &str, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) -> Result<T>) -> Result<Vec<T>> {
+    Spi::connect_mut(|client| {
+        let table = client.update(sql, None, args)?;
+        table.into_iter().map(|tuple| map(&Row(tuple))).collect()
+    })
+}
+
+/// Runs a query that returns at most one row of interest.
+pub fn optional<'a, T>(
+    sql: &str,
+    args: &[DatumWithOid<'a>],
+    map: impl Fn(&Row<'_>) -> Result<T>,
+) -> Result<Option<T>> {
+    Ok(rows(sql, args, map)?.into_iter().next())
+}
+
+/// Runs a query that returns one row.
+pub fn one<'a, T>(sql: &str, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) -> Result<T>) -> Result<T> {
+    optional(sql, args, map)?.ok_or_else(|| {
+        Error::new(SqlState::ERRCODE_NO_DATA_FOUND, "catalog query returned no row")
+    })
+}
+
+/// Runs a statement; the number of rows it touched.
+pub fn execute(sql: &str, args: &[DatumWithOid<'_>]) -> Result<u64> {
+    Spi::connect_mut(|client| Ok(client.update(sql, None, args)?.len() as u64))
+}

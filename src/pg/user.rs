@@ -1,0 +1,86 @@
+//! Whose rights a statement runs with (P8).
+
+use pgrx::pg_sys;
+
+use super::guc::GucNest;
+
+/// Switches the current user until dropped. On an error the (sub)transaction abort switches back.
+#[derive(Debug)]
+pub struct UserGuard {
+    saved_user: pg_sys::Oid,
+    saved_context: std::ffi::c_int,
+}
+
+impl UserGuard {
+    /// Acts as `user`. `SECURITY_LOCAL_USERID_CHANGE` keeps SET ROLE out while the switch lasts.
+    pub fn become_user(user: pg_sys::Oid) -> Self {
+        let mut saved_user = pg_sys::InvalidOid;
+        let mut saved_context = 0;
+        // SAFETY: the out pointers are valid; called inside a transaction.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&mut saved_user, &mut saved_context);
+            pg_sys::SetUserIdAndSecContext(user, saved_context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+        }
+        Self { saved_user, saved_context }
+    }
+}
+
+impl Drop for UserGuard {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: restores what become_user read.
+            unsafe { pg_sys::SetUserIdAndSecContext(self.saved_user, self.saved_context) }
+        }
+    }
+}
+
+/// Runs fixed statements on our own catalog with the rights of the extension's owner and a safe search path.
+pub fn elevated<T>(statements: impl FnOnce() -> T) -> T {
+    // ISO dates, so that bounds read from the catalog mean the same in every session.
+    let _settings = GucNest::lossless_text().safe_search_path();
+    let _user = UserGuard::become_user(extension_owner());
+    statements()
+}
+
+/// Runs `work` as `user`, with a safe search path: DDL on a table runs with the rights of its owner.
+pub fn as_user<T>(user: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
+    let _settings = GucNest::new().safe_search_path();
+    let _user = UserGuard::become_user(user);
+    work()
+}
+
+fn extension_owner() -> pg_sys::Oid {
+    // The control file says `superuser = true`, and the bootstrap superuser always exists.
+    pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID)
+}
+
+/// The current user.
+pub fn current() -> pg_sys::Oid {
+    // SAFETY: plain getter.
+    unsafe { pg_sys::GetUserId() }
+}
+
+/// Name of a role.
+pub fn name_of(role: pg_sys::Oid) -> String {
+    // SAFETY: with noerr the result is NULL or a palloc'd C string.
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(role, true);
+        if name.is_null() {
+            role.to_u32().to_string()
+        } else {
+            std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned()
+        }
+    }
+}
+
+/// Whether the current user may act as `role` (is it, or a member with its privileges, or a superuser).
+pub fn has_privileges_of(role: pg_sys::Oid) -> bool {
+    // SAFETY: plain catalog lookup.
+    unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), role) }
+}
+
+/// Whether the current user is a superuser.
+pub fn is_superuser() -> bool {
+    // SAFETY: plain catalog lookup.
+    unsafe { pg_sys::superuser() }
+}

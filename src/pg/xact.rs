@@ -1,0 +1,128 @@
+//! Facts about the current transaction, and subtransactions that catch an error.
+
+use pgrx::pg_sys;
+use pgrx::pg_sys::panic::CaughtError;
+
+use crate::error::Error;
+
+/// Whether the transaction keeps one snapshot (REPEATABLE READ or SERIALIZABLE).
+pub fn keeps_one_snapshot() -> bool {
+    // SAFETY: reads a backend-local variable.
+    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
+}
+
+/// The transaction's id, assigned if it has none yet.
+pub fn top_transaction_id() -> u32 {
+    // SAFETY: inside a transaction that may write.
+    unsafe { pg_sys::GetTopTransactionId().into_inner() }
+}
+
+/// Waits until transaction `xid` has ended. Interruptible.
+pub fn wait_for_end(xid: u32) {
+    // SAFETY: plain lock wait on a transaction id inside a transaction; no heap tuple is named.
+    unsafe {
+        pg_sys::XactLockTableWait(
+            pg_sys::TransactionId::from_inner(xid),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            pg_sys::XLTW_Oper::XLTW_None,
+        );
+    }
+}
+
+/// Makes the catalog changes of this transaction visible to its following commands.
+pub fn command_counter_increment() {
+    // SAFETY: inside a transaction.
+    unsafe { pg_sys::CommandCounterIncrement() }
+}
+
+/// What a failed subtransaction reported.
+#[derive(Debug)]
+pub struct Caught {
+    /// The SQLSTATE.
+    pub sqlstate: pgrx::pg_sys::errcodes::PgSqlErrorCode,
+    /// The primary message.
+    pub message: String,
+    /// The DETAIL.
+    pub detail: Option<String>,
+    /// The HINT.
+    pub hint: Option<String>,
+}
+
+impl From<Caught> for Error {
+    fn from(caught: Caught) -> Self {
+        let mut error = Error::new(caught.sqlstate, caught.message);
+        if let Some(detail) = caught.detail {
+            error = error.detail(detail);
+        }
+        match caught.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+/// Runs `work` in a subtransaction: kept when it returns, rolled back when PostgreSQL raises an error.
+///
+/// Query cancel and termination are raised again.
+pub fn subtransaction<T>(work: impl FnOnce() -> T) -> Result<T, Caught> {
+    // SAFETY: the owner and context are restored on both ways out, as PL/pgSQL does around an EXCEPTION block.
+    let (owner, context) = unsafe {
+        let saved = (pg_sys::CurrentResourceOwner, pg_sys::CurrentMemoryContext);
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::MemoryContextSwitchTo(saved.1);
+        saved
+    };
+    let context_address = context.expose_provenance();
+    let outcome = pgrx::PgTryBuilder::new(std::panic::AssertUnwindSafe(|| {
+        let value = work();
+        // SAFETY: ends the subtransaction begun above.
+        unsafe { pg_sys::ReleaseCurrentSubTransaction() };
+        Ok(value)
+    }))
+    .catch_others(move |error| {
+        // SAFETY: ends the subtransaction begun above after an error, in the context that was current before it.
+        unsafe {
+            pg_sys::MemoryContextSwitchTo(std::ptr::with_exposed_provenance_mut(context_address));
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+        }
+        Err(caught(error))
+    })
+    .execute();
+    // SAFETY: restores what was current before.
+    unsafe {
+        pg_sys::MemoryContextSwitchTo(context);
+        pg_sys::CurrentResourceOwner = owner;
+    }
+    outcome
+}
+
+fn caught(error: CaughtError) -> Caught {
+    let (CaughtError::PostgresError(report)
+    | CaughtError::ErrorReport(report)
+    | CaughtError::RustPanic { ereport: report, .. }) = &error;
+    if report.sql_error_code() == pgrx::PgSqlErrorCode::ERRCODE_QUERY_CANCELED {
+        error.rethrow();
+    }
+    Caught {
+        sqlstate: report.sql_error_code(),
+        message: report.message().to_owned(),
+        detail: report.detail().map(str::to_owned),
+        hint: report.hint().map(str::to_owned),
+    }
+}
+
+/// Runs `work` in a subtransaction that is rolled back in any case, so that the locks it takes are given back.
+pub fn rolled_back<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: as in `subtransaction`; an error unwinds through here and aborts both transactions.
+    unsafe {
+        let (owner, context) = (pg_sys::CurrentResourceOwner, pg_sys::CurrentMemoryContext);
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::MemoryContextSwitchTo(context);
+        let value = work();
+        pg_sys::RollbackAndReleaseCurrentSubTransaction();
+        pg_sys::MemoryContextSwitchTo(context);
+        pg_sys::CurrentResourceOwner = owner;
+        value
+    }
+}

@@ -1,0 +1,3 @@
+//! Background workers. Each step they do is the engine's.
+
+pub mod freezer;

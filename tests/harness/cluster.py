@@ -1,0 +1,146 @@
+"""A throw-away PostgreSQL cluster (scripts/cluster) and databases in it."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "cluster"
+
+
+class Row(tuple):
+    """A row that compares as a tuple and has its columns as attributes, duplicate names allowed."""
+
+    def __getattr__(self, name):
+        try:
+            return self[self.columns.index(name)]
+        except ValueError:
+            raise AttributeError(f"no column {name} in {self.columns}") from None
+
+
+def row_factory(cursor):
+    return type("Row", (Row,), {"columns": [c.name for c in cursor.description or []]})
+
+
+class Cluster:
+    def __init__(self, *settings):
+        started = subprocess.run(
+            [SCRIPT, "start", *settings], check=True, stdout=subprocess.PIPE, text=True, timeout=120
+        )
+        self.dir = Path(started.stdout.strip())
+        self.storage = self.dir / "storage"
+        self.user = self.dir.owner()
+
+    def stop(self):
+        subprocess.run([SCRIPT, "stop", self.dir], check=True, timeout=120)
+
+    def connect(self, dbname="postgres", user="postgres", **kwargs):
+        return psycopg.connect(
+            host=str(self.dir), port=5432, dbname=dbname, user=user, autocommit=True,
+            row_factory=row_factory, connect_timeout=20, **kwargs,
+        )
+
+    def log(self):
+        return (self.dir / "log").read_text(errors="replace")
+
+    def postmaster_pid(self):
+        return int((self.dir / "data" / "postmaster.pid").read_text().split()[0])
+
+    def kill_and_restart(self):
+        """kill -9 of the postmaster, the nearest thing to a power cut, then a start with crash recovery."""
+        pid = self.postmaster_pid()
+        children = child_pids(pid)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not any(is_alive(p) for p in [pid, *children]), 20, "the server to die")
+        bindir = subprocess.check_output([os.environ["PG_CONFIG"], "--bindir"], text=True).strip()
+        subprocess.run(
+            ["runuser", "-u", self.user, "--", f"{bindir}/pg_ctl", "start", "--wait", "--silent",
+             f"--pgdata={self.dir}/data", f"--log={self.dir}/log"],
+            check=True, cwd="/", stdout=subprocess.DEVNULL, timeout=120,
+        )
+
+    def wait_ready(self, seconds=30):
+        def ready():
+            try:
+                self.connect().close()
+                return True
+            except psycopg.OperationalError:
+                return False
+
+        wait_until(ready, seconds, "the server to accept connections")
+
+
+class Database:
+    """A database with the extension, its main session `conn`, and any number of further sessions."""
+
+    def __init__(self, cluster, name):
+        self.cluster, self.name, self._sessions = cluster, name, []
+        with cluster.connect() as conn:
+            conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        self.conn = self.connect()
+        self.conn.execute("CREATE EXTENSION archive_ext")
+
+    def connect(self, user="postgres", **kwargs):
+        conn = self.cluster.connect(self.name, user, **kwargs)
+        self._sessions.append(conn)
+        return conn
+
+    def reconnect(self):
+        """After a crash: the old sessions are gone."""
+        for conn in self._sessions:
+            conn.close()
+        self._sessions.clear()
+        self.cluster.wait_ready()
+        self.conn = self.connect()
+
+    def execute(self, query, params=None):
+        return self.conn.execute(query, params)
+
+    def all(self, query, params=None):
+        return self.conn.execute(query, params).fetchall()
+
+    def row(self, query, params=None):
+        return self.conn.execute(query, params).fetchone()
+
+    def value(self, query, params=None):
+        return self.row(query, params)[0]
+
+    def exists(self, relation):
+        return self.value("SELECT to_regclass(%s) IS NOT NULL", [relation])
+
+    def is_attached(self, partition, parent="orders"):
+        return self.value(
+            "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass(%s) AND inhparent = to_regclass(%s))",
+            [partition, parent],
+        )
+
+    def drop(self):
+        for conn in self._sessions:
+            conn.close()
+        with self.cluster.connect() as conn:
+            conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(self.name)))
+
+
+def wait_until(condition, seconds, what):
+    """Returns the first true value of condition(); fails after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds} s for {what}")
+        time.sleep(0.02)
+
+
+def is_alive(pid):
+    """Also true of a zombie, which pg_ctl takes for a running server until it is reaped."""
+    return Path(f"/proc/{pid}").exists()
+
+
+def child_pids(pid):
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
