@@ -56,19 +56,31 @@ mod tests {
         })
     }
 
+    /// The first plan node that has `key`, in the plan that EXPLAIN (FORMAT JSON) prints.
+    fn explain_json(options: &str, query: &str, key: &str) -> i64 {
+        fn find(node: &serde_json::Value, key: &str) -> Option<i64> {
+            let below = || node["Plans"].as_array().into_iter().flatten().find_map(|node| find(node, key));
+            node[key].as_i64().or_else(below)
+        }
+        let plan = Spi::get_one::<pgrx::Json>(&format!("EXPLAIN (FORMAT JSON{options}) {query}")).unwrap().unwrap();
+        find(&plan.0[0]["Plan"], key).unwrap_or_else(|| panic!("no {key} in {}", plan.0))
+    }
+
     /// `SQLSTATE message | hint` of a statement that fails, `ok` of one that does not. The failure is in a
     /// subtransaction, as in any PL/pgSQL function.
     fn outcome(statement: &str) -> String {
-        run("CREATE OR REPLACE FUNCTION pg_temp.outcome(statement text) RETURNS text LANGUAGE plpgsql AS $$
-             DECLARE hint text;
-             BEGIN
-               EXECUTE statement;
-               RETURN 'ok';
-             EXCEPTION WHEN OTHERS THEN
-               GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
-               RETURN SQLSTATE || ' ' || SQLERRM || ' | ' || hint;
-             END $$");
-        text(&format!("SELECT pg_temp.outcome({})", quote_literal(statement)))
+        if text("SELECT to_regprocedure('pg_temp.fdw_outcome(text)')::text").is_empty() {
+            run("CREATE FUNCTION pg_temp.fdw_outcome(statement text) RETURNS text LANGUAGE plpgsql AS $$
+                 DECLARE hint text;
+                 BEGIN
+                   EXECUTE statement;
+                   RETURN 'ok';
+                 EXCEPTION WHEN OTHERS THEN
+                   GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
+                   RETURN SQLSTATE || ' ' || SQLERRM || ' | ' || hint;
+                 END $$");
+        }
+        text(&format!("SELECT pg_temp.fdw_outcome({})", quote_literal(statement)))
     }
 
     /// `hot.events` with one partition of 20,000 rows in several objects, a heap copy `hot.copy`, and the partition
@@ -82,8 +94,7 @@ mod tests {
              CREATE TABLE hot.events_2 PARTITION OF hot.events FOR VALUES FROM (20000) TO (40000);
              INSERT INTO hot.events
                SELECT i, timestamptz '2024-01-01 00:00:00+00' + i * interval '1 minute', 'kind ' || i % 7,
-                      CASE WHEN i % 11 > 0
-                           THEN md5(i::text) || md5((i + 1)::text) || md5((i + 2)::text) || md5((i + 3)::text) END
+                      CASE WHEN i % 11 > 0 THEN (sha512(i::text::bytea) || sha512((i || 'x')::bytea))::text END
                FROM generate_series(0, 20099) i;
              CREATE TABLE hot.copy AS TABLE hot.events_1");
         run("SELECT * FROM archive_partition('hot.events_1')");
@@ -94,16 +105,28 @@ mod tests {
     fn all_types() -> Storage {
         let storage = Storage::create();
         run("CREATE SCHEMA hot;
+             DO $$
+             BEGIN
+               IF EXISTS (SELECT FROM pg_collation WHERE collname = 'und-x-icu') THEN
+                 CREATE COLLATION hot.blind (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+                 CREATE COLLATION hot.icu (provider = icu, locale = 'und');
+               ELSE
+                 CREATE COLLATION hot.blind FROM \"C\";
+                 CREATE COLLATION hot.icu FROM \"C\";
+               END IF;
+             END $$;
              CREATE TYPE hot.mood AS ENUM ('sad', 'fine', 'happy', 'angry');
              CREATE TABLE hot.types (
                id integer NOT NULL, b boolean, i2 smallint, i4 integer, i8 bigint, f4 real, f8 double precision,
-               n numeric(12, 2), t text, v varchar(40), c char(8), tc text COLLATE \"C\", ba bytea, d date, tm time,
+               n numeric(12, 2), t text, v varchar(40), c char(8), tc text COLLATE \"C\",
+               tb text COLLATE hot.blind, ti text COLLATE hot.icu, ba bytea, d date, tm time,
                ts timestamp, tz timestamptz, u uuid, e hot.mood, js json, jb jsonb, ia integer[])
                PARTITION BY RANGE (id);
              CREATE TABLE hot.types_1 PARTITION OF hot.types FOR VALUES FROM (0) TO (100000);
              INSERT INTO hot.types
                SELECT i, i % 3 = 0, i % 1000, i, i::bigint * 1000000007, i / 8.0, i / 3.0, i / 7.0,
-                 'text ' || i, 'var ' || i % 100, 'c' || i % 50, chr(65 + i % 60) || i, decode(md5(i::text), 'hex'),
+                 'text ' || i, 'var ' || i % 100, 'c' || i % 50, chr(65 + i % 60) || i,
+                 'Text ' || i, 'text ' || i, sha512(i::text::bytea) || sha512((i || 'x')::bytea),
                  date '2020-01-01' + i / 10, time '00:00' + i * interval '7 seconds',
                  timestamp '2020-01-01' + i * interval '1 hour', timestamptz '2020-01-01 00:00+00' + i * interval '1 hour',
                  md5(i::text)::uuid, (ARRAY['sad', 'fine', 'happy'])[1 + i % 3]::hot.mood,
@@ -122,10 +145,10 @@ mod tests {
         storage
     }
 
-    /// Rows that only one of the two tables returns under a condition.
-    fn difference(archived: &str, condition: &str) -> i64 {
-        let rows = |table: &str| format!("SELECT r::text FROM {table} r WHERE {condition}");
-        let (archived, copy) = (rows(archived), rows("hot.copy"));
+    /// What only one of `archive.types_1` and its heap copy returns under a condition: ids, or whole rows.
+    fn difference(what: &str, condition: &str) -> i64 {
+        let rows = |table: &str| format!("SELECT {what}::text FROM {table} AS types_1 WHERE {condition}");
+        let (archived, copy) = (rows("archive.types_1"), rows("hot.copy"));
         number(&format!(
             "SELECT count(*) FROM ((({archived}) EXCEPT ALL ({copy})) UNION ALL (({copy}) EXCEPT ALL ({archived}))) x"
         ))
@@ -135,45 +158,154 @@ mod tests {
     fn fdw_every_type_and_predicate_agrees_with_the_heap() {
         let _storage = all_types();
         let conditions = [
-            "true", "false", "b", "NOT b", "b IS TRUE", "b IS FALSE", "b IS NOT TRUE", "b IS UNKNOWN", "b = false",
-            "b IS NULL", "i2 = 7", "i2 < 3", "i2 > 997::bigint", "3 >= i2", "i4 = 500", "i4 = 500::bigint",
-            "i4 BETWEEN 100 AND 110", "i4 IS NULL", "i4 IS NOT NULL AND i4 < 5", "i4 <> 4", "i8 > 11990000000000",
-            "i8 = 1000000007", "i4 > 40000", "i4 = ANY (ARRAY[1, 5000, 11999, NULL])", "i4 IN (-1, -2)",
-            "i4 = ANY ('{}'::int[])", "i4 = ANY (NULL::int[])", "i4 = NULL", "i4 < ANY (ARRAY[3, 5])",
-            "f4 = 0", "f4 >= 1490", "f4 = 'NaN'", "f4 > 1e30", "f8 = '-0'", "f8 < -1", "f8 > 3999", "f8 = 'NaN'",
-            "f8 > 'infinity'", "f4 < 1.5::float8", "n = 0.10", "n = 0.1", "n > 1714.10", "n < 0", "n = 'NaN'",
-            "n >= 9999999999.99", "n < 1::int", "t = 'text 77'", "t = 'é'", "t < 'text 10'", "t > 'z'", "t = ''",
-            "t COLLATE \"C\" > 'text 9'", "t COLLATE \"C\" = 'text 9'", "t IN ('text 1', 'text 2', 'nothing')",
-            "t = 'text 1'::name", "v = 'var 5'", "v >= 'var 98'", "v = ANY (ARRAY['var 1', 'var 2']::varchar[])",
-            "c = 'c1'", "c = 'c1   '", "c > 'c9'", "c = ''", "c::text = 'c1'", "tc < 'B'", "tc = 'A0'", "tc > 'z'",
-            "tc BETWEEN 'C' AND 'D'", "ba = decode(md5('5'), 'hex')", "ba < '\\x01'", "ba > '\\xff'",
-            "d = '2020-03-01'", "d < '2020-01-03'", "d > '9999-01-01'", "d = 'infinity'", "d = '-infinity'",
-            "d >= timestamp '2023-04-01 12:00'", "d < timestamp '2020-01-02 00:00:01'",
-            "d = timestamp '2020-02-02'", "d = timestamp '2020-02-02 01:00'", "d <= timestamptz '2020-01-02 00:00+00'",
-            "d < timestamp 'infinity'", "tm < '00:01'", "tm = '23:00:00'", "tm >= '23:59'",
-            "ts < '2020-01-01 05:00'", "ts = '2020-01-05'", "ts = date '2020-01-05'", "ts >= date '2021-05-01'",
-            "ts > timestamptz '2021-05-13 00:00+00'", "ts = timestamptz '2020-01-05 03:00+00'", "ts = 'infinity'",
-            "ts < timestamptz '-infinity'", "ts >= now() - interval '1 day'", "ts > '200000-01-01'",
-            "tz < '2020-01-01 05:00+02'", "tz = '2020-01-05 00:00+00'", "tz >= date '2021-05-01'",
-            "tz < timestamp '2020-01-01 05:00'", "tz > now()", "tz = 'infinity'", "tz < date '5874897-12-31'",
+            "true",
+            "false",
+            "b",
+            "NOT b",
+            "b IS TRUE",
+            "b IS FALSE",
+            "b IS NOT TRUE",
+            "b IS UNKNOWN",
+            "b = false",
+            "b IS NULL",
+            "i2 = 7",
+            "i2 < 3",
+            "i2 > 997::bigint",
+            "3 >= i2",
+            "i4 = 500",
+            "i4 = 500::bigint",
+            "i4 BETWEEN 100 AND 110",
+            "i4 IS NULL",
+            "i4 IS NOT NULL AND i4 < 5",
+            "i4 <> 4",
+            "i8 > 11990000000000",
+            "i8 = 1000000007",
+            "i4 > 40000",
+            "i4 = ANY (ARRAY[1, 5000, 11999, NULL])",
+            "i4 IN (-1, -2)",
+            "i4 = ANY ('{}'::int[])",
+            "i4 = ANY (NULL::int[])",
+            "i4 = NULL",
+            "i4 < ANY (ARRAY[3, 5])",
+            "f4 = 0",
+            "f4 >= 1490",
+            "f4 = 'NaN'",
+            "f4 > 1e30",
+            "f8 = '-0'",
+            "f8 < -1",
+            "f8 > 3999",
+            "f8 = 'NaN'",
+            "f8 > 'infinity'",
+            "f4 < 1.5::float8",
+            "n = 0.10",
+            "n = 0.1",
+            "n > 1714.10",
+            "n < 0",
+            "n = 'NaN'",
+            "n >= 9999999999.99",
+            "n < 1::int",
+            "t = 'text 77'",
+            "t = 'é'",
+            "t < 'text 10'",
+            "t > 'z'",
+            "t = ''",
+            "t COLLATE \"C\" > 'text 9'",
+            "t COLLATE \"C\" = 'text 9'",
+            "t IN ('text 1', 'text 2', 'nothing')",
+            "t = 'text 1'::name",
+            "v = 'var 5'",
+            "v >= 'var 98'",
+            "v = ANY (ARRAY['var 1', 'var 2']::varchar[])",
+            "c = 'c1'",
+            "c = 'c1   '",
+            "c > 'c9'",
+            "c = ''",
+            "c::text = 'c1'",
+            "tc < 'B'",
+            "tc = 'A0'",
+            "tc > 'z'",
+            "tc BETWEEN 'C' AND 'D'",
+            "tb = 'TEXT 77'",
+            "tb < 'text 10'",
+            "tb > 'TEXT 99'",
+            "tb IN ('tExt 1', 'TEXT 2')",
+            "tb = 'TEXT 77' COLLATE \"C\"",
+            "ti = 'text 77'",
+            "ti < 'text 10'",
+            "ti > 'TEXT 99'",
+            "ti > 'text 99' COLLATE \"C\"",
+            "ba = sha512('5') || sha512('5x')",
+            "ba < '\\x01'",
+            "ba > '\\xff'",
+            "d = '2020-03-01'",
+            "d < '2020-01-03'",
+            "d > '9999-01-01'",
+            "d = 'infinity'",
+            "d = '-infinity'",
+            "d >= timestamp '2023-04-01 12:00'",
+            "d < timestamp '2020-01-02 00:00:01'",
+            "d = timestamp '2020-02-02'",
+            "d = timestamp '2020-02-02 01:00'",
+            "d <= timestamptz '2020-01-02 00:00+00'",
+            "d < timestamp 'infinity'",
+            "tm < '00:01'",
+            "tm = '23:00:00'",
+            "tm >= '23:59'",
+            "ts < '2020-01-01 05:00'",
+            "ts = '2020-01-05'",
+            "ts = date '2020-01-05'",
+            "ts >= date '2021-05-01'",
+            "ts > timestamptz '2021-05-13 00:00+00'",
+            "ts = timestamptz '2020-01-05 03:00+00'",
+            "ts = 'infinity'",
+            "ts < timestamptz '-infinity'",
+            "ts >= now() - interval '1 day'",
+            "ts > '200000-01-01'",
+            "tz < '2020-01-01 05:00+02'",
+            "tz = '2020-01-05 00:00+00'",
+            "tz >= date '2021-05-01'",
+            "tz < timestamp '2020-01-01 05:00'",
+            "tz > now()",
+            "tz = 'infinity'",
+            "tz < date '5874897-12-31'",
             "tz = ANY (ARRAY['2020-01-01 00:00+00', '2020-01-02 00:00+00']::timestamptz[])",
-            "u = md5('5')::uuid", "u < '00100000-0000-0000-0000-000000000000'", "u > md5('1')::uuid",
-            "e = 'happy'", "e < 'happy'", "e >= 'happy'", "e > 'happy'", "e = 'angry'", "e IN ('sad', 'angry')",
-            "e IS NULL", "js IS NULL", "jb = '{\"i\": 5}'", "jb IS NOT NULL", "ia = ARRAY[1, NULL, 2]", "ia IS NULL",
-            "ia > ARRAY[11990]", "i4 < 100 AND t > 'text 5'", "i4 < 10 OR t = 'text 77'", "i4 + 0 = 77",
-            "i4 = (SELECT 77)", "i4 > (SELECT max(i4) - 3 FROM hot.copy)", "id = i4 AND i4 < 3",
+            "u = md5('5')::uuid",
+            "u < '00100000-0000-0000-0000-000000000000'",
+            "u > md5('1')::uuid",
+            "e = 'happy'",
+            "e < 'happy'",
+            "e >= 'happy'",
+            "e > 'happy'",
+            "e = 'angry'",
+            "e IN ('sad', 'angry')",
+            "e IS NULL",
+            "js IS NULL",
+            "jb = '{\"i\": 5}'",
+            "jb IS NOT NULL",
+            "ia = ARRAY[1, NULL, 2]",
+            "ia IS NULL",
+            "ia > ARRAY[11990]",
+            "i4 < 100 AND t > 'text 5'",
+            "i4 < 10 OR t = 'text 77'",
+            "i4 + 0 = 77",
+            "i4 = (SELECT 77)",
+            "i4 > (SELECT max(i4) - 3 FROM hot.copy)",
+            "id = i4 AND i4 < 3",
             "i4 = ANY (SELECT generate_series(5, 7))",
         ];
-        for zone in ["UTC", "America/New_York", "Pacific/Apia"] {
+        for condition in conditions {
+            assert_eq!(difference("id", condition), 0, "{condition}");
+        }
+        for zone in ["America/New_York", "Pacific/Apia"] {
             run(&format!("SET timezone = '{zone}'"));
-            for condition in conditions {
-                assert_eq!(difference("archive.types_1", condition), 0, "{condition} in {zone}");
+            for condition in
+                conditions.iter().filter(|condition| ["d ", "ts ", "tz "].iter().any(|c| condition.starts_with(c)))
+            {
+                assert_eq!(difference("id", condition), 0, "{condition} in {zone}");
             }
         }
         run("SET datestyle = 'SQL, DMY'");
-        for condition in ["true", "d > '9999-01-01'::date", "ts = 'infinity'"] {
-            assert_eq!(difference("archive.types_1", condition), 0, "{condition}");
-        }
+        assert_eq!(difference("types_1", "true"), 0);
     }
 
     #[pg_test]
@@ -182,21 +314,23 @@ mod tests {
         // In the hour that does not exist, 02:30 is a later instant than 03:00.
         run("SET timezone = 'America/New_York';
              CREATE SCHEMA hot;
-             CREATE TABLE hot.gap (id int, ts timestamp, d date) PARTITION BY RANGE (id);
-             CREATE TABLE hot.gap_1 PARTITION OF hot.gap FOR VALUES FROM (0) TO (10);
-             INSERT INTO hot.gap VALUES (1, '2024-03-10 02:30', '2024-03-10'), (2, '2024-03-10 03:00', '2024-03-10');
-             CREATE TABLE hot.copy AS TABLE hot.gap_1");
-        run("SELECT * FROM archive_partition('hot.gap_1')");
+             CREATE TABLE hot.types (id int, ts timestamp, d date) PARTITION BY RANGE (id);
+             CREATE TABLE hot.types_1 PARTITION OF hot.types FOR VALUES FROM (0) TO (10);
+             INSERT INTO hot.types VALUES (1, '2024-03-10 02:30', '2024-03-10'), (2, '2024-03-10 03:00', '2024-03-10');
+             CREATE TABLE hot.copy AS TABLE hot.types_1");
+        run("SELECT * FROM archive_partition('hot.types_1')");
         let condition = "ts >= timestamptz '2024-03-10 07:15:00+00'";
-        assert_eq!(number(&format!("SELECT count(*) FROM archive.gap_1 WHERE {condition}")), 1);
-        assert_eq!(difference("archive.gap_1", condition), 0);
-        assert_eq!(difference("archive.gap_1", "d = timestamptz '2024-03-10 05:00:00+00'"), 0);
+        assert_eq!(number(&format!("SELECT count(*) FROM archive.types_1 WHERE {condition}")), 1);
+        assert_eq!(difference("id", condition), 0);
+        assert_eq!(difference("id", "d = timestamptz '2024-03-10 05:00:00+00'"), 0);
     }
 
     #[pg_test]
     fn fdw_projections() {
         let _storage = events();
-        for list in ["count(*)", "sum(id)", "max(payload)", "count(DISTINCT kind)", "count(payload)", "sum(hashtext(r::text))"] {
+        for list in
+            ["count(*)", "sum(id)", "max(payload)", "count(DISTINCT kind)", "count(payload)", "sum(hashtext(r::text))"]
+        {
             let of = |table: &str| text(&format!("SELECT ({list})::text FROM {table} r"));
             assert_eq!(of("archive.events_1"), of("hot.copy"), "{list}");
         }
@@ -204,13 +338,12 @@ mod tests {
         assert_eq!(number("SELECT count(*) FROM archive.events_all"), 20_100);
         assert_eq!(number("SELECT count(*) FROM archive.events WHERE id >= 20000"), 0);
         // Reading no column costs the footers only.
-        let plan = explain("EXPLAIN (ANALYZE, FORMAT JSON, COSTS off) SELECT count(*) FROM archive.events_1");
-        let bytes = |plan: &str| -> u64 {
-            let rest = plan.split("\"Storage Read Bytes\": ").nth(1).unwrap();
-            rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+        let bytes = |list: &str| {
+            let query = format!("SELECT {list} FROM archive.events_1");
+            explain_json(", ANALYZE", &query, "Storage Read Bytes")
         };
-        let all = explain("EXPLAIN (ANALYZE, FORMAT JSON, COSTS off) SELECT * FROM archive.events_1");
-        assert!(bytes(&plan) * 5 < bytes(&all), "{plan} {all}");
+        assert!(bytes("count(*)") < bytes("sum(id)"));
+        assert!(bytes("sum(id)") * 5 < bytes("*"));
     }
 
     #[pg_test]
@@ -234,8 +367,7 @@ mod tests {
         let plan = explain("EXPLAIN (VERBOSE, FORMAT YAML) SELECT id FROM archive.events_1");
         assert!(plan.contains("Archived Partition: \"hot.events_1\"") && plan.contains("Files Total: "), "{plan}");
         // The estimate of a pruned scan is bounded by what the remaining objects hold.
-        let plan = explain("EXPLAIN (FORMAT JSON) SELECT * FROM archive.events_1 WHERE id < 0");
-        assert!(plan.contains("\"Plan Rows\": 1,"), "{plan}");
+        assert_eq!(explain_json("", "SELECT * FROM archive.events_1 WHERE id < 0", "Plan Rows"), 1);
     }
 
     #[pg_test]
@@ -426,10 +558,78 @@ mod tests {
         assert_eq!(statistic("correlation", "id"), "1");
         let nulls: f64 = statistic("null_frac", "payload").parse().unwrap();
         assert!((nulls - 1.0 / 11.0).abs() < 0.01, "{nulls}");
-        let plan = explain("EXPLAIN (FORMAT JSON) SELECT * FROM archive.events_1 WHERE kind = 'kind 1'");
-        let rest = plan.split("\"Plan Rows\": ").nth(1).unwrap();
-        let rows: i64 = rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap();
-        assert!((2_500..3_200).contains(&rows), "{plan}");
+        let rows = explain_json("", "SELECT * FROM archive.events_1 WHERE kind = 'kind 1'", "Plan Rows");
+        assert!((2_500..3_200).contains(&rows), "{rows}");
+    }
+
+    #[pg_test]
+    fn fdw_every_ordered_type_prunes_objects() {
+        let _storage = Storage::create();
+        run("SET timezone = 'UTC';
+             CREATE SCHEMA hot;
+             CREATE TYPE hot.half AS ENUM ('low', 'high');
+             CREATE TABLE hot.ordered (i2 smallint, i4 int, i8 bigint, f4 real, f8 float8, n numeric(12, 2),
+               t text COLLATE \"C\", v varchar COLLATE \"C\", c char(9) COLLATE \"C\", ba bytea, d date, tm time,
+               ts timestamp, tz timestamptz, u uuid, b bool, e hot.half, nothing int, something int, payload bytea)
+               PARTITION BY RANGE (i4);
+             CREATE TABLE hot.ordered_1 PARTITION OF hot.ordered FOR VALUES FROM (0) TO (100000);
+             INSERT INTO hot.ordered
+               SELECT i, i, i, i, i, i, lpad(i::text, 8, '0'), lpad(i::text, 8, '0'), lpad(i::text, 8, '0'),
+                 decode(lpad(to_hex(i), 8, '0'), 'hex'), date '2000-01-01' + i, time '00:00' + i * interval '4 seconds',
+                 timestamp '2000-01-01' + i * interval '1 day', timestamptz '2000-01-01' + i * interval '1 day',
+                 (lpad(to_hex(i), 8, '0') || repeat('0', 24))::uuid, i > 19000,
+                 CASE WHEN i > 19000 THEN 'high' ELSE 'low' END::hot.half, CASE WHEN i > 19000 THEN i END,
+                 CASE WHEN i < 19000 THEN i END, sha512(i::text::bytea) || sha512((i || 'x')::bytea)
+               FROM generate_series(0, 19999) i");
+        run("SELECT * FROM archive_partition('hot.ordered_1')");
+        let objects = number("SELECT count(*) FROM archive_ext.object");
+        assert!(objects > 2, "{objects} objects");
+        for condition in [
+            "i2 < 5",
+            "i4 < 5::bigint",
+            "i8 <= 5",
+            "f4 < 5",
+            "f8 < 5",
+            "n < 5",
+            "n = 19999",
+            "t < '00000005'",
+            "v = '00019999'",
+            "c = '00000005'",
+            "c > '00019990'",
+            "ba < '\\x00000005'",
+            "d < '2000-01-05'",
+            "d < timestamp '2000-01-05'",
+            "d < timestamptz '2000-01-05'",
+            "tm < '00:01'",
+            "ts < '2000-01-05'",
+            "ts < date '2000-01-05'",
+            "ts < timestamptz '2000-01-05'",
+            "tz < '2000-01-05'",
+            "tz < date '2000-01-05'",
+            "tz < timestamp '2000-01-05'",
+            "u < '00000005-0000-0000-0000-000000000000'",
+            "b",
+            "e = 'high'",
+            "e > 'low'",
+            "nothing IS NOT NULL",
+            "something IS NULL",
+            "i4 IN (3, 4)",
+            "t = ANY (ARRAY['00000001', '00000002'])",
+            "i4 = (SELECT 5)",
+            "tz > now() + interval '27 years'",
+            "payload = '\\x'",
+        ] {
+            let query = format!("SELECT * FROM archive.ordered_1 WHERE {condition}");
+            let read = explain_json(", ANALYZE", &query, "Files Read");
+            assert!(read < objects, "{condition}: {read} of {objects}");
+        }
+        let skipped = |condition: &str| {
+            let query = format!("SELECT * FROM archive.ordered_1 WHERE {condition}");
+            explain_json(", ANALYZE", &query, "Row Groups Skipped")
+        };
+        assert!(skipped("i4 = 500") > 1);
+        assert!(skipped("ts = date '2000-01-05'") > 1);
+        assert!(skipped("n = 77.0") > 1);
     }
 
     #[pg_test]
@@ -452,7 +652,8 @@ mod tests {
         assert!(server("location 's3://bucket/prefix', credentials 'environment'").starts_with("42501"));
         assert!(server("location 's3://bucket/prefix', credentials 'file:/etc/passwd'").starts_with("42501"));
         assert_eq!(server("location 's3://bucket/prefix'"), "ok");
-        let mapping = |options: &str| outcome(&format!("CREATE USER MAPPING FOR fdw_plain SERVER fdw_x OPTIONS ({options})"));
+        let mapping =
+            |options: &str| outcome(&format!("CREATE USER MAPPING FOR fdw_plain SERVER fdw_x OPTIONS ({options})"));
         let said = mapping("access_key_id 'a', secret_access_key 'hunter2', shape 'round'");
         assert!(said.starts_with("HV00D") && !said.contains("hunter2"), "{said}");
         assert_eq!(mapping("access_key_id 'a', secret_access_key 'b'"), "ok");

@@ -2,8 +2,8 @@
 
 use archive_core::ErrorKind;
 use pgrx::PgLogLevel;
-use pgrx::pg_sys::panic::ErrorReport;
 pub use pgrx::pg_sys::errcodes::PgSqlErrorCode as SqlState;
+use pgrx::pg_sys::panic::ErrorReport;
 
 /// Result of everything in the extension below the SQL functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -2,11 +2,9 @@
 
 use pgrx::extension_sql_file;
 
-use crate::api::progress::progress_slots;
-
 extension_sql_file!("../sql/schema/types.sql", name = "types", bootstrap);
 extension_sql_file!("../sql/schema/tables.sql", name = "tables", requires = ["types"]);
-extension_sql_file!("../sql/api/views.sql", name = "views", requires = ["tables", progress_slots]);
+extension_sql_file!("../sql/api/views.sql", name = "views", requires = ["tables", archive_ext::progress_slots]);
 extension_sql_file!("../sql/api/procedures.sql", name = "procedures", requires = ["tables", "fdw"]);
 extension_sql_file!("../sql/security/grants.sql", name = "grants", requires = ["views", "procedures"]);
 extension_sql_file!("../sql/comments.sql", name = "comments", finalize);

@@ -1,8 +1,8 @@
 //! `archive_partition` and `archive_partitions`.
 
+use pgrx::Uuid;
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::iter::TableIterator;
-use pgrx::Uuid;
 use pgrx::prelude::*;
 
 use super::seconds;

@@ -28,7 +28,7 @@ use crate::partition::freeze::Reason;
 fn refusal(relation: pg_sys::Oid, reason: &str) -> Error {
     let leaf = discover::leaf(relation).ok().flatten();
     let name = leaf.as_ref().map_or_else(|| relation.to_u32().to_string(), |leaf| leaf.qualified());
-    let refused = |what: &str| Error::new(SqlState::ERRCODE_OBJECT_IN_USE, format!("{what}"));
+    let refused = |what: &str| Error::new(SqlState::ERRCODE_OBJECT_IN_USE, what);
     if leaf.is_none_or(|leaf| leaf.parent.is_none()) {
         return refused(&format!("cannot change \"{name}\": it is the local copy of an archived partition"))
             .hint("SELECT reattach_partition(…, writable => true) on the partition to change its rows.");

@@ -1,14 +1,12 @@
 //! The rows behind the view `archive_ext.progress`.
 
+use pgrx::Uuid;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
-use pgrx::Uuid;
 use pgrx::prelude::*;
 
 use crate::pg::args::Regclass;
 use crate::pg::{background, shmem};
-
-pub use archive_ext::progress_slots;
 
 #[pg_schema]
 mod archive_ext {

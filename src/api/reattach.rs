@@ -28,7 +28,10 @@ fn parse_late_rows(text: &str) -> Result<bool> {
     match text.to_ascii_lowercase().as_str() {
         "refuse" => Ok(false),
         "move" => Ok(true),
-        other => Err(Error::new(SqlState::ERRCODE_INVALID_PARAMETER_VALUE, format!("unknown value \"{other}\" for late_rows"))
-            .hint("Use 'refuse' or 'move'.")),
+        other => Err(Error::new(
+            SqlState::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("unknown value \"{other}\" for late_rows"),
+        )
+        .hint("Use 'refuse' or 'move'.")),
     }
 }

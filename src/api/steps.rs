@@ -5,9 +5,9 @@ use pgrx::prelude::*;
 
 #[pg_schema]
 mod archive_ext {
+    use pgrx::Uuid;
     use pgrx::datum::Interval;
     use pgrx::iter::TableIterator;
-    use pgrx::Uuid;
     use pgrx::prelude::*;
 
     use crate::api::archive::options;

@@ -12,14 +12,14 @@ use crate::pg::args::Name;
 #[allow(clippy::type_complexity)]
 fn check_storage(
     storage: Name,
-) -> TableIterator<
-    'static,
-    (name!(check_name, String), name!(ok, bool), name!(elapsed_ms, f64), name!(detail, String)),
-> {
+) -> TableIterator<'static, (name!(check_name, String), name!(ok, bool), name!(elapsed_ms, f64), name!(detail, String))>
+{
     let checks = storage::check(&storage.0).or_raise();
-    TableIterator::new(checks.into_iter().map(|check| {
-        (check.name, check.ok, (check.milliseconds * 1000.0).round() / 1000.0, check.detail)
-    }))
+    TableIterator::new(
+        checks
+            .into_iter()
+            .map(|check| (check.name, check.ok, (check.milliseconds * 1000.0).round() / 1000.0, check.detail)),
+    )
 }
 
 /// Takes over a storage prefix that another cluster claimed. Superusers only.

@@ -47,14 +47,10 @@ pub struct Job {
     pub drop_local_seconds: Option<i64>,
     /// What the finished steps left behind.
     pub progress: serde_json::Value,
-    /// Backend that works on it.
-    pub pid: Option<i32>,
-    /// Who started it.
-    pub started_by: String,
 }
 
 const COLUMNS: &str = "job_id, partition::oid, partition_name, status, phase, storage::text, verify,
-    extract(epoch FROM drop_local)::bigint, coalesce(progress, '{}'), pid, started_by::text";
+    extract(epoch FROM drop_local)::bigint, coalesce(progress, '{}')";
 
 fn job(row: &spi::Row<'_>) -> Result<Job> {
     Ok(Job {
@@ -67,8 +63,6 @@ fn job(row: &spi::Row<'_>) -> Result<Job> {
         verify: row.get(7)?.unwrap_or_else(|| "content".to_owned()),
         drop_local_seconds: row.get(8)?,
         progress: row.need::<JsonB>(9)?.0,
-        pid: row.get(10)?,
-        started_by: row.need(11)?,
     })
 }
 

@@ -21,15 +21,13 @@ pub struct ArchivedObject {
     pub ranges: Vec<ColumnRange>,
     /// NULLs per field id.
     pub null_counts: Vec<(i32, u64)>,
-    /// Field ids with a sidecar column in this object.
-    pub sidecars: Vec<i32>,
 }
 
 /// The objects of a version of a partition, in order.
 pub fn of_partition(partition: i64, version: i32) -> Result<Vec<ArchivedObject>> {
     user::elevated(|| {
         spi::rows(
-            "SELECT ordinal, key, bytes, rows, ranges, null_counts, sidecars
+            "SELECT ordinal, key, bytes, rows, ranges, null_counts
              FROM archive_ext.object WHERE partition_id = $1 AND version = $2 ORDER BY ordinal",
             &[partition.into(), version.into()],
             |row| {
@@ -40,7 +38,6 @@ pub fn of_partition(partition: i64, version: i32) -> Result<Vec<ArchivedObject>>
                     rows: row.need::<i64>(4)?.unsigned_abs(),
                     ranges: serde_json::from_value(row.need::<JsonB>(5)?.0)?,
                     null_counts: serde_json::from_value(row.need::<JsonB>(6)?.0)?,
-                    sidecars: serde_json::from_value(row.need::<JsonB>(7)?.0)?,
                 })
             },
         )

@@ -194,7 +194,11 @@ pub struct Placed {
 }
 
 /// Marks a reserved partition ARCHIVED and records its objects; the time until which the local copy stays.
-pub fn set_archived(id: i64, archived: &Archived<'_>, placed: &Placed) -> Result<Option<pgrx::datum::TimestampWithTimeZone>> {
+pub fn set_archived(
+    id: i64,
+    archived: &Archived<'_>,
+    placed: &Placed,
+) -> Result<Option<pgrx::datum::TimestampWithTimeZone>> {
     let manifest = archived.manifest;
     user::elevated(|| {
         record_objects(id, manifest)?;
@@ -269,13 +273,7 @@ pub fn set_reattached(
                  foreign_table = NULL, local_copy = NULL, local_copy_until = NULL, reattached_at = now(),
                  keep_until = now() + make_interval(secs => $5)
              WHERE id = $1",
-            &[
-                id.into(),
-                hot_table.into(),
-                status.into(),
-                label.into(),
-                keep_for_seconds.map(|s| s as f64).into(),
-            ],
+            &[id.into(), hot_table.into(), status.into(), label.into(), keep_for_seconds.map(|s| s as f64).into()],
         )
     })?;
     Ok(())

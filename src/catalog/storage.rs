@@ -70,11 +70,9 @@ pub fn none_configured() -> Error {
 /// Whether `role` may use the storage (USAGE on the foreign server).
 pub fn check_usage(storage: &str, role: pg_sys::Oid) -> Result<()> {
     let allowed = user::elevated(|| {
-        spi::one(
-            "SELECT has_server_privilege($1::oid, $2::text, 'USAGE')",
-            &[role.into(), storage.into()],
-            |row| row.need::<bool>(1),
-        )
+        spi::one("SELECT has_server_privilege($1::oid, $2::text, 'USAGE')", &[role.into(), storage.into()], |row| {
+            row.need::<bool>(1)
+        })
     })?;
     if allowed {
         return Ok(());

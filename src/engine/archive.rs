@@ -18,6 +18,7 @@ use crate::catalog::job::NewJob;
 use crate::error::{Error, Result, SqlState};
 use crate::export::{self, ExportSource};
 use crate::guc;
+use crate::partition::freeze::FrozenState;
 use crate::partition::{archive_tree, check, freeze, locks, swap};
 use crate::pg::relation::LockMode;
 use crate::pg::{background, user, xact};
@@ -102,12 +103,11 @@ fn refuse_second_swap() -> Result<()> {
     if SWAPPED_IN.get() == 0 || SWAPPED_IN.get() != xact::top_transaction_id() {
         return Ok(());
     }
-    Err(Error::new(
-        SqlState::ERRCODE_ACTIVE_SQL_TRANSACTION,
-        "this transaction has already swapped a partition",
-    )
-    .detail("It holds the parent's ACCESS EXCLUSIVE lock until it ends, which must not last across an export.")
-    .hint("Commit first, CALL archive_partition_steps(…), or pass all partitions to archive_partitions(regclass[])."))
+    Err(Error::new(SqlState::ERRCODE_ACTIVE_SQL_TRANSACTION, "this transaction has already swapped a partition")
+        .detail("It holds the parent's ACCESS EXCLUSIVE lock until it ends, which must not last across an export.")
+        .hint(
+            "Commit first, CALL archive_partition_steps(…), or pass all partitions to archive_partitions(regclass[]).",
+        ))
 }
 
 /// Notes that this transaction holds the parent's lock from now on.
@@ -119,6 +119,7 @@ pub fn note_swap() {
 fn freeze_all(plans: &[Plan]) -> Result<()> {
     let mut by_worker = Vec::new();
     for plan in plans {
+        progress(plan).phase(Phase::Freezing);
         locks::claim_partition(&plan.name())?;
         let held = locks::held_here(plan.leaf.oid)?;
         if plan.leaf.created_here || held.iter().any(|mode| mode == "AccessExclusiveLock") {
@@ -147,12 +148,9 @@ fn freeze_all(plans: &[Plan]) -> Result<()> {
 }
 
 fn locked_by_caller(plan: &Plan, held: &[String]) -> Error {
-    Error::new(
-        SqlState::ERRCODE_OBJECT_IN_USE,
-        format!("partition \"{}\" is in use by this transaction", plan.name()),
-    )
-    .detail(format!("It holds {}, which the freeze would wait for.", held.join(", ")))
-    .hint("Call it in a transaction of its own, before the partition is read or written there.")
+    Error::new(SqlState::ERRCODE_OBJECT_IN_USE, format!("partition \"{}\" is in use by this transaction", plan.name()))
+        .detail(format!("It holds {}, which the freeze would wait for.", held.join(", ")))
+        .hint("Call it in a transaction of its own, before the partition is read or written there.")
 }
 
 fn order_item(plan: &Plan) -> freezer::OrderItem {
@@ -189,12 +187,17 @@ pub struct Finished {
     pub key: String,
     /// The manifest.
     pub manifest: Manifest,
-    /// The partition's file when it was exported: another one at the swap means that it was rewritten.
-    pub relfilenode: pg_sys::Oid,
+    /// The partition as it was exported; another state at the swap means that writes may have come between.
+    pub state: FrozenState,
+}
+
+/// The progress of a plan's job.
+pub fn progress(plan: &Plan) -> Progress {
+    Progress::new(plan.job, plan.leaf.oid, &plan.name(), plan.leaf.estimated_rows)
 }
 
 fn export_and_verify(plan: &Plan) -> Result<Finished> {
-    let mut progress = Progress::new(plan.job, plan.leaf.oid, &plan.name(), plan.leaf.estimated_rows);
+    let mut progress = progress(plan);
     let finished = export(plan, &mut progress)?;
     verify(plan, &finished, plan.verify, &mut progress)?;
     Ok(finished)
@@ -203,34 +206,35 @@ fn export_and_verify(plan: &Plan) -> Result<Finished> {
 /// Exports the frozen partition into a new version, or finds that its last version holds exactly these rows.
 pub fn export(plan: &Plan, progress: &mut Progress) -> Result<Finished> {
     catalog::storage::claim(&plan.storage, &plan.store)?;
-    let source = open_frozen(plan)?;
-    let relfilenode = source.relation.relfilenode();
+    let (source, state) = open_frozen(plan)?;
     progress.phase(Phase::Exporting);
-    if let Some(unchanged) = unchanged_version(plan, &source, progress)? {
-        return Ok(unchanged);
+    if let Some((key, manifest)) = unchanged_version(plan, &source, progress)? {
+        return Ok(Finished { key, manifest, state });
     }
     let version = manifest::next_version(plan)?;
     let date = plan.span.map(period::Span::hive_date);
-    let object_key = |ordinal: u32| {
-        naming::data_key(&plan.root_name.0, &plan.root_name.1, &plan.leaf.name, date, version, ordinal)
-    };
+    let object_key =
+        |ordinal: u32| naming::data_key(&plan.root_name.0, &plan.root_name.1, &plan.leaf.name, date, version, ordinal);
     let exported = export::export(&source, &plan.store, object_key, &mut |rows, bytes| progress.tick(rows, bytes))?;
     let key = manifest::key(plan, version);
     let manifest = manifest::build(plan, &source, exported, version)?;
     manifest::put(&plan.store, &key, &manifest)?;
-    Ok(Finished { key, manifest, relfilenode })
+    Ok(Finished { key, manifest, state })
 }
 
 /// Opens the partition under SHARE UPDATE EXCLUSIVE, which keeps VACUUM FULL, ALTER TABLE and other archivers out.
-fn open_frozen(plan: &Plan) -> Result<ExportSource> {
+fn open_frozen(plan: &Plan) -> Result<(ExportSource, FrozenState)> {
     locks::acquire(plan.leaf.oid, &plan.name(), LockMode::ShareUpdateExclusive)?;
     let source = ExportSource::open(plan.leaf.oid, plan.root, LockMode::AccessShare)?;
-    freeze::check_still_frozen(&plan.leaf, source.relation.relfilenode())?;
-    Ok(source)
+    Ok((source, freeze::frozen_state(&plan.leaf)?))
 }
 
 /// A reattached partition that nobody changed keeps its objects: its rows hash to the digest of its last version.
-fn unchanged_version(plan: &Plan, source: &ExportSource, progress: &mut Progress) -> Result<Option<Finished>> {
+fn unchanged_version(
+    plan: &Plan,
+    source: &ExportSource,
+    progress: &mut Progress,
+) -> Result<Option<(String, Manifest)>> {
     let known = catalog::partition::find(plan.root, &plan.leaf.schema, &plan.leaf.name)?;
     let Some(key) = known.filter(|known| known.storage.as_deref() == Some(&plan.storage)).and_then(|k| k.manifest_key)
     else {
@@ -241,18 +245,19 @@ fn unchanged_version(plan: &Plan, source: &ExportSource, progress: &mut Progress
         return Ok(None);
     }
     let digest = export::digest(source, &mut |rows, bytes| progress.tick(rows, bytes))?;
-    Ok((digest == manifest.digest).then_some(Finished { key, manifest, relfilenode: source.relation.relfilenode() }))
+    Ok((digest == manifest.digest).then_some((key, manifest)))
 }
 
 /// Reads a version back and compares it with what was exported.
 pub fn verify(plan: &Plan, finished: &Finished, level: Verify, progress: &mut Progress) -> Result<()> {
-    let source = open_frozen(plan)?;
+    let (source, _) = open_frozen(plan)?;
     verify::read_back(&source, &plan.store, &finished.key, &finished.manifest, level, progress)
 }
 
 /// Swaps a verified partition and records it.
 pub fn finish(plan: &Plan, finished: Finished) -> Result<Outcome> {
     let manifest = &finished.manifest;
+    progress(plan).phase(Phase::Swapping);
     let (managed, mirror) = archive_tree::ensure(plan.root, plan.parent, &plan.names)?;
     let (lower, upper) = crate::partition::discover::range_bounds(plan.leaf.bounds.as_deref().unwrap_or_default());
     let label = period::label(Status::Archived, plan.span);
@@ -297,7 +302,9 @@ fn swap_in(plan: &Plan, finished: &Finished, mirror: pg_sys::Oid, id: i64) -> Re
 
 /// Under the locks: same file, same columns, guards still there, or the export no longer describes the partition.
 fn check_unchanged(plan: &Plan, finished: &Finished) -> Result<()> {
-    freeze::check_still_frozen(&plan.leaf, finished.relfilenode)?;
+    if freeze::frozen_state(&plan.leaf)? != finished.state {
+        return Err(freeze::changed(&plan.name()));
+    }
     let source = ExportSource::open(plan.leaf.oid, plan.root, LockMode::AccessShare)?;
     if source.schema == finished.manifest.schema {
         return Ok(());

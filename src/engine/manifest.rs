@@ -80,8 +80,7 @@ pub fn put(store: &BlockingStore, key: &str, manifest: &Manifest) -> Result<()> 
 /// Reads a manifest through a fresh request and validates it.
 pub fn load(store: &BlockingStore, key: &str) -> Result<Manifest> {
     let bytes = store.get(key)?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| {
-        Error::new(SqlState::ERRCODE_DATA_CORRUPTED, format!("manifest \"{key}\" is not valid UTF-8"))
-    })?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|_| Error::new(SqlState::ERRCODE_DATA_CORRUPTED, format!("manifest \"{key}\" is not valid UTF-8")))?;
     Ok(Manifest::from_json(text)?)
 }

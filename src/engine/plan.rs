@@ -31,8 +31,10 @@ impl Verify {
         match text.to_ascii_lowercase().as_str() {
             "content" => Ok(Self::Content),
             "deep" => Ok(Self::Deep),
-            other => Err(Error::new(SqlState::ERRCODE_INVALID_PARAMETER_VALUE, format!("unknown verify level \"{other}\""))
-                .hint("Use 'content' (every object read back, row digests compared) or 'deep' (also row by row).")),
+            other => {
+                Err(Error::new(SqlState::ERRCODE_INVALID_PARAMETER_VALUE, format!("unknown verify level \"{other}\""))
+                    .hint("Use 'content' (every object read back, row digests compared) or 'deep' (also row by row)."))
+            }
         }
     }
 
@@ -93,7 +95,10 @@ impl Plan {
         check::encoding()?;
         let leaf = check::archivable(partition)?;
         let (Some(parent), Some(root)) = (leaf.parent, leaf.root) else {
-            return Err(Error::new(SqlState::ERRCODE_WRONG_OBJECT_TYPE, format!("\"{}\" is not a partition", leaf.qualified())));
+            return Err(Error::new(
+                SqlState::ERRCODE_WRONG_OBJECT_TYPE,
+                format!("\"{}\" is not a partition", leaf.qualified()),
+            ));
         };
         let root_name = discover::schema_and_name(root)?;
         let policy = catalog::policy::of(root)?;
@@ -112,7 +117,18 @@ impl Plan {
         let span = Span::of(&leaf)?;
         let verify = options.verify;
         Ok(Self {
-            job, leaf, root, root_name, parent, names, storage, store, verify, keep_seconds, local_copy, span,
+            job,
+            leaf,
+            root,
+            root_name,
+            parent,
+            names,
+            storage,
+            store,
+            verify,
+            keep_seconds,
+            local_copy,
+            span,
             swap_estimate,
         })
     }

@@ -87,11 +87,7 @@ impl Progress {
             0 => String::new(),
             total => format!(" ({:.0} %)", (100.0 * rows as f64 / total as f64).min(100.0)),
         };
-        pgrx::notice!(
-            "{phase} {}: {rows} rows{percent}, {} MB, {rate:.0} rows/s",
-            self.name,
-            self.slot.bytes >> 20
-        );
+        pgrx::notice!("{phase} {}: {rows} rows{percent}, {} MB, {rate:.0} rows/s", self.name, self.slot.bytes >> 20);
     }
 }
 

@@ -10,9 +10,9 @@ use crate::catalog;
 use crate::catalog::job::NewJob;
 use crate::catalog::partition::Known;
 use crate::error::{Error, Result, SqlState};
+use crate::guc;
 use crate::partition::discover::{self, Leaf};
 use crate::partition::{check, default_rows, freeze, locks, swap};
-use crate::guc;
 use crate::pg::{background, spi, user, xact};
 use crate::worker::freezer;
 
@@ -63,9 +63,8 @@ fn qualified(known: &Known) -> String {
 
 /// The archived partition that `name` means: the hot name or the archive's, with or without a schema.
 fn find(name: &str) -> Result<Known> {
-    let parts = user::elevated(|| {
-        spi::one("SELECT parse_ident($1)", &[name.into()], |row| row.need::<Vec<String>>(1))
-    })?;
+    let parts =
+        user::elevated(|| spi::one("SELECT parse_ident($1)", &[name.into()], |row| row.need::<Vec<String>>(1)))?;
     let (schema, partition) = match parts.as_slice() {
         [partition] => (None, partition),
         [schema, partition] => (Some(schema.as_str()), partition),
@@ -97,7 +96,10 @@ fn not_archived(name: &str) -> Error {
 }
 
 fn vanished(known: &Known) -> Error {
-    Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, format!("the relations of partition \"{}\" are gone", qualified(known)))
+    Error::new(
+        SqlState::ERRCODE_UNDEFINED_TABLE,
+        format!("the relations of partition \"{}\" are gone", qualified(known)),
+    )
 }
 
 fn check_owner(known: &Known) -> Result<()> {

@@ -82,7 +82,8 @@ fn load(
     let mut rows = 0;
     for object in &manifest.objects {
         let options = ScanOptions { columns: columns.clone(), ..ScanOptions::default() };
-        let mut reader = ObjectReader::open(store.reader(&object.key, object.bytes), object.bytes, &manifest.schema, options)?;
+        let mut reader =
+            ObjectReader::open(store.reader(&object.key, object.bytes), object.bytes, &manifest.schema, options)?;
         let mut hasher = RowHasher::new(&manifest.schema);
         while let Some(batch) = reader.next_batch()? {
             for at in 0..batch.rows() {
@@ -94,7 +95,7 @@ fn load(
                     export::hash_row(&source, &mut hasher, &buffer.row())
                 })?;
                 rows += 1;
-                if rows % TICK_ROWS == 0 {
+                if u64::is_multiple_of(rows, TICK_ROWS) {
                     progress.tick(rows, object.bytes);
                 }
             }
@@ -109,9 +110,12 @@ fn load(
 /// The field of each live column of the new table; the archive must have exactly these columns.
 fn columns_in_archive(source: &ExportSource, manifest: &Manifest) -> Result<Vec<i32>> {
     let same = source.schema.fields.len() == manifest.schema.fields.len()
-        && source.schema.fields.iter().zip(&manifest.schema.fields).all(|(now, then)| {
-            now.name == then.name && now.pg_type == then.pg_type
-        });
+        && source
+            .schema
+            .fields
+            .iter()
+            .zip(&manifest.schema.fields)
+            .all(|(now, then)| now.name == then.name && now.pg_type == then.pg_type);
     if same {
         return Ok(manifest.schema.fields.iter().map(|field| field.id).collect());
     }
@@ -127,9 +131,12 @@ fn check_digest(object: &archive_core::manifest::ManifestObject, hasher: &RowHas
     if hasher.digest() == object.digest {
         return Ok(());
     }
-    Err(Error::new(SqlState::ERRCODE_DATA_CORRUPTED, format!("archive object \"{}\" is not what was archived", object.key))
-        .detail("The digest of its rows differs from the manifest's.")
-        .hint("Nothing was changed. Restore the object from a copy or an older version of the bucket."))
+    Err(Error::new(
+        SqlState::ERRCODE_DATA_CORRUPTED,
+        format!("archive object \"{}\" is not what was archived", object.key),
+    )
+    .detail("The digest of its rows differs from the manifest's.")
+    .hint("Nothing was changed. Restore the object from a copy or an older version of the bucket."))
 }
 
 /// Indexes after the load, constraints, the bounds CHECK, statistics, triggers, comments and grants.

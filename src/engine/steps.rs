@@ -7,10 +7,10 @@ use pgrx::{Uuid, pg_sys};
 use super::archive::{self, Finished};
 use super::manifest;
 use super::plan::{Options, Plan, Verify};
-use super::progress::Progress;
 use crate::catalog;
 use crate::catalog::job::Job;
 use crate::error::{Error, Result, SqlState};
+use crate::partition::freeze::FrozenState;
 use crate::partition::{check, discover, freeze, locks};
 
 /// The job that archives `partition`: an unfinished one is taken up again. `None` when it is archived already.
@@ -85,18 +85,25 @@ fn archived_by(job: &Job, partition: pg_sys::Oid) -> Result<bool> {
 
 fn observe(job: &Job, plan: &Plan) -> Result<Observed> {
     let guarded = freeze::observe(plan.leaf.oid)?;
-    let exported_file = job.progress.get("relfilenode").and_then(serde_json::Value::as_u64);
     Ok(Observed {
         local_exists: true,
         local_attached: plan.leaf.parent.is_some(),
         archive_attached: false,
         guard_present: guarded.guards && guarded.bounds,
-        unchanged_since_export: exported_file == Some(plan.leaf.relfilenode.to_u32().into()),
+        unchanged_since_export: exported_state(job)
+            .is_some_and(|state| freeze::frozen_state(&plan.leaf).is_ok_and(|now| now == state)),
         objects_uploaded: 0,
         manifest_present: job.progress.get("manifest").is_some(),
         verified: job.phase == "verified",
         drop_due: plan.drops_local_copy(),
     })
+}
+
+/// What the partition was when this job exported it.
+fn exported_state(job: &Job) -> Option<FrozenState> {
+    let relfilenode = job.progress.get("relfilenode")?.as_u64()?;
+    let guards = job.progress.get("guards")?.as_str()?.to_owned();
+    Some(FrozenState { relfilenode: u32::try_from(relfilenode).ok()?.into(), guards })
 }
 
 /// Guards and CHECK in one committed step, the validation in the next.
@@ -114,10 +121,10 @@ fn freeze(plan: &Plan, job: &Job) -> Result<(bool, String)> {
 }
 
 fn export(plan: &Plan) -> Result<(bool, String)> {
-    let mut progress = Progress::new(plan.job, plan.leaf.oid, &plan.name(), plan.leaf.estimated_rows);
+    let mut progress = archive::progress(plan);
     let finished = archive::export(plan, &mut progress)?;
     let left = serde_json::json!({
-        "manifest": finished.key, "version": finished.manifest.version, "relfilenode": finished.relfilenode.to_u32(),
+        "manifest": finished.key, "version": finished.manifest.version, "relfilenode": finished.state.relfilenode.to_u32(), "guards": finished.state.guards,
     });
     catalog::job::advance(plan.job, "exported", &left)?;
     Ok((true, "exported".to_owned()))
@@ -126,13 +133,12 @@ fn export(plan: &Plan) -> Result<(bool, String)> {
 fn finished(plan: &Plan, job: &Job) -> Result<Finished> {
     let key = job.progress.get("manifest").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
     let manifest = manifest::load(&plan.store, &key)?;
-    let exported_file = job.progress.get("relfilenode").and_then(serde_json::Value::as_u64).unwrap_or_default();
-    let relfilenode = pg_sys::Oid::from(u32::try_from(exported_file).unwrap_or_default());
-    Ok(Finished { key, manifest, relfilenode })
+    let state = exported_state(job).ok_or_else(|| freeze::changed(&plan.name()))?;
+    Ok(Finished { key, manifest, state })
 }
 
 fn verify(plan: &Plan, job: &Job) -> Result<(bool, String)> {
-    let mut progress = Progress::new(plan.job, plan.leaf.oid, &plan.name(), plan.leaf.estimated_rows);
+    let mut progress = archive::progress(plan);
     archive::verify(plan, &finished(plan, job)?, plan.verify, &mut progress)?;
     catalog::job::advance(plan.job, "verified", &job.progress)?;
     Ok((true, "verified".to_owned()))

@@ -121,7 +121,7 @@ impl ReadBack<'_> {
 
     fn tick(&mut self, object: &ManifestObject) {
         self.rows += 1;
-        if self.rows % TICK_ROWS == 0 {
+        if self.rows.is_multiple_of(TICK_ROWS) {
             self.progress.tick(self.rows, object.bytes);
         }
     }

@@ -45,11 +45,12 @@ pub fn export(
     let snapshot = LatestSnapshot::take();
     let _text = GucNest::lossless_text();
     let writer = PartitionWriter::new(source.schema.clone(), writer_options(source), StoreSink::new(store, &key))?;
-    let mut export = Export { source, writer, ranges: Ranges::new(source), memory: MemoryContext::new(c"archive_ext ranges") };
+    let mut export =
+        Export { source, writer, ranges: Ranges::new(source), memory: MemoryContext::new(c"archive_ext ranges") };
     let mut scan = TableScan::begin(&source.relation, &snapshot);
     while let Some(result) = scan.next_row(|row| export.row(&row)) {
         result?;
-        if export.writer.rows() % TICK_ROWS == 0 {
+        if export.writer.rows().is_multiple_of(TICK_ROWS) {
             tick(export.writer.rows(), export.writer.bytes_written());
         }
     }
@@ -65,7 +66,7 @@ pub fn digest(source: &ExportSource, tick: Tick<'_>) -> Result<Digest> {
     while let Some(result) = scan.next_row(|row| hash_row(source, &mut hasher, &row)) {
         result?;
         rows += 1;
-        if rows % TICK_ROWS == 0 {
+        if u64::is_multiple_of(rows, TICK_ROWS) {
             tick(rows, 0);
         }
     }

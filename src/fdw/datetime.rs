@@ -21,7 +21,9 @@ pub(super) fn within_type(
     let value = constant.integer();
     let exactly = |value| Some(vec![(op, Constant::from_integer(column, value))]);
     match (column, constant.type_oid()) {
-        (pg_sys::TIMESTAMPTZOID, pg_sys::DATEOID) => exactly(constant::date_to_timestamptz(i32::try_from(value).ok()?)?),
+        (pg_sys::TIMESTAMPTZOID, pg_sys::DATEOID) => {
+            exactly(constant::date_to_timestamptz(i32::try_from(value).ok()?)?)
+        }
         (pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPOID) => exactly(constant::timestamp_to_timestamptz(value)?),
         (pg_sys::TIMESTAMPOID, pg_sys::DATEOID) => exactly(date_to_timestamp(value)?),
         (pg_sys::TIMESTAMPOID, pg_sys::TIMESTAMPTZOID) => Some(typed(column, around(op, value))),

@@ -20,7 +20,8 @@ impl RowDecoder {
     pub(super) fn new(archive: &Archive, attributes: Option<&[i16]>) -> Result<Self> {
         let (mut columns, mut fields) = (Vec::new(), Vec::new());
         for column in &archive.columns {
-            let wanted = attributes.is_none_or(|wanted| wanted.iter().any(|a| usize::try_from(*a) == Ok(column.index + 1)));
+            let wanted =
+                attributes.is_none_or(|wanted| wanted.iter().any(|a| usize::try_from(*a) == Ok(column.index + 1)));
             if wanted {
                 let field = archive.matching_field(column)?;
                 columns.push(ColumnIo::new(column, &field.pg_type));

@@ -63,8 +63,7 @@ pub(super) fn begin(node: &mut ScanNode<Scan>, explain_only: bool) -> Result<()>
     let row = RowBuffer::new(archive.attributes);
     let planned = files.len();
     let (store, cache, run, done) = (None, None, None, Totals::default());
-    let mut scan =
-        Scan { archive, plan, files, pruner, expressions, decoder, row, store, cache, run, planned, done };
+    let mut scan = Scan { archive, plan, files, pruner, expressions, decoder, row, store, cache, run, planned, done };
     if explain_only {
         let values = scan.expressions.evaluate_at_start();
         scan.planned = scan.select(&values).map_or(0, |(files, _)| files.len());
@@ -205,7 +204,10 @@ pub(super) fn open(
     }
     Err(Error::new(
         SqlState::ERRCODE_DATA_CORRUPTED,
-        format!("object \"{}\" of archived partition {} is not the one that was written", file.key, archive.partition.name),
+        format!(
+            "object \"{}\" of archived partition {} is not the one that was written",
+            file.key, archive.partition.name
+        ),
     )
     .detail(format!("It holds {} rows, and {} were written.", reader.num_rows(), file.rows)))
 }

@@ -123,7 +123,8 @@ fn check_file_roles() -> Result<()> {
 
 /// Directories that belong to PostgreSQL, resolved: the data directory, its WAL and every tablespace.
 fn reserved(data: &Path) -> Vec<(&'static str, PathBuf)> {
-    let mut places = vec![("the data directory", data.to_owned()), ("the WAL directory", resolve(&data.join("pg_wal")))];
+    let mut places =
+        vec![("the data directory", data.to_owned()), ("the WAL directory", resolve(&data.join("pg_wal")))];
     if let Ok(links) = std::fs::read_dir(data.join("pg_tblspc")) {
         places.extend(links.flatten().map(|link| ("a tablespace", resolve(&link.path()))));
     }

@@ -37,7 +37,8 @@ impl FilePruner {
         let columns: Vec<Option<ConditionColumn>> =
             conditions.iter().map(|condition| ConditionColumn::new(archive, condition, &mut versions)).collect();
         let facts = |file: &ArchivedObject| {
-            let facts = columns.iter().map(|column| column.as_ref().map_or(Facts::UNKNOWN, |column| column.facts(file)));
+            let facts =
+                columns.iter().map(|column| column.as_ref().map_or(Facts::UNKNOWN, |column| column.facts(file)));
             facts.collect()
         };
         let files = files.iter().map(facts).collect();
@@ -126,9 +127,8 @@ impl Facts {
             Bound::IsNull => self.has_nulls != Some(false),
             _ if self.has_values == Some(false) => false,
             Bound::IsNotNull | Bound::Strict => true,
-            Bound::Compare(tests) => self.with_range(comparator, |range| {
-                tests.iter().all(|(op, constant)| range.may_compare(*op, *constant))
-            }),
+            Bound::Compare(tests) => self
+                .with_range(comparator, |range| tests.iter().all(|(op, constant)| range.may_compare(*op, *constant))),
             Bound::AnyOf(constants) => self.with_range(comparator, |range| {
                 constants.iter().any(|constant| range.may_compare(CompareOp::Eq, *constant))
             }),

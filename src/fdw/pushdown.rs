@@ -322,7 +322,8 @@ fn tests(field: &Field, order: Order, bound: &Bound) -> Vec<Test> {
             comparisons.iter().map(|(op, constant)| compare_test(field, order, *op, constant)).collect()
         }
         Bound::AnyOf(constants) => {
-            let values: Option<Vec<Scalar>> = constants.iter().map(|constant| scalar(&field.pg_type, constant)).collect();
+            let values: Option<Vec<Scalar>> =
+                constants.iter().map(|constant| scalar(&field.pg_type, constant)).collect();
             let order = text_order(field, order, CompareOp::Eq);
             vec![values.zip(order).map_or(Test::IsNotNull, |(values, text_order)| Test::In { values, text_order })]
         }

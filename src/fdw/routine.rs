@@ -83,9 +83,7 @@ unsafe extern "C-unwind" fn begin_foreign_scan(node: *mut pg_sys::ForeignScanSta
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn iterate_foreign_scan(
-    node: *mut pg_sys::ForeignScanState,
-) -> *mut pg_sys::TupleTableSlot {
+unsafe extern "C-unwind" fn iterate_foreign_scan(node: *mut pg_sys::ForeignScanState) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: the executor passes a live node whose state begin_foreign_scan kept.
     let (mut node, target) = unsafe { (ScanNode::<Scan>::new(node), ScanNode::<Scan>::new(node)) };
     let row = node.state().and_then(|scan| scan.next_row().or_raise());

@@ -48,7 +48,8 @@ impl ArchiveNames {
 
 /// Refuses names that are taken, before any I/O (42P07).
 pub fn check_names(source: pg_sys::Oid, names: &ArchiveNames, partition: &str, local_copy: &str) -> Result<()> {
-    if let Some(other) = managed_table::source_of_archive(&names.schema, &names.table)?.filter(|other| *other != source) {
+    if let Some(other) = managed_table::source_of_archive(&names.schema, &names.table)?.filter(|other| *other != source)
+    {
         let other = crate::catalog::qualified_name(other)?;
         return Err(taken(&names.qualified_table(), &format!("It is the archive of \"{other}\".")));
     }
@@ -58,21 +59,30 @@ pub fn check_names(source: pg_sys::Oid, names: &ArchiveNames, partition: &str, l
     };
     for name in [names.table.as_str(), names.view.as_str()] {
         if discover::find_relation(&names.schema, name)?.is_some_and(|oid| !ours(oid)) {
-            return Err(taken(&quote_qualified_identifier(names.schema.as_str(), name), "A relation of this name exists already."));
+            return Err(taken(
+                &quote_qualified_identifier(names.schema.as_str(), name),
+                "A relation of this name exists already.",
+            ));
         }
     }
     for name in [partition, local_copy] {
         if discover::find_relation(&names.schema, name)?.is_some() {
-            return Err(taken(&quote_qualified_identifier(names.schema.as_str(), name), "A relation of this name exists already."));
+            return Err(taken(
+                &quote_qualified_identifier(names.schema.as_str(), name),
+                "A relation of this name exists already.",
+            ));
         }
     }
     Ok(())
 }
 
 fn taken(name: &str, detail: &str) -> Error {
-    Error::new(SqlState::ERRCODE_DUPLICATE_TABLE, format!("archive relation \"{name}\" cannot be made: the name is taken"))
-        .detail(detail)
-        .hint("Choose other names with set_archive_policy(source, archive_schema => '…', archive_name => '…').")
+    Error::new(
+        SqlState::ERRCODE_DUPLICATE_TABLE,
+        format!("archive relation \"{name}\" cannot be made: the name is taken"),
+    )
+    .detail(detail)
+    .hint("Choose other names with set_archive_policy(source, archive_schema => '…', archive_name => '…').")
 }
 
 /// Makes the archive schema usable for `owner`, who needs no CREATE on the database.
@@ -141,9 +151,7 @@ fn create_view(
     let comment = quote_literal(format!("Every row of {hot}, hot and archived (archive_ext)"));
     user::as_user(owner, || {
         spi::execute(
-            &format!(
-                "CREATE VIEW {view} AS SELECT {columns} FROM {hot} UNION ALL SELECT {columns} FROM {archive}"
-            ),
+            &format!("CREATE VIEW {view} AS SELECT {columns} FROM {hot} UNION ALL SELECT {columns} FROM {archive}"),
             &[],
         )?;
         spi::execute(&format!("COMMENT ON VIEW {view} IS {comment}"), &[])

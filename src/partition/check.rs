@@ -39,7 +39,10 @@ pub fn encoding() -> Result<()> {
 /// The partition `oid`, or why it cannot be archived.
 pub fn archivable(oid: pg_sys::Oid) -> Result<Leaf> {
     let Some(leaf) = discover::leaf(oid)? else {
-        return Err(Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, format!("relation with OID {} does not exist", oid.to_u32())));
+        return Err(Error::new(
+            SqlState::ERRCODE_UNDEFINED_TABLE,
+            format!("relation with OID {} does not exist", oid.to_u32()),
+        ));
     };
     not_archived_already(&leaf)?;
     kind(&leaf)?;
@@ -76,7 +79,9 @@ fn kind(leaf: &Leaf) -> Result<()> {
         _ => return Err(wrong("is not a table").hint("Name a leaf partition of a partitioned table.")),
     }
     match leaf.persistence {
-        't' => Err(wrong("is a temporary table").hint("Temporary partitions end with their session and are not archived.")),
+        't' => {
+            Err(wrong("is a temporary table").hint("Temporary partitions end with their session and are not archived."))
+        }
         'u' => Err(Error::new(SqlState::ERRCODE_FEATURE_NOT_SUPPORTED, format!("\"{name}\" is an unlogged table"))
             .detail("A crash would empty the local copy while the archive keeps its rows.")
             .hint(format!("ALTER TABLE {name} SET LOGGED;"))),
@@ -115,12 +120,19 @@ fn access(leaf: &Leaf) -> Result<()> {
     let root_owner = leaf.root.map_or(Ok(leaf.owner), discover::owner)?;
     if !user::has_privileges_of(leaf.owner) || !user::has_privileges_of(root_owner) {
         return Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("must be owner of table {name}"))
-            .hint("Archiving needs the owner of the partition and of its partitioned table, or a member of that role."));
+            .hint(
+                "Archiving needs the owner of the partition and of its partitioned table, or a member of that role.",
+            ));
     }
     if leaf.row_security {
-        return Err(Error::new(SqlState::ERRCODE_FEATURE_NOT_SUPPORTED, format!("table \"{name}\" has row-level security"))
-            .detail("The archive is a foreign table, on which policies cannot be enforced.")
-            .hint("ALTER TABLE … DISABLE ROW LEVEL SECURITY on the table and its parents, if its readers may see every row."));
+        return Err(Error::new(
+            SqlState::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("table \"{name}\" has row-level security"),
+        )
+        .detail("The archive is a foreign table, on which policies cannot be enforced.")
+        .hint(
+            "ALTER TABLE … DISABLE ROW LEVEL SECURITY on the table and its parents, if its readers may see every row.",
+        ));
     }
     Ok(())
 }
@@ -130,9 +142,8 @@ fn access(leaf: &Leaf) -> Result<()> {
 pub fn inbound_foreign_keys(leaf: &Leaf) -> Result<Duration> {
     let begun = Instant::now();
     for key in discover::inbound_keys(leaf.oid)? {
-        let referenced = xact::rolled_back(|| {
-            user::as_user(leaf.owner, || spi::one(&key.probe, &[], |row| row.need::<bool>(1)))
-        })?;
+        let referenced =
+            xact::rolled_back(|| user::as_user(leaf.owner, || spi::one(&key.probe, &[], |row| row.need::<bool>(1))))?;
         if referenced {
             return Err(Error::new(
                 SqlState::ERRCODE_FOREIGN_KEY_VIOLATION,
@@ -146,7 +157,11 @@ pub fn inbound_foreign_keys(leaf: &Leaf) -> Result<Duration> {
     match guc::max_swap_time() {
         Some(limit) if estimate > limit => Err(Error::new(
             SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("swapping \"{}\" would hold the parent's lock for about {} ms", leaf.qualified(), estimate.as_millis()),
+            format!(
+                "swapping \"{}\" would hold the parent's lock for about {} ms",
+                leaf.qualified(),
+                estimate.as_millis()
+            ),
         )
         .detail(format!(
             "PostgreSQL checks inbound foreign keys under that lock; archive_ext.max_swap_time is {} ms.",

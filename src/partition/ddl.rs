@@ -21,7 +21,10 @@ pub fn record(leaf: &Leaf) -> Result<Ddl> {
             storage_parameters: storage_parameters(leaf.oid, &name)?,
             indexes: indexes(leaf.oid)?,
             constraints: constraints(leaf.oid, &name)?,
-            statistics: texts("SELECT pg_get_statisticsobjdef(oid) FROM pg_statistic_ext WHERE stxrelid = $1 ORDER BY oid", leaf.oid)?,
+            statistics: texts(
+                "SELECT pg_get_statisticsobjdef(oid) FROM pg_statistic_ext WHERE stxrelid = $1 ORDER BY oid",
+                leaf.oid,
+            )?,
             triggers: triggers(leaf.oid)?,
             policies: Vec::new(),
             comments: comments(leaf.oid, &name)?,

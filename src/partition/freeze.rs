@@ -35,8 +35,10 @@ impl Reason {
 }
 
 /// What guards a partition now.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Guarded {
+    /// The guards' OIDs and row versions: guards that were removed, or disabled for a moment, and put back differ.
+    pub identity: String,
     /// Both guards are there and fire ALWAYS.
     pub guards: bool,
     /// The bounds CHECK is there and valid.
@@ -48,9 +50,12 @@ pub fn observe(table: pg_sys::Oid) -> Result<Guarded> {
     user::elevated(|| {
         spi::one(
             "SELECT (SELECT count(*) = 2 FROM pg_trigger WHERE tgrelid = $1 AND tgname IN ($2, $3) AND tgenabled = 'A'),
-                    EXISTS (SELECT FROM pg_constraint WHERE conrelid = $1 AND conname = $4 AND contype = 'c' AND convalidated)",
+                    EXISTS (SELECT FROM pg_constraint
+                            WHERE conrelid = $1 AND conname = $4 AND contype = 'c' AND convalidated),
+                    (SELECT coalesce(string_agg(oid || ':' || xmin, ' ' ORDER BY oid), '') FROM pg_trigger
+                     WHERE tgrelid = $1 AND tgname IN ($2, $3))",
             &[table.into(), ROW_GUARD.into(), TRUNCATE_GUARD.into(), BOUNDS_CHECK.into()],
-            |row| Ok(Guarded { guards: row.need(1)?, bounds: row.need(2)? }),
+            |row| Ok(Guarded { guards: row.need(1)?, bounds: row.need(2)?, identity: row.need(3)? }),
         )
     })
 }
@@ -77,9 +82,7 @@ pub fn guard(table: pg_sys::Oid, name: &str, owner: pg_sys::Oid, reason: Reason)
             &[],
         )?;
         spi::execute(
-            &format!(
-                "ALTER TABLE {name} ENABLE ALWAYS TRIGGER {ROW_GUARD}, ENABLE ALWAYS TRIGGER {TRUNCATE_GUARD}"
-            ),
+            &format!("ALTER TABLE {name} ENABLE ALWAYS TRIGGER {ROW_GUARD}, ENABLE ALWAYS TRIGGER {TRUNCATE_GUARD}"),
             &[],
         )
     })?;
@@ -128,9 +131,7 @@ pub fn validate_bounds_check(leaf: &Leaf) -> Result<()> {
     if observe(leaf.oid)?.bounds {
         return Ok(());
     }
-    user::as_user(leaf.owner, || {
-        spi::execute(&format!("ALTER TABLE {name} VALIDATE CONSTRAINT {BOUNDS_CHECK}"), &[])
-    })?;
+    user::as_user(leaf.owner, || spi::execute(&format!("ALTER TABLE {name} VALIDATE CONSTRAINT {BOUNDS_CHECK}"), &[]))?;
     Ok(())
 }
 
@@ -173,14 +174,24 @@ pub fn freeze_here(leaf: &Leaf) -> Result<()> {
     Ok(())
 }
 
-/// Under the swap lock: the freeze held and the table is the one that was exported.
-pub fn check_still_frozen(leaf: &Leaf, relfilenode: pg_sys::Oid) -> Result<()> {
-    let now = discover::leaf(leaf.oid)?;
-    let same_file = now.is_some_and(|now| now.relfilenode == relfilenode && now.bounds == leaf.bounds);
-    if same_file && observe(leaf.oid)?.guards {
-        return Ok(());
+/// What a frozen partition is recognised by: its file and its guards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrozenState {
+    /// `pg_class.relfilenode`: another one means that the table was rewritten.
+    pub relfilenode: pg_sys::Oid,
+    /// [`Guarded::identity`].
+    pub guards: String,
+}
+
+/// The state of a frozen partition, or the error that it is not frozen or has other bounds than planned.
+pub fn frozen_state(leaf: &Leaf) -> Result<FrozenState> {
+    let guarded = observe(leaf.oid)?;
+    match discover::leaf(leaf.oid)? {
+        Some(now) if guarded.guards && now.bounds == leaf.bounds => {
+            Ok(FrozenState { relfilenode: now.relfilenode, guards: guarded.identity })
+        }
+        _ => Err(changed(&leaf.qualified())),
     }
-    Err(changed(&leaf.qualified()))
 }
 
 /// The error for a partition that is not what was exported.

@@ -32,17 +32,11 @@ pub fn acquire(relation: pg_sys::Oid, name: &str, mode: LockMode) -> Result<()> 
 /// The 55P03 error that names the sessions in the way.
 pub fn not_available(relation: pg_sys::Oid, name: &str, timeout_ms: i32) -> Result<Error> {
     let blockers = blockers(relation)?;
-    let detail = if blockers.is_empty() {
-        "The session that held it is gone by now.".to_owned()
-    } else {
-        blockers.join(" ")
-    };
-    Ok(Error::new(
-        SqlState::ERRCODE_LOCK_NOT_AVAILABLE,
-        format!("could not lock \"{name}\" within {timeout_ms} ms"),
-    )
-    .detail(detail)
-    .hint("Nothing was changed. Run it again when these have finished, or raise archive_ext.lock_timeout."))
+    let detail =
+        if blockers.is_empty() { "The session that held it is gone by now.".to_owned() } else { blockers.join(" ") };
+    Ok(Error::new(SqlState::ERRCODE_LOCK_NOT_AVAILABLE, format!("could not lock \"{name}\" within {timeout_ms} ms"))
+        .detail(detail)
+        .hint("Nothing was changed. Run it again when these have finished, or raise archive_ext.lock_timeout."))
 }
 
 fn blockers(relation: pg_sys::Oid) -> Result<Vec<String>> {
@@ -64,15 +58,16 @@ fn blockers(relation: pg_sys::Oid) -> Result<Vec<String>> {
 /// Makes this session the only one that archives or reattaches this partition, to the end of the transaction.
 pub fn claim_partition(key: &str) -> Result<()> {
     let free = user::elevated(|| {
-        spi::one(
-            "SELECT pg_try_advisory_xact_lock(hashtextextended('archive_ext ' || $1, 0))",
-            &[key.into()],
-            |row| row.need::<bool>(1),
-        )
+        spi::one("SELECT pg_try_advisory_xact_lock(hashtextextended('archive_ext ' || $1, 0))", &[key.into()], |row| {
+            row.need::<bool>(1)
+        })
     })?;
     if free {
         return Ok(());
     }
-    Err(Error::new(SqlState::ERRCODE_OBJECT_IN_USE, format!("partition \"{key}\" is being archived or reattached by another session"))
-        .hint("See archive_ext.progress and archive_ext.jobs for the run in progress."))
+    Err(Error::new(
+        SqlState::ERRCODE_OBJECT_IN_USE,
+        format!("partition \"{key}\" is being archived or reattached by another session"),
+    )
+    .hint("See archive_ext.progress and archive_ext.jobs for the run in progress."))
 }

@@ -50,10 +50,7 @@ fn column(relation: &Relation, index: usize) -> Option<Column> {
 ///
 /// # Safety
 /// `tupdesc` is live and `index < natts`.
-pub(super) unsafe fn tuple_desc_attr(
-    tupdesc: pg_sys::TupleDesc,
-    index: usize,
-) -> *const pg_sys::FormData_pg_attribute {
+pub(super) unsafe fn tuple_desc_attr(tupdesc: pg_sys::TupleDesc, index: usize) -> *const pg_sys::FormData_pg_attribute {
     #[cfg(feature = "pg18")]
     // SAFETY: by the caller's promise.
     unsafe {

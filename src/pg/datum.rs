@@ -103,8 +103,8 @@ impl ColumnIo {
     pub(super) fn datum(&self, cell: &Decoded<'_>) -> Result<Option<pg_sys::Datum>> {
         match cell {
             Decoded::Null => Ok(None),
-            Decoded::Text(text) => self.from_text(text, &self.io).map(Some),
-            Decoded::Value(value) => self.from_value(value, &self.pg_type, &self.io).map(Some),
+            Decoded::Text(text) => self.text_datum(text, &self.io).map(Some),
+            Decoded::Value(value) => self.value_datum(value, &self.pg_type, &self.io).map(Some),
         }
     }
 
@@ -121,7 +121,9 @@ impl ColumnIo {
                 PgType::Float4 => Value::Float4(f32::from_bits(datum.value() as u32)),
                 PgType::Float8 => Value::Float8(f64::from_bits(datum.value() as u64)),
                 PgType::Numeric { .. } => Value::Numeric(numeric::parse(varlena(datum))),
-                PgType::Text | PgType::Varchar | PgType::Bpchar | PgType::Json => Value::Text(self.utf8(varlena(datum))?),
+                PgType::Text | PgType::Varchar | PgType::Bpchar | PgType::Json => {
+                    Value::Text(self.utf8(varlena(datum))?)
+                }
                 PgType::Jsonb => Value::Text(c_text(pg_sys::OidOutputFunctionCall(io.output, datum))),
                 PgType::Bytea => Value::Bytes(varlena(datum)),
                 PgType::Date => Value::Date(datum.value() as i32),
@@ -168,7 +170,14 @@ impl ColumnIo {
             let dims = (0..ndim).map(|d| (*sizes.add(d), *sizes.add(ndim + d))).collect();
             let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
             pg_sys::deconstruct_array(
-                array, io.oid, io.len.into(), io.by_value, io.align, &mut values, &mut nulls, &mut count,
+                array,
+                io.oid,
+                io.len.into(),
+                io.by_value,
+                io.align,
+                &mut values,
+                &mut nulls,
+                &mut count,
             );
             let element = |i: usize| {
                 if *nulls.add(i) { Ok(None) } else { self.value(*values.add(i), pg_type, io).map(Some) }
@@ -178,15 +187,18 @@ impl ColumnIo {
         }
     }
 
-    fn from_text(&self, text: &str, io: &TypeIo) -> Result<pg_sys::Datum> {
+    fn text_datum(&self, text: &str, io: &TypeIo) -> Result<pg_sys::Datum> {
         let text = CString::new(text).map_err(|_| {
-            Error::new(SqlState::ERRCODE_DATA_CORRUPTED, format!("archived text of column \"{}\" holds a NUL byte", self.name))
+            Error::new(
+                SqlState::ERRCODE_DATA_CORRUPTED,
+                format!("archived text of column \"{}\" holds a NUL byte", self.name),
+            )
         })?;
         // SAFETY: input function of this type; a bad text raises a PostgreSQL error.
         Ok(unsafe { pg_sys::OidInputFunctionCall(io.input, text.as_ptr().cast_mut(), io.io_param, -1) })
     }
 
-    fn from_value(&self, value: &Value<'_>, pg_type: &PgType, io: &TypeIo) -> Result<pg_sys::Datum> {
+    fn value_datum(&self, value: &Value<'_>, pg_type: &PgType, io: &TypeIo) -> Result<pg_sys::Datum> {
         Ok(match value {
             Value::Bool(v) => pg_sys::Datum::from(*v),
             Value::Int2(v) => pg_sys::Datum::from(*v),
@@ -202,11 +214,11 @@ impl ColumnIo {
                 palloc_varlena(&scratch)
             }
             Value::Text(v) => match pg_type {
-                PgType::Jsonb => self.from_text(v, io)?,
+                PgType::Jsonb => self.text_datum(v, io)?,
                 PgType::Enum => self.enum_value(v, io)?,
                 _ => palloc_varlena(v.as_bytes()),
             },
-            Value::Array(v) => self.from_array(v, pg_type)?,
+            Value::Array(v) => self.array_datum(v, pg_type)?,
         })
     }
 
@@ -214,12 +226,12 @@ impl ColumnIo {
         if let Some(oid) = self.label_oids.borrow().get(label) {
             return Ok(pg_sys::Datum::from(*oid));
         }
-        let datum = self.from_text(label, io)?;
+        let datum = self.text_datum(label, io)?;
         self.label_oids.borrow_mut().insert(label.to_owned(), pg_sys::Oid::from(datum.value() as u32));
         Ok(datum)
     }
 
-    fn from_array(&self, array: &ArrayValue<'_>, pg_type: &PgType) -> Result<pg_sys::Datum> {
+    fn array_datum(&self, array: &ArrayValue<'_>, pg_type: &PgType) -> Result<pg_sys::Datum> {
         let (PgType::Array(element_type), Some(io)) = (pg_type, &self.element) else {
             return Err(not_an_array(&self.name));
         };
@@ -228,7 +240,7 @@ impl ColumnIo {
         for element in &array.elements {
             nulls.push(element.is_none());
             values.push(match element {
-                Some(value) => self.from_value(value, element_type, io)?,
+                Some(value) => self.value_datum(value, element_type, io)?,
                 None => pg_sys::Datum::null(),
             });
         }
@@ -307,14 +319,8 @@ pub(super) fn input_text(type_oid: pg_sys::Oid, text: &str) -> Option<pg_sys::Da
 pub(super) fn constant<'r>(type_oid: pg_sys::Oid, datum: pg_sys::Datum) -> Option<Value<'r>> {
     let numeric = type_oid == pg_sys::NUMERICOID;
     let pg_type = PgType::from_oid(type_oid.to_u32(), if numeric { ((38 << 16) | 2) + 4 } else { -1 })?;
-    let column = Column {
-        index: 0,
-        name: String::new(),
-        type_oid,
-        typmod: -1,
-        collation: pg_sys::InvalidOid,
-        not_null: true,
-    };
+    let column =
+        Column { index: 0, name: String::new(), type_oid, typmod: -1, collation: pg_sys::InvalidOid, not_null: true };
     let io = ColumnIo::new(&column, &pg_type);
     // SAFETY: the caller passes a non-null datum of `type_oid` that lives in the current memory context.
     unsafe { io.value(datum, &io.pg_type, &io.io) }.ok()

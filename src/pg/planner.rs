@@ -113,7 +113,9 @@ impl BaseRel {
     /// Keeps what one callback found out for the next ones of this planner run.
     pub fn keep<T>(&mut self, value: T) {
         // SAFETY: the current context is the planner's, which outlives the relation; fdw_private is ours.
-        unsafe { (*self.rel).fdw_private = PgMemoryContexts::CurrentMemoryContext.leak_and_drop_on_delete(value).cast() }
+        unsafe {
+            (*self.rel).fdw_private = PgMemoryContexts::CurrentMemoryContext.leak_and_drop_on_delete(value).cast()
+        }
     }
 
     /// What [`Self::keep`] kept.

@@ -10,8 +10,6 @@ use pgrx::pg_sys;
 pub enum LockMode {
     /// ACCESS SHARE: what SELECT takes.
     AccessShare = 1,
-    /// ROW EXCLUSIVE: what INSERT, UPDATE and DELETE take.
-    RowExclusive = 3,
     /// SHARE UPDATE EXCLUSIVE: what VACUUM takes; conflicts with itself and every schema change.
     ShareUpdateExclusive = 4,
     /// SHARE ROW EXCLUSIVE: what CREATE TRIGGER takes.
@@ -76,11 +74,6 @@ impl Relation {
     pub fn attribute_count(&self) -> usize {
         // SAFETY: the tuple descriptor of an open relation is valid.
         unsafe { (*self.tupdesc()).natts as usize }
-    }
-
-    /// `pg_class.relfilenode`: changes when the table is rewritten or truncated.
-    pub fn relfilenode(&self) -> pg_sys::Oid {
-        self.form().relfilenode
     }
 }
 

@@ -25,7 +25,14 @@ impl<'a> TableScan<'a> {
         // SAFETY: relation and snapshot outlive the scan by the borrow.
         let (scan, slot) = unsafe {
             (
-                pg_sys::table_beginscan_strat(relation.as_ptr(), snapshot.as_ptr(), 0, std::ptr::null_mut(), true, false),
+                pg_sys::table_beginscan_strat(
+                    relation.as_ptr(),
+                    snapshot.as_ptr(),
+                    0,
+                    std::ptr::null_mut(),
+                    true,
+                    false,
+                ),
                 pg_sys::table_slot_create(relation.as_ptr(), std::ptr::null_mut()),
             )
         };

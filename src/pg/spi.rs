@@ -32,19 +32,14 @@ pub fn rows<'a, T>(sql: &str, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) 
 }
 
 /// Runs a query that returns at most one row of interest.
-pub fn optional<'a, T>(
-    sql: &str,
-    args: &[DatumWithOid<'a>],
-    map: impl Fn(&Row<'_>) -> Result<T>,
-) -> Result<Option<T>> {
+pub fn optional<'a, T>(sql: &str, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) -> Result<T>) -> Result<Option<T>> {
     Ok(rows(sql, args, map)?.into_iter().next())
 }
 
 /// Runs a query that returns one row.
 pub fn one<'a, T>(sql: &str, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) -> Result<T>) -> Result<T> {
-    optional(sql, args, map)?.ok_or_else(|| {
-        Error::new(SqlState::ERRCODE_NO_DATA_FOUND, "catalog query returned no row")
-    })
+    optional(sql, args, map)?
+        .ok_or_else(|| Error::new(SqlState::ERRCODE_NO_DATA_FOUND, "catalog query returned no row"))
 }
 
 /// Runs a statement; the number of rows it touched.
