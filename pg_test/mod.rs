@@ -1,5 +1,7 @@
 //! What one rolled-back transaction can prove.
 
+mod fdw;
+
 /// pgrx's hooks of the test cluster.
 pub fn setup(_options: Vec<&str>) {}
 

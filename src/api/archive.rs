@@ -17,7 +17,7 @@ type ArchivedRows = TableIterator<
     (
         name!(job_id, Option<Uuid>),
         name!(archived, Regclass),
-        name!(rows, i64),
+        name!(rows, Option<i64>),
         name!(local_bytes, i64),
         name!(archived_bytes, Option<i64>),
         name!(objects, Option<i32>),
@@ -40,7 +40,7 @@ fn archive_partition(
     (
         name!(job_id, Option<Uuid>),
         name!(archived, Regclass),
-        name!(rows, i64),
+        name!(rows, Option<i64>),
         name!(local_bytes, i64),
         name!(archived_bytes, Option<i64>),
         name!(objects, Option<i32>),
@@ -65,7 +65,7 @@ fn archive_partitions(
     (
         name!(job_id, Option<Uuid>),
         name!(archived, Regclass),
-        name!(rows, i64),
+        name!(rows, Option<i64>),
         name!(local_bytes, i64),
         name!(archived_bytes, Option<i64>),
         name!(objects, Option<i32>),
@@ -103,11 +103,11 @@ pub fn options(storage: Option<Name>, verify: &str, drop_local: Option<Interval>
 #[allow(clippy::type_complexity)]
 fn row(
     outcome: Outcome,
-) -> (Option<Uuid>, Regclass, i64, i64, Option<i64>, Option<i32>, String, Option<TimestampWithTimeZone>) {
+) -> (Option<Uuid>, Regclass, Option<i64>, i64, Option<i64>, Option<i32>, String, Option<TimestampWithTimeZone>) {
     (
         outcome.job,
         Regclass(outcome.archived),
-        outcome.rows as i64,
+        outcome.rows.map(|rows| rows as i64),
         outcome.local_bytes as i64,
         outcome.archived_bytes.map(|bytes| bytes as i64),
         outcome.objects.map(|objects| objects as i32),

@@ -1,13 +1,13 @@
 //! `archive_ext.object`: the Parquet objects of archived partitions.
 
 use archive_core::manifest::ColumnRange;
-use pgrx::JsonB;
+use serde::Deserialize;
 
 use crate::error::Result;
 use crate::pg::{spi, user};
 
 /// One object, with what pruning needs to know about it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct ArchivedObject {
     /// Position among the partition's objects.
     pub ordinal: i32,
@@ -23,23 +23,14 @@ pub struct ArchivedObject {
     pub null_counts: Vec<(i32, u64)>,
 }
 
-/// The objects of a version of a partition, in order.
+/// The objects of a version of a partition, in order, as committed now.
 pub fn of_partition(partition: i64, version: i32) -> Result<Vec<ArchivedObject>> {
-    user::elevated(|| {
-        spi::rows(
-            "SELECT ordinal, key, bytes, rows, ranges, null_counts
-             FROM archive_ext.object WHERE partition_id = $1 AND version = $2 ORDER BY ordinal",
-            &[partition.into(), version.into()],
-            |row| {
-                Ok(ArchivedObject {
-                    ordinal: row.need(1)?,
-                    key: row.need(2)?,
-                    bytes: row.need::<i64>(3)?.unsigned_abs(),
-                    rows: row.need::<i64>(4)?.unsigned_abs(),
-                    ranges: serde_json::from_value(row.need::<JsonB>(5)?.0)?,
-                    null_counts: serde_json::from_value(row.need::<JsonB>(6)?.0)?,
-                })
-            },
-        )
-    })
+    let text = user::elevated(|| {
+        spi::latest_text(&format!(
+            "SELECT coalesce(jsonb_agg(jsonb_build_object('ordinal', ordinal, 'key', key, 'bytes', bytes, 'rows', rows,
+                    'ranges', ranges, 'null_counts', null_counts) ORDER BY ordinal), '[]')
+             FROM archive_ext.object WHERE partition_id = {partition} AND version = {version}"
+        ))
+    })?;
+    Ok(serde_json::from_str(text.as_deref().unwrap_or("[]"))?)
 }

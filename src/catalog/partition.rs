@@ -3,16 +3,18 @@
 use archive_core::manifest::Manifest;
 use archive_core::schema::TableSchema;
 use pgrx::{JsonB, pg_sys};
+use serde::{Deserialize, Deserializer};
 
 use crate::error::Result;
 use crate::pg::{spi, user};
 
 /// What reading an archived partition needs.
-#[derive(Debug)]
+#[derive(Debug, Deserialize)]
 pub struct ArchivedPartition {
     /// Catalog id, the foreign table's only option.
     pub id: i64,
     /// The foreign table that may read it.
+    #[serde(deserialize_with = "oid")]
     pub foreign_table: Option<pg_sys::Oid>,
     /// `schema.partition` for messages.
     pub name: String,
@@ -28,28 +30,21 @@ pub struct ArchivedPartition {
     pub schema: TableSchema,
 }
 
-/// The archived partition with this id.
+/// The archived partition with this id, as committed now: an older snapshot sees the foreign table, so it must see this.
 pub fn archived(id: i64) -> Result<Option<ArchivedPartition>> {
-    user::elevated(|| {
-        spi::optional(
-            "SELECT id, foreign_table::oid, format('%I.%I', schema_name, partition_name), storage::text, version,
-                    rows, archived_bytes, columns
-             FROM archive_ext.partition WHERE id = $1 AND status = 'ARCHIVED' AND columns IS NOT NULL",
-            &[id.into()],
-            |row| {
-                Ok(ArchivedPartition {
-                    id: row.need(1)?,
-                    foreign_table: row.get(2)?,
-                    name: row.need(3)?,
-                    storage: row.need(4)?,
-                    version: row.need(5)?,
-                    rows: row.need::<i64>(6)?.unsigned_abs(),
-                    archived_bytes: row.need::<i64>(7)?.unsigned_abs(),
-                    schema: serde_json::from_value(row.need::<JsonB>(8)?.0)?,
-                })
-            },
-        )
-    })
+    let text = user::elevated(|| {
+        spi::latest_text(&format!(
+            "SELECT jsonb_build_object('id', id, 'foreign_table', foreign_table::oid::bigint,
+                    'name', format('%I.%I', schema_name, partition_name), 'storage', storage, 'version', version,
+                    'rows', rows, 'archived_bytes', archived_bytes, 'schema', columns)
+             FROM archive_ext.partition WHERE id = {id} AND status = 'ARCHIVED' AND columns IS NOT NULL"
+        ))
+    })?;
+    Ok(text.map(|text| serde_json::from_str(&text)).transpose()?)
+}
+
+fn oid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<pg_sys::Oid>, D::Error> {
+    Ok(Option::<u32>::deserialize(deserializer)?.map(pg_sys::Oid::from))
 }
 
 /// A partition's row as the engine needs it.

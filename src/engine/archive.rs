@@ -31,8 +31,8 @@ pub struct Outcome {
     pub job: Option<Uuid>,
     /// The foreign table that now reads the partition; in a dry run the partition.
     pub archived: pg_sys::Oid,
-    /// Rows.
-    pub rows: u64,
+    /// Rows; in a dry run as estimated by ANALYZE, unknown before the first.
+    pub rows: Option<u64>,
     /// Heap, TOAST and indexes in bytes.
     pub local_bytes: u64,
     /// Size of the objects; unknown in a dry run.
@@ -193,7 +193,7 @@ pub struct Finished {
 
 /// The progress of a plan's job.
 pub fn progress(plan: &Plan) -> Progress {
-    Progress::new(plan.job, plan.leaf.oid, &plan.name(), plan.leaf.estimated_rows)
+    Progress::new(plan.job, plan.leaf.oid, &plan.name(), plan.leaf.estimated_rows.unwrap_or(0))
 }
 
 fn export_and_verify(plan: &Plan) -> Result<Finished> {
@@ -280,7 +280,7 @@ pub fn finish(plan: &Plan, finished: Finished) -> Result<Outcome> {
     Ok(Outcome {
         job: Some(plan.job),
         archived: placed.foreign_table,
-        rows: manifest.rows,
+        rows: Some(manifest.rows),
         local_bytes: plan.leaf.total_bytes,
         archived_bytes: Some(manifest.bytes),
         objects: Some(manifest.objects.len()),

@@ -40,7 +40,7 @@ pub(super) fn sample(table: pg_sys::Oid, sample: &mut SampleRows) -> Result<u64>
     let wanted = blocks(archive.partition.rows, &mut random);
     let candidates = wanted.iter().map(|rows| rows.end - rows.start).sum();
     let choice = Choice { random, wanted: sample.capacity() as u64, left: candidates };
-    Sampler { decoder: RowDecoder::new(&archive, None)?, archive, relation, choice, sample }.run(&files, &wanted)
+    Sampler { decoder: RowDecoder::lenient(&archive), archive, relation, choice, sample }.run(&files, &wanted)
 }
 
 struct Sampler<'a> {

@@ -1,9 +1,11 @@
 //! Archived cells to the values of a row.
 
 use archive_core::codec::{Decoded, DecodedBatch};
+use archive_core::schema::Field;
 
 use super::archive::Archive;
 use crate::error::Result;
+use crate::pg::columns::Column;
 use crate::pg::datum::ColumnIo;
 use crate::pg::guc::GucNest;
 use crate::pg::row::RowBuffer;
@@ -18,17 +20,22 @@ pub(super) struct RowDecoder {
 impl RowDecoder {
     /// A decoder of these attributes, or of all. A column that the archive lacks is refused.
     pub(super) fn new(archive: &Archive, attributes: Option<&[i16]>) -> Result<Self> {
-        let (mut columns, mut fields) = (Vec::new(), Vec::new());
-        for column in &archive.columns {
-            let wanted =
-                attributes.is_none_or(|wanted| wanted.iter().any(|a| usize::try_from(*a) == Ok(column.index + 1)));
-            if wanted {
-                let field = archive.matching_field(column)?;
-                columns.push(ColumnIo::new(column, &field.pg_type));
-                fields.push(field.id);
-            }
-        }
-        Ok(Self { columns, fields })
+        let is_wanted = |column: &Column| {
+            attributes.is_none_or(|wanted| wanted.iter().any(|a| usize::try_from(*a) == Ok(column.index + 1)))
+        };
+        let wanted = archive.columns.iter().filter(|column| is_wanted(column));
+        let matched: Result<Vec<_>> = wanted.map(|column| Ok((column, archive.matching_field(column)?))).collect();
+        Ok(Self::of(matched?))
+    }
+
+    /// A decoder of the columns that the archive has; others stay NULL. For statistics only.
+    pub(super) fn lenient(archive: &Archive) -> Self {
+        Self::of(archive.columns.iter().filter_map(|column| Some((column, archive.field(column)?))).collect())
+    }
+
+    fn of(matched: Vec<(&Column, &Field)>) -> Self {
+        let columns = matched.iter().map(|(column, field)| ColumnIo::new(column, &field.pg_type)).collect();
+        Self { columns, fields: matched.iter().map(|(_, field)| field.id).collect() }
     }
 
     /// Field ids of the columns.

@@ -47,7 +47,6 @@ extension_sql!(
     r#"
 CREATE FOREIGN DATA WRAPPER archive_fdw
     HANDLER archive_ext.archive_fdw_handler VALIDATOR archive_ext.archive_fdw_validator;
-COMMENT ON FOREIGN DATA WRAPPER archive_fdw IS 'reads partitions archived by archive_ext; its servers are storages';
 "#,
     name = "fdw",
     requires = ["types", archive_fdw_handler, archive_fdw_validator]

@@ -36,8 +36,8 @@ pub struct Leaf {
     pub created_here: bool,
     /// `pg_class.relfilenode`.
     pub relfilenode: pg_sys::Oid,
-    /// Rows by the planner's statistics; 0 when unknown.
-    pub estimated_rows: u64,
+    /// Rows by the planner's statistics, once there are some.
+    pub estimated_rows: Option<u64>,
     /// Heap, TOAST and indexes in bytes.
     pub total_bytes: u64,
 }
@@ -62,7 +62,7 @@ pub fn leaf(oid: pg_sys::Oid) -> Result<Option<Leaf>> {
                                                 JOIN pg_class ac ON ac.oid = a.relid WHERE ac.relrowsecurity),
                     i.inhparent, CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid END, k.partstrat::text,
                     pg_get_expr(c.relpartbound, c.oid), coalesce(i.inhdetachpending, false),
-                    c.xmin = pg_current_xact_id_if_assigned()::xid, c.relfilenode, greatest(c.reltuples, 0)::bigint,
+                    c.xmin = pg_current_xact_id_if_assigned()::xid, c.relfilenode, CASE WHEN c.reltuples >= 0 THEN c.reltuples::bigint END,
                     CASE WHEN c.relkind IN ('r', 'm') THEN pg_total_relation_size(c.oid) ELSE 0 END
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND (c.relispartition OR i.inhdetachpending)
@@ -85,7 +85,7 @@ pub fn leaf(oid: pg_sys::Oid) -> Result<Option<Leaf>> {
                     detach_pending: row.need(12)?,
                     created_here: row.get(13)?.unwrap_or(false),
                     relfilenode: row.need(14)?,
-                    estimated_rows: row.need::<i64>(15)?.unsigned_abs(),
+                    estimated_rows: row.get::<i64>(15)?.map(i64::unsigned_abs),
                     total_bytes: row.need::<i64>(16)?.unsigned_abs(),
                 })
             },

@@ -6,6 +6,16 @@ use pgrx::pg_sys;
 use super::relation::Relation;
 use crate::error::{Error, Result, SqlState};
 
+/// SQL for the version of the database's default collation now, over `pg_database d`. PostgreSQL 14 reports none.
+#[cfg(feature = "pg14")]
+pub const DATABASE_COLLATION_VERSION: &str =
+    "CASE WHEN d.datcollate IN ('C', 'POSIX') OR d.datcollate LIKE 'C.%' THEN '' END";
+/// SQL for the version of the database's default collation now, over `pg_database d`.
+#[cfg(not(feature = "pg14"))]
+pub const DATABASE_COLLATION_VERSION: &str =
+    "CASE WHEN d.datlocprovider = 'c' AND (d.datcollate IN ('C', 'POSIX') OR d.datcollate LIKE 'C.%') THEN ''
+          ELSE pg_database_collation_actual_version(d.oid) END";
+
 /// One live attribute of a relation.
 #[derive(Debug, Clone)]
 pub struct Column {

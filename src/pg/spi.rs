@@ -46,3 +46,26 @@ pub fn one<'a, T>(sql: &str, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) -
 pub fn execute(sql: &str, args: &[DatumWithOid<'_>]) -> Result<u64> {
     Spi::connect_mut(|client| Ok(client.update(sql, None, args)?.len() as u64))
 }
+
+/// Runs a query that returns one text, under the latest snapshot even where the transaction keeps an older one, and
+/// read-only. What an archive holds is decided like the table's shape: by what is committed now.
+pub fn latest_text(sql: &str) -> Result<Option<String>> {
+    let sql = std::ffi::CString::new(sql)
+        .map_err(|_| Error::new(SqlState::ERRCODE_INTERNAL_ERROR, "catalog query holds a NUL byte"))?;
+    let _snapshot = super::snapshot::LatestSnapshot::take();
+    // SAFETY: SPI is connected for the call; the text is copied into Rust memory before SPI_finish frees it. An error
+    // unwinds and the transaction's abort closes SPI.
+    unsafe {
+        pg_sys::SPI_connect();
+        let code = pg_sys::SPI_execute(sql.as_ptr(), true, 1);
+        let text = if code == pg_sys::SPI_OK_SELECT as i32 && pg_sys::SPI_processed > 0 {
+            let table = pg_sys::SPI_tuptable;
+            let value = pg_sys::SPI_getvalue(*(*table).vals, (*table).tupdesc, 1);
+            (!value.is_null()).then(|| std::ffi::CStr::from_ptr(value).to_string_lossy().into_owned())
+        } else {
+            None
+        };
+        pg_sys::SPI_finish();
+        Ok(text)
+    }
+}

@@ -66,7 +66,8 @@ def test_counts_and_sums_agree(db, stored):
     create_orders(db.conn, months=3, rows=2000)
     aggregates = ("count(*), sum(amount), sum(items), count(note), count(DISTINCT status), min(customer_id),"
                   " max(customer_id)")
-    expected = tuple(db.row(f"SELECT {aggregates} FROM orders WHERE created_at < '2024-03-01'"))
+    expected = tuple(db.row(f"SELECT {aggregates} FROM orders"
+                            " WHERE tableoid IN ('orders_2024_01'::regclass, 'orders_2024_02'::regclass)"))
     archive(db, "orders_2024_01", drop_local="0")
     archive(db, "orders_2024_02", drop_local="0")
 
@@ -104,8 +105,8 @@ def test_types_are_native_and_values_equal(db, stored):
     connection, glob, dataset = stored("things")
 
     duck = connection.execute(f"""
-        SELECT id, epoch_us(at), local, day, hour, ok, small, medium, single, double, price, label, short, rtrim(fixed),
-               raw, uid::text, doc->>'n', source->>'n', numbers, names, prices
+        SELECT id, epoch_us("at"), "local", "day", "hour", ok, small, medium, single, "double", price, label, short,
+               rtrim(fixed), raw, uid::text, doc->>'n', source->>'n', numbers, names, prices
         FROM read_parquet('{glob}') ORDER BY id""").fetchall()
     types = dict(connection.execute(
         f"SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM read_parquet('{glob}'))").fetchall())

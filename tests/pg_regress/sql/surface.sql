@@ -1,0 +1,34 @@
+-- What the extension puts into a database: all of it commented, callable with untyped literals, and nothing PUBLIC.
+SELECT pg_describe_object(d.classid, d.objid, d.objsubid) AS without_comment
+FROM pg_depend d
+WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+  AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'archive_ext')
+  AND obj_description(d.objid, d.classid::regclass::name) IS NULL
+  AND NOT EXISTS (SELECT FROM pg_class c WHERE d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relkind = 'S')
+ORDER BY 1;
+SELECT c.relname AS readable_by_all FROM pg_class c
+WHERE c.relnamespace = 'archive_ext'::regnamespace AND c.relkind IN ('r', 'v')
+  AND has_table_privilege('pg_read_all_settings', c.oid, 'SELECT') ORDER BY 1;
+SELECT c.relname AS not_dumped FROM pg_class c
+WHERE c.relnamespace = 'archive_ext'::regnamespace AND c.relkind IN ('r', 'S')
+  AND c.oid <> ALL (SELECT unnest(extconfig) FROM pg_extension WHERE extname = 'archive_ext');
+SELECT name, setting, unit, context FROM pg_settings WHERE name LIKE 'archive_ext.%' ORDER BY 1;
+-- Each call resolves; most fail for want of the object named.
+\set VERBOSITY terse
+SELECT archive_partition('no_such', 'cold', 'deep', '1 day', 'true');
+SELECT archive_partitions('{}', 'cold', 'content', '0', 'false');
+CALL archive_partition_steps('{}', 'cold', 'content', '0');
+SELECT reattach_partition('no_such', '1 day', 'true', 'move');
+SELECT cancel_job('7b3a0a9e-0000-0000-0000-000000000000');
+SELECT count(*) > 5 AS checks, bool_and(ok) AS all_ok FROM check_storage('cold');
+SELECT adopt_storage('no_such');
+SELECT set_archive_policy('no_such', 'cold', '1 day', 'archive', 'x');
+SELECT drop_archive_policy('no_such');
+SELECT count(*) FROM archive_ext.progress;
+-- Options are refused with the valid ones named.
+\set VERBOSITY default
+CREATE SERVER bad FOREIGN DATA WRAPPER archive_fdw OPTIONS (locaton 'file:///tmp/x');
+CREATE SERVER bad FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file:///tmp/x', region 'eu-west-1');
+CREATE SERVER bad FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'ftp://x');
+CREATE USER MAPPING FOR PUBLIC SERVER cold OPTIONS (password 'x');
+CREATE FOREIGN TABLE stolen (id int) SERVER cold OPTIONS (object 'public.orders/x.parquet');
