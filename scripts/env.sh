@@ -3,6 +3,9 @@
 
 set -euo pipefail
 
+# pgrx would append a backtrace to the DETAIL of errors.
+unset RUST_BACKTRACE
+
 die() {
 	echo "${0##*/}: $*" >&2
 	exit 1

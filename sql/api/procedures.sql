@@ -9,6 +9,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
     swap_attempts CONSTANT int := 10;
     part     regclass;
+    part_name text;
     job      uuid;
     more     boolean;
     reached  text;
@@ -21,10 +22,11 @@ DECLARE
 BEGIN
     FOREACH part IN ARRAY partitions LOOP
         CONTINUE WHEN part IS NULL;
+        part_name := part;
         job := archive_ext.begin_archive(part, storage, verify, drop_local);
         COMMIT;
         IF job IS NULL THEN
-            RAISE NOTICE 'partition % is already archived, skipping', part;
+            RAISE NOTICE 'partition % is already archived, skipping', part_name;
             CONTINUE;
         END IF;
         more := true;
@@ -51,7 +53,7 @@ BEGIN
             END IF;
             COMMIT;
         END LOOP;
-        RAISE NOTICE 'partition % archived', part;
+        RAISE NOTICE 'partition % archived', part_name;
     END LOOP;
 END
 $$;

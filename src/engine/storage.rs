@@ -33,6 +33,7 @@ pub struct Check {
 /// Tries every operation the archive needs, with the caller's credentials. Leaves nothing behind but the marker of
 /// nobody: the claim on the prefix is only looked at.
 pub fn check(name: &str) -> Result<Vec<Check>> {
+    storage::options(name)?;
     storage::check_usage(name, user::current())?;
     let store = storage::open(name, user::current())?;
     Ok(archive_core::store::probe(&store)
@@ -60,6 +61,7 @@ pub fn adopt(name: &str) -> Result<()> {
 
 /// Opens the storage of an archive with the credentials of the table's owner, who must have USAGE on it.
 pub fn open_for(name: &str, owner: pg_sys::Oid) -> Result<archive_core::store::BlockingStore> {
+    storage::options(name)?;
     storage::check_usage(name, owner)?;
     storage::open(name, owner)
 }

@@ -87,6 +87,14 @@ fn taken(name: &str, detail: &str) -> Error {
 
 /// Makes the archive schema usable for `owner`, who needs no CREATE on the database.
 pub fn ensure_schema(schema: &str, owner: pg_sys::Oid) -> Result<()> {
+    if schema_ready(schema, owner)? {
+        return Ok(());
+    }
+    // Two sessions that grant on one schema at the same time would fail with "tuple concurrently updated".
+    crate::partition::locks::serialize("schema", schema)?;
+    if schema_ready(schema, owner)? {
+        return Ok(());
+    }
     let schema = quote_identifier(schema);
     let role = quote_identifier(user::name_of(owner));
     user::elevated(|| {
@@ -104,6 +112,9 @@ pub fn ensure_schema(schema: &str, owner: pg_sys::Oid) -> Result<()> {
 pub fn ensure(source: pg_sys::Oid, parent: pg_sys::Oid, names: &ArchiveNames) -> Result<(ManagedTable, pg_sys::Oid)> {
     let owner = discover::owner(source)?;
     ensure_schema(&names.schema, owner)?;
+    if managed_table::of_source(source)?.is_none_or(|managed| managed.archive_table.is_none()) {
+        crate::partition::locks::serialize("table", &names.qualified_table())?;
+    }
     let managed = managed_table::register(source, &names.schema, &names.table)?;
     let archive_root = match managed.archive_table {
         Some(oid) => oid,
@@ -116,6 +127,18 @@ pub fn ensure(source: pg_sys::Oid, parent: pg_sys::Oid, names: &ArchiveNames) ->
     managed_table::set_archive(managed.id, archive_root, view)?;
     let mirror = mirror_levels(source, parent, archive_root, names, owner)?;
     Ok((ManagedTable { archive_table: Some(archive_root), all_view: Some(view), ..managed }, mirror))
+}
+
+fn schema_ready(schema: &str, owner: pg_sys::Oid) -> Result<bool> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT coalesce((SELECT has_schema_privilege($2, n.oid, 'USAGE') AND has_schema_privilege($2, n.oid, 'CREATE')
+                     AND EXISTS (SELECT FROM aclexplode(n.nspacl) a WHERE a.grantee = 0 AND a.privilege_type = 'USAGE')
+                     FROM pg_namespace n WHERE n.nspname = $1::name), false)",
+            &[schema.into(), owner.into()],
+            |row| row.need(1),
+        )
+    })
 }
 
 fn required(schema: &str, name: &str) -> Result<pg_sys::Oid> {

@@ -2,10 +2,11 @@
 
 use pgrx::pg_sys;
 
-use crate::error::{Error, Result, SqlState};
+use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::guc;
+use crate::pg::guc::GucNest;
 use crate::pg::relation::LockMode;
-use crate::pg::{lock, spi, user};
+use crate::pg::{lock, spi, user, xact};
 
 /// Lock modes this transaction holds on a relation, as `pg_locks` prints them.
 pub fn held_here(relation: pg_sys::Oid) -> Result<Vec<String>> {
@@ -52,6 +53,28 @@ fn blockers(relation: pg_sys::Oid) -> Result<Vec<String>> {
             &[relation.into()],
             |row| row.need(1),
         )
+    })
+}
+
+/// Waits, at most `archive_ext.lock_timeout`, until no other session makes the archive relation `name` (55P03).
+pub fn serialize(kind: &str, name: &str) -> Result<()> {
+    let timeout = guc::lock_timeout_ms();
+    let waited = xact::subtransaction(|| {
+        let _timeout = GucNest::new().set(c"lock_timeout", &timeout.to_string());
+        user::elevated(|| {
+            spi::execute(
+                "SELECT pg_advisory_xact_lock(hashtextextended('archive_ext ' || $1 || ' ' || $2, 0))",
+                &[kind.into(), name.into()],
+            )
+        })
+        .or_raise();
+    });
+    waited.map_err(|_| {
+        Error::new(
+            SqlState::ERRCODE_LOCK_NOT_AVAILABLE,
+            format!("another session is making the archive {kind} \"{name}\""),
+        )
+        .hint("Run it again when that session has committed.")
     })
 }
 

@@ -27,7 +27,7 @@ def orders(db, s3):
 @pytest.fixture
 def million(db, orders):
     db.execute(f"""
-        INSERT INTO orders_2024_01 (created_at, customer_id, amount, note)
+        INSERT INTO orders (created_at, customer_id, amount, note)
         SELECT timestamptz '2024-01-01 00:00+00' + n * interval '2 seconds', n % 1000, 1 + n % 500, 'note ' || n
         FROM generate_series(1, {MILLION}) AS n""")
 
@@ -90,7 +90,7 @@ def test_p1_a_writer_into_the_partition_is_told_at_once_and_no_row_is_lost(db, m
 ])
 def test_p1_every_row_is_seen_exactly_once_at_every_moment(db, orders, call):
     db.execute("""
-        INSERT INTO orders_2024_01 (created_at, customer_id, amount)
+        INSERT INTO orders (created_at, customer_id, amount)
         SELECT timestamptz '2024-01-01 00:00+00' + n * interval '2 seconds', n % 1000, 1
         FROM generate_series(1, 100000) AS n""")
     sampler = db.connect()

@@ -73,15 +73,20 @@ def test_p4_a_passing_fault_is_retried(db, orders, fault, method, target):
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
 @pytest.mark.parametrize("method, target", [("PUT|POST", DATA), ("GET", DATA)], ids=["upload", "read_back"])
 def test_p12_a_lasting_fault_fails_cleanly(db, orders, fault, method, target):
+    """An upload whose answer alone is lost did happen: then the store is asked what it has, and the call succeeds."""
     orders.on(method, target, fault=fault)
+    answer_lost = method != "GET" and fault in (FAULTS["reset_in_answer"], FAULTS["truncated"])
 
-    with pytest.raises(psycopg.Error) as failed:
+    try:
         archive(db, "orders_2024_01", drop_local="0")
-
-    assert failed.value.sqlstate not in ("XX000", None)
-    assert_untouched(db, "orders_2024_01", ROWS)
-    orders.heal()
-    archive(db, "orders_2024_01", drop_local="0")
+    except psycopg.Error as failed:
+        assert failed.sqlstate not in ("XX000", None)
+        assert_untouched(db, "orders_2024_01", ROWS)
+        orders.heal()
+        archive(db, "orders_2024_01", drop_local="0")
+    else:
+        assert answer_lost
+        orders.heal()
     assert_archived(db)
 
 

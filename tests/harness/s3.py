@@ -128,6 +128,8 @@ class Bucket:
             sql.SQL(user), server, option_list({"access_key_id": self.server.access_key,
                                                 "secret_access_key": secret_key or self.server.secret_key})))
         conn.execute(sql.SQL("SET archive_ext.default_storage = {}").format(sql.Literal(name)))
+        conn.execute(sql.SQL("ALTER DATABASE {} SET archive_ext.default_storage = {}").format(
+            sql.Identifier(conn.info.dbname), sql.Literal(name)))
 
     def keys(self, contains=""):
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
