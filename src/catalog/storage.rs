@@ -94,7 +94,7 @@ pub fn open(storage: &str, owner: pg_sys::Oid) -> Result<BlockingStore> {
     };
     let runtime = io::runtime()?;
     let store = archive_core::store::open(&options, credentials, &runtime)?;
-    Ok(BlockingStore::new(store, runtime, interrupts::check))
+    Ok(BlockingStore::new(store, runtime, interrupts::check_in_wait))
 }
 
 fn user_mapping(storage: &str, owner: pg_sys::Oid) -> Result<Credentials> {

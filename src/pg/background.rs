@@ -45,7 +45,7 @@ pub fn my_database() -> pg_sys::Oid {
 pub fn pause(duration: std::time::Duration) {
     let until = std::time::Instant::now() + duration;
     while std::time::Instant::now() < until {
-        super::interrupts::check();
+        super::interrupts::check_in_wait();
         std::thread::sleep(duration.min(std::time::Duration::from_millis(20)));
     }
 }

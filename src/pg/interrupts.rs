@@ -1,6 +1,19 @@
 //! Query cancel, `statement_timeout`, termination and every other interrupt.
 
+use pgrx::pg_sys;
+
 /// Handles a pending interrupt. Unwinds to PostgreSQL when the query was cancelled.
 pub fn check() {
     pgrx::check_for_interrupts!();
+}
+
+/// The same for a wait of ours. Like PostgreSQL's own waits it also ends the process when the postmaster is gone:
+/// a server cannot start again while an old backend lives.
+pub fn check_in_wait() {
+    check();
+    let events = (pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32;
+    // SAFETY: a wait of no time at all, without a latch, in a process that has its wait set.
+    unsafe {
+        pg_sys::WaitLatch(std::ptr::null_mut(), events, 0, pg_sys::PG_WAIT_EXTENSION);
+    }
 }
