@@ -128,6 +128,24 @@ pub fn of_archive_relation(relation: pg_sys::Oid) -> Result<Option<Known>> {
     })
 }
 
+/// Whether a manifest read from the storage is the one that the catalog recorded: the storage is not trusted with the
+/// SQL that its DDL holds, nor with what it says about the rows.
+pub fn recorded_as(id: i64, manifest: &Manifest) -> Result<bool> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT digest = $2 AND columns = $3 AND ddl = $4 AND rows = $5 FROM archive_ext.partition WHERE id = $1",
+            &[
+                id.into(),
+                JsonB(serde_json::to_value(&manifest.digest)?).into(),
+                JsonB(serde_json::to_value(&manifest.schema)?).into(),
+                JsonB(serde_json::to_value(&manifest.ddl)?).into(),
+                (manifest.rows as i64).into(),
+            ],
+            |row| Ok(row.get(1)?.unwrap_or(false)),
+        )
+    })
+}
+
 /// What the swap leaves behind.
 #[derive(Debug)]
 pub struct Archived<'a> {

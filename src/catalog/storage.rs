@@ -116,8 +116,34 @@ fn user_mapping(storage: &str, owner: pg_sys::Oid) -> Result<Credentials> {
 /// Claims the storage's prefix for this database, or proves that it is ours: before any put or delete.
 pub fn claim(storage: &str, store: &BlockingStore) -> Result<()> {
     let identity = identity(storage, store)?;
+    if claimed(storage, store)? {
+        return check_marker(storage, store, &identity);
+    }
     OwnerMarker::claim(store, &identity, &now_text()?)?;
     remember_claim(storage, store, &identity)
+}
+
+fn claimed(storage: &str, store: &BlockingStore) -> Result<bool> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT EXISTS (SELECT FROM archive_ext.storage_claim WHERE storage = $1::name AND location = $2)",
+            &[storage.into(), store.location().to_string().into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// A prefix claimed before must still have its marker: a directory that is not mounted has none.
+fn check_marker(storage: &str, store: &BlockingStore, identity: &OwnerIdentity) -> Result<()> {
+    if OwnerMarker::check(store, identity)?.is_some() {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("storage \"{storage}\" has lost the marker of its owner"),
+    )
+    .detail(format!("{} was claimed by this database, and is empty or another place now.", store.location()))
+    .hint("Check that the directory is mounted or the bucket is the right one; a superuser's adopt_storage(…) claims it anew."))
 }
 
 /// Takes the prefix over from whichever cluster claimed it. Callers check for a superuser.

@@ -19,7 +19,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::export::{self, ExportSource};
 use crate::guc;
 use crate::partition::freeze::FrozenState;
-use crate::partition::{archive_tree, check, freeze, locks, swap};
+use crate::partition::{archive_tree, check, ddl, freeze, locks, swap};
 use crate::pg::relation::LockMode;
 use crate::pg::{background, user, xact};
 use crate::worker::freezer;
@@ -236,16 +236,33 @@ fn unchanged_version(
     progress: &mut Progress,
 ) -> Result<Option<(String, Manifest)>> {
     let known = catalog::partition::find(plan.root, &plan.leaf.schema, &plan.leaf.name)?;
-    let Some(key) = known.filter(|known| known.storage.as_deref() == Some(&plan.storage)).and_then(|k| k.manifest_key)
-    else {
-        return Ok(None);
-    };
+    let Some(known) = known.filter(|known| known.storage.as_deref() == Some(&plan.storage)) else { return Ok(None) };
+    let Some(key) = known.manifest_key else { return Ok(None) };
     let Ok(manifest) = manifest::load(&plan.store, &key) else { return Ok(None) };
-    if manifest.schema != source.schema || manifest.source.bounds != plan.leaf.bounds {
+    if !catalog::partition::recorded_as(known.id, &manifest)?
+        || manifest.schema != source.schema
+        || manifest.source.bounds != plan.leaf.bounds
+    {
         return Ok(None);
     }
     let digest = export::digest(source, &mut |rows, bytes| progress.tick(rows, bytes))?;
-    Ok((digest == manifest.digest).then_some((key, manifest)))
+    if digest != manifest.digest {
+        return Ok(None);
+    }
+    with_current_ddl(plan, key, manifest).map(Some)
+}
+
+/// The same objects under a manifest of their own where the partition's indexes, grants and the like changed meanwhile.
+fn with_current_ddl(plan: &Plan, key: String, manifest: Manifest) -> Result<(String, Manifest)> {
+    let ddl = ddl::record(&plan.leaf)?;
+    if ddl == manifest.ddl {
+        return Ok((key, manifest));
+    }
+    let version = manifest::next_version(plan)?;
+    let key = manifest::key(plan, version);
+    let manifest = Manifest { version, created_at: catalog::storage::now_text()?, ddl, ..manifest };
+    manifest::put(&plan.store, &key, &manifest)?;
+    Ok((key, manifest))
 }
 
 /// Reads a version back and compares it with what was exported.

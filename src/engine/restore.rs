@@ -8,6 +8,7 @@ use pgrx::{Uuid, pg_sys};
 use super::manifest;
 use super::progress::{Phase, Progress};
 use super::storage;
+use crate::catalog;
 use crate::catalog::partition::Known;
 use crate::error::{Error, Result, SqlState};
 use crate::export::{self, ExportSource};
@@ -29,6 +30,14 @@ pub fn restore(known: &Known, job: Uuid) -> Result<(pg_sys::Oid, u64)> {
     };
     let store = storage::open_for(storage_name, owner)?;
     let manifest = manifest::load(&store, key)?;
+    if !catalog::partition::recorded_as(known.id, &manifest)? {
+        return Err(Error::new(
+            SqlState::ERRCODE_DATA_CORRUPTED,
+            format!("manifest \"{key}\" is not what was archived"),
+        )
+        .detail("Its digest, columns or DDL differ from those in the archive catalog.")
+        .hint("Nothing was changed. Restore the object from a copy or an older version of the bucket."));
+    }
     let name = quote_qualified_identifier(&known.schema_name, &known.partition_name);
     let table = create_table(known, &manifest.ddl, &name, owner)?;
     let mut progress = Progress::new(job, table, &name, manifest.rows);
