@@ -239,14 +239,12 @@ fn unchanged_version(
     let Some(known) = known.filter(|known| known.storage.as_deref() == Some(&plan.storage)) else { return Ok(None) };
     let Some(key) = known.manifest_key else { return Ok(None) };
     let Ok(manifest) = manifest::load(&plan.store, &key) else { return Ok(None) };
-    if !catalog::partition::recorded_as(known.id, &manifest)?
-        || manifest.schema != source.schema
-        || manifest.source.bounds != plan.leaf.bounds
-    {
+    if !catalog::partition::recorded_as(known.id, &manifest)? || manifest.source.bounds != plan.leaf.bounds {
         return Ok(None);
     }
-    let digest = export::digest(source, &mut |rows, bytes| progress.tick(rows, bytes))?;
-    if digest != manifest.digest {
+    if manifest.schema != source.schema
+        || export::digest(source, &mut |rows, bytes| progress.tick(rows, bytes))? != manifest.digest
+    {
         return Ok(None);
     }
     with_current_ddl(plan, key, manifest).map(Some)

@@ -84,7 +84,8 @@ fn load(
 ) -> Result<u64> {
     progress.phase(Phase::Loading);
     let source = ExportSource::open(table, known.source, LockMode::AccessExclusive)?;
-    let columns = columns_in_archive(&source, manifest)?;
+    let source = source.arranged_as(&manifest.schema).ok_or_else(columns_changed)?;
+    let columns: Vec<i32> = source.schema.fields.iter().map(|field| field.id).collect();
     let _text = GucNest::lossless_text();
     let mut loader = BulkLoader::begin(&source.relation);
     let mut buffer = RowBuffer::new(source.relation.attribute_count());
@@ -116,24 +117,10 @@ fn load(
     Ok(loaded)
 }
 
-/// The field of each live column of the new table; the archive must have exactly these columns.
-fn columns_in_archive(source: &ExportSource, manifest: &Manifest) -> Result<Vec<i32>> {
-    let same = source.schema.fields.len() == manifest.schema.fields.len()
-        && source
-            .schema
-            .fields
-            .iter()
-            .zip(&manifest.schema.fields)
-            .all(|(now, then)| now.name == then.name && now.pg_type == then.pg_type);
-    if same {
-        return Ok(manifest.schema.fields.iter().map(|field| field.id).collect());
-    }
-    Err(Error::new(
-        SqlState::ERRCODE_FEATURE_NOT_SUPPORTED,
-        "the table's columns changed since the partition was archived",
-    )
-    .detail("Columns were added, dropped, renamed, reordered or got another type.")
-    .hint("The archived rows can still be read from the archive; undo the change to reattach the partition."))
+fn columns_changed() -> Error {
+    Error::new(SqlState::ERRCODE_FEATURE_NOT_SUPPORTED, "the table's columns changed since the partition was archived")
+        .detail("Columns were added, dropped, renamed or got another type.")
+        .hint("The archived rows can still be read from the archive; undo the change to reattach the partition.")
 }
 
 fn check_digest(object: &archive_core::manifest::ManifestObject, hasher: &RowHasher) -> Result<()> {
