@@ -39,12 +39,18 @@ pub fn restore(known: &Known, job: Uuid) -> Result<(pg_sys::Oid, u64)> {
         .hint("Nothing was changed. Restore the object from a copy or an older version of the bucket."));
     }
     let name = quote_qualified_identifier(&known.schema_name, &known.partition_name);
+    let owner = recorded_owner(&manifest.ddl).unwrap_or(owner);
     let table = create_table(known, &manifest.ddl, &name, owner)?;
     let mut progress = Progress::new(job, table, &name, manifest.rows);
     let rows = load(known, &store, &manifest, table, &mut progress)?;
     progress.phase(Phase::Indexing);
     user::as_user(owner, || decorate(known, &manifest.ddl, &name))?;
     Ok((table, rows))
+}
+
+/// The partition's owner when it was archived, if that role still exists and the caller may act for it.
+fn recorded_owner(ddl: &Ddl) -> Option<pg_sys::Oid> {
+    user::find(&ddl.owner).filter(|role| user::has_privileges_of(*role))
 }
 
 fn no_objects(known: &Known) -> Error {

@@ -73,6 +73,14 @@ pub fn name_of(role: pg_sys::Oid) -> String {
     }
 }
 
+/// The role of this name.
+pub fn find(name: &str) -> Option<pg_sys::Oid> {
+    let name = std::ffi::CString::new(name).ok()?;
+    // SAFETY: plain catalog lookup; with missing_ok an unknown role is InvalidOid.
+    let role = unsafe { pg_sys::get_role_oid(name.as_ptr(), true) };
+    (role != pg_sys::InvalidOid).then_some(role)
+}
+
 /// Whether the current user may act as `role` (is it, or a member with its privileges, or a superuser).
 pub fn has_privileges_of(role: pg_sys::Oid) -> bool {
     // SAFETY: plain catalog lookup.
