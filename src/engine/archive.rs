@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use archive_core::lifecycle::Status;
+use archive_core::lifecycle::{Status, range_bounds};
 use archive_core::manifest::Manifest;
 use archive_core::naming;
 use pgrx::datum::TimestampWithTimeZone;
@@ -274,7 +274,7 @@ pub fn finish(plan: &Plan, finished: Finished) -> Result<Outcome> {
     let manifest = &finished.manifest;
     progress(plan).phase(Phase::Swapping);
     let (managed, mirror) = archive_tree::ensure(plan.root, plan.parent, &plan.names)?;
-    let (lower, upper) = crate::partition::discover::range_bounds(plan.leaf.bounds.as_deref().unwrap_or_default());
+    let (lower, upper) = range_bounds(plan.leaf.bounds.as_deref().unwrap_or_default());
     let label = period::label(Status::Archived, plan.span);
     let archived = catalog::partition::Archived {
         managed_table: managed.id,

@@ -1,11 +1,11 @@
 //! The time a RANGE partition covers, for its label and its place in the bucket.
 
-use archive_core::lifecycle::{Granularity, Label, Moment, Period, Status};
+use archive_core::lifecycle::{Granularity, Label, Moment, Period, Status, range_bounds};
 use archive_core::naming::HiveDate;
 use pgrx::pg_sys;
 
 use crate::error::Result;
-use crate::partition::discover::{self, Leaf};
+use crate::partition::discover::Leaf;
 use crate::pg::{spi, user};
 
 /// Lower bound and length of a time partition.
@@ -22,7 +22,7 @@ impl Span {
         if !is_time_key(parent)? {
             return Ok(None);
         }
-        let (Some(lower), Some(upper)) = discover::range_bounds(bounds) else { return Ok(None) };
+        let (Some(lower), Some(upper)) = range_bounds(bounds) else { return Ok(None) };
         let (Some(lower), Some(upper)) = (moment(&lower)?, moment(&upper)?) else { return Ok(None) };
         Ok(Granularity::between(lower, upper).map(|granularity| Self { lower, granularity }))
     }

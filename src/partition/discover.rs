@@ -141,39 +141,6 @@ pub fn partition_key(oid: pg_sys::Oid) -> Result<String> {
     user::elevated(|| spi::one("SELECT pg_get_partkeydef($1)", &[oid.into()], |row| row.need(1)))
 }
 
-/// Lower and upper bound of a RANGE partition's first key column, as PostgreSQL text. `None` where there is none.
-///
-/// Bound expressions are constants; they are taken from the text of the partition bound.
-pub fn range_bounds(bounds: &str) -> (Option<String>, Option<String>) {
-    let Some(rest) = bounds.strip_prefix("FOR VALUES FROM (") else { return (None, None) };
-    let Some((lower, rest)) = first_bound(rest) else { return (None, None) };
-    let upper = rest.find(") TO (").and_then(|at| first_bound(&rest[at + 6..])).and_then(|(upper, _)| upper);
-    (lower, upper)
-}
-
-/// The first value of a bound list and what follows it; `None` inside for MINVALUE and MAXVALUE.
-fn first_bound(list: &str) -> Option<(Option<String>, &str)> {
-    if let Some(quoted) = list.strip_prefix('\'') {
-        let mut value = String::new();
-        let mut chars = quoted.char_indices().peekable();
-        while let Some((at, c)) = chars.next() {
-            match (c, chars.peek()) {
-                ('\'', Some((_, '\''))) => {
-                    value.push('\'');
-                    chars.next();
-                }
-                ('\'', _) => return Some((Some(value), &quoted[at + 1..])),
-                _ => value.push(c),
-            }
-        }
-        return None;
-    }
-    let end = list.find([',', ')'])?;
-    let word = &list[..end];
-    let value = (word != "MINVALUE" && word != "MAXVALUE").then(|| word.to_owned());
-    Some((value, &list[end..]))
-}
-
 /// An inbound foreign key: a constraint of another table that references the partition.
 #[derive(Debug)]
 pub struct InboundKey {

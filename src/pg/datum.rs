@@ -4,12 +4,11 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 
-use archive_core::codec::{ArrayValue, Decoded, Value};
+use archive_core::codec::{ArrayValue, Decoded, Value, numeric_disk};
 use archive_core::schema::PgType;
 use pgrx::pg_sys;
 
 use super::columns::Column;
-use super::numeric;
 use super::row::{Row, RowBuffer};
 use crate::error::{Error, Result, SqlState};
 
@@ -120,7 +119,7 @@ impl ColumnIo {
                 PgType::Int8 => Value::Int8(datum.value() as i64),
                 PgType::Float4 => Value::Float4(f32::from_bits(datum.value() as u32)),
                 PgType::Float8 => Value::Float8(f64::from_bits(datum.value() as u64)),
-                PgType::Numeric { .. } => Value::Numeric(numeric::parse(varlena(datum))),
+                PgType::Numeric { .. } => Value::Numeric(numeric_disk::parse(varlena(datum))),
                 PgType::Text | PgType::Varchar | PgType::Bpchar | PgType::Json => {
                     Value::Text(self.utf8(varlena(datum))?)
                 }
@@ -210,7 +209,7 @@ impl ColumnIo {
             Value::Bytes(v) => palloc_varlena(v),
             Value::Numeric(v) => {
                 let mut scratch = self.scratch.borrow_mut();
-                numeric::build(v, &mut scratch);
+                numeric_disk::build(v, &mut scratch);
                 palloc_varlena(&scratch)
             }
             Value::Text(v) => match pg_type {

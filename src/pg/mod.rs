@@ -22,7 +22,6 @@ pub mod load;
 pub mod lock;
 pub mod mailbox;
 pub mod memory;
-pub mod numeric;
 pub mod planner;
 pub mod relation;
 pub mod row;

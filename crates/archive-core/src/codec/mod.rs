@@ -10,6 +10,7 @@ mod fetch;
 mod footer;
 mod guard;
 mod numeric;
+pub mod numeric_disk;
 mod object;
 mod options;
 mod outlier;

@@ -1,10 +1,12 @@
 //! The lifecycle: statuses, labels of partitions, and the archive job's state machine. Pure.
 
+mod bound;
 mod job;
 mod label;
 mod period;
 mod status;
 
+pub use bound::range_bounds;
 pub use job::{Event, Observed, Phase, Step, next, resume};
 pub use label::{Label, matches_pattern};
 pub use period::{Granularity, Moment, Period};

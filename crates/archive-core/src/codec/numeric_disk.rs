@@ -1,7 +1,7 @@
 //! The on-disk form of `numeric` (src/backend/utils/adt/numeric.c, "NumericShort"/"NumericLong"), read and built
 //! without going through text.
 
-use archive_core::codec::{Digits, Numeric, NumericSign};
+use super::numeric::{Digits, Numeric, NumericSign};
 
 const SIGN_MASK: u16 = 0xC000;
 const NEGATIVE: u16 = 0x4000;
@@ -73,5 +73,44 @@ pub fn build(numeric: &Numeric<'_>, payload: &mut Vec<u8>) {
     }
     for digit in numeric.digits.iter() {
         payload.extend_from_slice(&digit.to_ne_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn round_trip(numeric: &Numeric<'_>) -> String {
+        let mut payload = Vec::new();
+        build(numeric, &mut payload);
+        parse(&payload).to_string()
+    }
+
+    #[test]
+    fn headers_as_postgresql_writes_them() {
+        // 0.00, -1.5, NaN and -Infinity by the macros of numeric.c.
+        let payload = |words: &[u16]| words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<_>>();
+        assert_eq!(parse(&payload(&[0x8100])).to_string(), "0.00");
+        assert_eq!(parse(&payload(&[0xA080, 1, 5000])).to_string(), "-1.5");
+        assert_eq!(parse(&payload(&[0xC000])).sign, NumericSign::NaN);
+        assert_eq!(parse(&payload(&[0xF000])).sign, NumericSign::NegativeInfinity);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_built_is_parsed_back(unscaled in any::<i128>(), scale in 0_u16..38) {
+            let unscaled = unscaled % 10_i128.pow(37);
+            let numeric = Numeric::from_i128(unscaled, scale);
+            prop_assert_eq!(round_trip(&numeric), numeric.to_string());
+        }
+
+        #[test]
+        fn long_headers_too(digits in "[1-9][0-9]{0,300}", fraction in "[0-9]{64,200}") {
+            let text = format!("{digits}.{fraction}");
+            let numeric = Numeric::parse_text(&text).ok_or_else(|| TestCaseError::fail("not parsed"))?;
+            prop_assert_eq!(round_trip(&numeric), text);
+        }
     }
 }
