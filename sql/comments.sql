@@ -8,6 +8,7 @@ COMMENT ON TABLE archive_ext.partition IS 'every partition that was ever archive
 COMMENT ON TABLE archive_ext.archival_job IS 'one row for each run of an archive or reattach call';
 COMMENT ON TABLE archive_ext.object IS 'the Parquet objects of archived partitions, with digests and column ranges';
 COMMENT ON TABLE archive_ext.lifecycle_event IS 'history of what happened to partitions';
+COMMENT ON TABLE archive_ext.archive_schema IS 'schemas that archive_ext made for archive relations';
 COMMENT ON TABLE archive_ext.storage_claim IS 'the incarnation under which this database claimed each storage prefix';
 
 COMMENT ON VIEW archive_ext.partitions IS 'partitions that were archived, with sizes and where they are now';

@@ -47,12 +47,20 @@ BEGIN
                 PERFORM pg_sleep(least(0.5 * attempts, 5));
                 CONTINUE;
             ELSIF failure IS NOT NULL THEN
-                PERFORM archive_ext.fail_job(job, failure);
+                -- 55006: another session works on the partition, and the job is its.
+                IF state <> '55006' THEN
+                    PERFORM archive_ext.fail_job(job, failure);
+                END IF;
                 COMMIT;
                 RAISE EXCEPTION USING ERRCODE = state, MESSAGE = message, DETAIL = detail, HINT = hint;
             END IF;
             COMMIT;
         END LOOP;
+        IF reached IS DISTINCT FROM 'done' THEN
+            RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+                MESSAGE = format('archiving %s was cancelled or taken over by another session', part_name),
+                HINT = 'See archive_ext.jobs.';
+        END IF;
         RAISE NOTICE 'partition % archived', part_name;
     END LOOP;
 END

@@ -117,6 +117,12 @@ CREATE TABLE archive_ext.storage_claim (
     claimed_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
+-- The schemas that archive_ext made for archive relations: only there does it grant anything.
+CREATE TABLE archive_ext.archive_schema (
+    schema_name name PRIMARY KEY,
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
 DO $$
 DECLARE
     relation regclass;

@@ -53,8 +53,12 @@ pub fn source_of_archive(schema: &str, name: &str) -> Result<Option<pg_sys::Oid>
     })
 }
 
-/// Registers `source`, or returns what is registered.
+/// Registers `source`, or returns what is registered. A registered row is not touched: calls that archive partitions of
+/// one table must not wait for each other here.
 pub fn register(source: pg_sys::Oid, schema: &str, name: &str) -> Result<ManagedTable> {
+    if let Some(managed) = of_source(source)? {
+        return Ok(managed);
+    }
     user::elevated(|| {
         let sql = format!(
             "INSERT INTO archive_ext.managed_table AS m (source, archive_schema, archive_name)
@@ -69,7 +73,8 @@ pub fn register(source: pg_sys::Oid, schema: &str, name: &str) -> Result<Managed
 pub fn set_archive(id: i64, archive_table: pg_sys::Oid, all_view: pg_sys::Oid) -> Result<()> {
     user::elevated(|| {
         spi::execute(
-            "UPDATE archive_ext.managed_table SET archive_table = $2::oid, all_view = $3::oid WHERE id = $1",
+            "UPDATE archive_ext.managed_table SET archive_table = $2::oid, all_view = $3::oid
+             WHERE id = $1 AND (archive_table, all_view) IS DISTINCT FROM ($2::oid::regclass, $3::oid::regclass)",
             &[id.into(), archive_table.into(), all_view.into()],
         )
     })?;

@@ -94,8 +94,9 @@ pub fn dry_run(partitions: &[pg_sys::Oid], options: &Options) -> Result<Vec<Outc
 }
 
 fn prepare(partitions: &[pg_sys::Oid], options: &Options) -> Result<Vec<Plan>> {
+    let mut seen = std::collections::HashSet::new();
     let mut unique = partitions.to_vec();
-    unique.dedup();
+    unique.retain(|oid| seen.insert(*oid));
     unique.into_iter().map(|oid| Plan::prepare(oid, options, catalog::job::new_id()?)).collect()
 }
 
@@ -122,7 +123,7 @@ fn freeze_all(plans: &[Plan]) -> Result<()> {
         progress(plan).phase(Phase::Freezing);
         locks::claim_partition(&plan.name())?;
         let held = locks::held_here(plan.leaf.oid)?;
-        if plan.leaf.created_here || held.iter().any(|mode| mode == "AccessExclusiveLock") {
+        if held.iter().any(|mode| mode == "AccessExclusiveLock") {
             start_job(plan, "frozen")?;
             freeze::freeze_here(&plan.leaf)?;
         } else if !held.is_empty() {
@@ -206,6 +207,8 @@ fn export_and_verify(plan: &Plan) -> Result<Finished> {
 /// Exports the frozen partition into a new version, or finds that its last version holds exactly these rows.
 pub fn export(plan: &Plan, progress: &mut Progress) -> Result<Finished> {
     catalog::storage::claim(&plan.storage, &plan.store)?;
+    // Partitions of one name in two schemas share their keys.
+    locks::claim_partition(&manifest::key(plan, 0))?;
     let (source, state) = open_frozen(plan)?;
     progress.phase(Phase::Exporting);
     if let Some((key, manifest)) = unchanged_version(plan, &source, progress)? {

@@ -104,6 +104,7 @@ impl Plan {
         let policy = catalog::policy::of(root)?;
         let names = ArchiveNames::of(root, &root_name.1, &policy)?;
         let local_copy = naming::local_copy_name(&leaf.name, &job_hex(job))?;
+        archive_tree::check_schema(&names.schema, leaf.owner)?;
         archive_tree::check_names(root, &names, &leaf.name, &local_copy)?;
         // Opening the source refuses unsupported column types by name.
         drop(ExportSource::peek(leaf.oid, root)?);

@@ -32,8 +32,10 @@ pub fn begin(partition: pg_sys::Oid, options: &Options) -> Result<Option<Uuid>> 
 pub fn step(id: Uuid) -> Result<(bool, String)> {
     check::transaction("archiving")?;
     let job = job(id)?;
-    if job.status != "running" {
-        return Ok((false, job.phase));
+    match job.status.as_str() {
+        "running" => {}
+        "completed" => return Ok((false, job.phase)),
+        other => return Err(stopped(&job, &format!("the job is {other}"))),
     }
     let Some(partition) = job.partition else { return Err(gone(&job)) };
     locks::claim_partition(&job.partition_name)?;

@@ -85,23 +85,62 @@ fn taken(name: &str, detail: &str) -> Error {
     .hint("Choose other names with set_archive_policy(source, archive_schema => '…', archive_name => '…').")
 }
 
-/// Makes the archive schema usable for `owner`, who needs no CREATE on the database.
+/// Refuses an archive schema that exists, was not made by us, and in which `owner` may not create relations (42501).
+pub fn check_schema(schema: &str, owner: pg_sys::Oid) -> Result<()> {
+    if schema_ready(schema, owner)? || !schema_exists(schema)? || made_by_us(schema)? {
+        return Ok(());
+    }
+    let (schema, role) = (quote_identifier(schema), quote_identifier(user::name_of(owner)));
+    Err(Error::new(
+        SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        format!("role {role} may not create archive relations in schema {schema}"),
+    )
+    .hint(
+        "Choose another archive_schema with set_archive_policy(…), or have the schema's owner grant USAGE and CREATE.",
+    ))
+}
+
+fn schema_exists(schema: &str) -> Result<bool> {
+    user::elevated(|| {
+        spi::one("SELECT to_regnamespace(quote_ident($1)) IS NOT NULL", &[schema.into()], |row| row.need(1))
+    })
+}
+
+fn made_by_us(schema: &str) -> Result<bool> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT EXISTS (SELECT FROM archive_ext.archive_schema WHERE schema_name = $1::name)",
+            &[schema.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// Makes the archive schema usable for `owner`, who needs no CREATE on the database. Grants only on schemas made here:
+/// its name is the owner's choice.
 pub fn ensure_schema(schema: &str, owner: pg_sys::Oid) -> Result<()> {
     if schema_ready(schema, owner)? {
         return Ok(());
     }
     // Two sessions that grant on one schema at the same time would fail with "tuple concurrently updated".
     crate::partition::locks::serialize("schema", schema)?;
+    check_schema(schema, owner)?;
     if schema_ready(schema, owner)? {
         return Ok(());
     }
-    let schema = quote_identifier(schema);
+    let create = !schema_exists(schema)?;
+    let quoted = quote_identifier(schema);
     let role = quote_identifier(user::name_of(owner));
     user::elevated(|| {
-        spi::execute("SET LOCAL client_min_messages = warning", &[])?;
-        spi::execute(&format!("CREATE SCHEMA IF NOT EXISTS {schema}"), &[])?;
-        spi::execute(&format!("GRANT USAGE ON SCHEMA {schema} TO PUBLIC"), &[])?;
-        spi::execute(&format!("GRANT USAGE, CREATE ON SCHEMA {schema} TO {role}"), &[])
+        if create {
+            spi::execute(&format!("CREATE SCHEMA {quoted}"), &[])?;
+            spi::execute(&format!("GRANT USAGE ON SCHEMA {quoted} TO PUBLIC"), &[])?;
+            spi::execute(
+                "INSERT INTO archive_ext.archive_schema (schema_name) VALUES ($1::name) ON CONFLICT DO NOTHING",
+                &[schema.into()],
+            )?;
+        }
+        spi::execute(&format!("GRANT USAGE, CREATE ON SCHEMA {quoted} TO {role}"), &[])
     })?;
     Ok(())
 }
@@ -133,7 +172,6 @@ fn schema_ready(schema: &str, owner: pg_sys::Oid) -> Result<bool> {
     user::elevated(|| {
         spi::one(
             "SELECT coalesce((SELECT has_schema_privilege($2, n.oid, 'USAGE') AND has_schema_privilege($2, n.oid, 'CREATE')
-                     AND EXISTS (SELECT FROM aclexplode(n.nspacl) a WHERE a.grantee = 0 AND a.privilege_type = 'USAGE')
                      FROM pg_namespace n WHERE n.nspname = $1::name), false)",
             &[schema.into(), owner.into()],
             |row| row.need(1),

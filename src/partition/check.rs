@@ -124,6 +124,14 @@ fn access(leaf: &Leaf) -> Result<()> {
                 "Archiving needs the owner of the partition and of its partitioned table, or a member of that role.",
             ));
     }
+    if leaf.owner != root_owner {
+        let role = user::name_of(root_owner);
+        return Err(Error::new(
+            SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("partition \"{name}\" and its partitioned table have different owners"),
+        )
+        .hint(format!("ALTER TABLE {name} OWNER TO {};", pgrx::spi::quote_identifier(role))));
+    }
     if leaf.row_security {
         return Err(Error::new(
             SqlState::ERRCODE_FEATURE_NOT_SUPPORTED,

@@ -25,7 +25,7 @@ pub fn record(leaf: &Leaf) -> Result<Ddl> {
                 "SELECT pg_get_statisticsobjdef(oid) FROM pg_statistic_ext WHERE stxrelid = $1 ORDER BY oid",
                 leaf.oid,
             )?,
-            triggers: triggers(leaf.oid)?,
+            triggers: triggers(leaf.oid, &name)?,
             policies: Vec::new(),
             comments: comments(leaf.oid, &name)?,
             owner: user::name_of(leaf.owner),
@@ -155,16 +155,20 @@ fn constraints(oid: pg_sys::Oid, name: &str) -> Result<Vec<NamedDdl>> {
         "SELECT k.conname::text, format('ALTER TABLE %s ADD CONSTRAINT %I %s', $2, k.conname, pg_get_constraintdef(k.oid))
          FROM pg_constraint k
          WHERE k.conrelid = $1 AND k.contype IN ('p', 'u', 'x', 'c', 'f') AND k.conname <> $3
+           AND NOT EXISTS (SELECT FROM pg_constraint up WHERE up.oid = k.conparentid AND up.conrelid = k.conrelid)
          ORDER BY position(k.contype::text IN 'pucxf'), k.oid",
         &[oid.into(), name.into(), BOUNDS_CHECK.into()],
     )
 }
 
-fn triggers(oid: pg_sys::Oid) -> Result<Vec<NamedDdl>> {
+fn triggers(oid: pg_sys::Oid, name: &str) -> Result<Vec<NamedDdl>> {
     pairs(
-        "SELECT tgname::text, pg_get_triggerdef(oid) FROM pg_trigger
+        "SELECT tgname::text, pg_get_triggerdef(oid) || CASE tgenabled WHEN 'O' THEN '' ELSE
+                format('; ALTER TABLE %s %s TRIGGER %I', $4, CASE tgenabled WHEN 'D' THEN 'DISABLE'
+                       WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE REPLICA' END, tgname) END
+         FROM pg_trigger
          WHERE tgrelid = $1 AND NOT tgisinternal AND tgparentid = 0 AND tgname NOT IN ($2, $3) ORDER BY tgname",
-        &[oid.into(), ROW_GUARD.into(), TRUNCATE_GUARD.into()],
+        &[oid.into(), ROW_GUARD.into(), TRUNCATE_GUARD.into(), name.into()],
     )
 }
 

@@ -74,6 +74,7 @@ pub fn settle(default: pg_sys::Oid, condition: &str, table: pg_sys::Oid, move_ro
         move_into(&name, condition, table)?;
         pgrx::notice!("moved {rows} rows from {name} into the reattached partition");
     }
+    locks::acquire(default, &name, LockMode::ShareUpdateExclusive)?;
     let owner = super::discover::owner(default)?;
     user::as_user(owner, || spi::execute(&format!("ALTER TABLE {name} VALIDATE CONSTRAINT {EXCLUDES}"), &[]))?;
     Ok(())

@@ -32,8 +32,6 @@ pub struct Leaf {
     pub bounds: Option<String>,
     /// Whether a DETACH CONCURRENTLY was left unfinished.
     pub detach_pending: bool,
-    /// Whether the current transaction created it.
-    pub created_here: bool,
     /// `pg_class.relfilenode`.
     pub relfilenode: pg_sys::Oid,
     /// Rows by the planner's statistics, once there are some.
@@ -62,7 +60,7 @@ pub fn leaf(oid: pg_sys::Oid) -> Result<Option<Leaf>> {
                                                 JOIN pg_class ac ON ac.oid = a.relid WHERE ac.relrowsecurity),
                     i.inhparent, CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid END, k.partstrat::text,
                     pg_get_expr(c.relpartbound, c.oid), coalesce(i.inhdetachpending, false),
-                    c.xmin = pg_current_xact_id_if_assigned()::xid, c.relfilenode, CASE WHEN c.reltuples >= 0 THEN c.reltuples::bigint END,
+                    c.relfilenode, CASE WHEN c.reltuples >= 0 THEN c.reltuples::bigint END,
                     CASE WHEN c.relkind IN ('r', 'm') THEN pg_total_relation_size(c.oid) ELSE 0 END
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND (c.relispartition OR i.inhdetachpending)
@@ -83,10 +81,9 @@ pub fn leaf(oid: pg_sys::Oid) -> Result<Option<Leaf>> {
                     strategy: character(row, 10)?,
                     bounds: row.get(11)?,
                     detach_pending: row.need(12)?,
-                    created_here: row.get(13)?.unwrap_or(false),
-                    relfilenode: row.need(14)?,
-                    estimated_rows: row.get::<i64>(15)?.map(i64::unsigned_abs),
-                    total_bytes: row.need::<i64>(16)?.unsigned_abs(),
+                    relfilenode: row.need(13)?,
+                    estimated_rows: row.get::<i64>(14)?.map(i64::unsigned_abs),
+                    total_bytes: row.need::<i64>(15)?.unsigned_abs(),
                 })
             },
         )

@@ -6,7 +6,7 @@ use super::discover::{self, Leaf};
 use super::locks;
 use crate::error::{Error, Result, SqlState};
 use crate::pg::relation::LockMode;
-use crate::pg::{spi, user, xact};
+use crate::pg::{lock, spi, user, xact};
 
 /// Row-level guard: BEFORE INSERT OR UPDATE OR DELETE, ENABLE ALWAYS.
 pub const ROW_GUARD: &str = "archive_ext_guard";
@@ -63,7 +63,8 @@ pub fn observe(table: pg_sys::Oid) -> Result<Guarded> {
 /// Puts both guards on `table`, replacing older ones. Locks: SHARE ROW EXCLUSIVE on the table, so running writers
 /// are waited for. Runs with the owner's rights.
 pub fn guard(table: pg_sys::Oid, name: &str, owner: pg_sys::Oid, reason: Reason) -> Result<()> {
-    locks::acquire(table, name, LockMode::ShareRowExclusive)?;
+    let replaces = has_trigger(table, ROW_GUARD)? || has_trigger(table, TRUNCATE_GUARD)?;
+    locks::acquire(table, name, if replaces { LockMode::AccessExclusive } else { LockMode::ShareRowExclusive })?;
     drop_guards(table, name, owner)?;
     let argument = reason.as_str();
     user::as_user(owner, || {
@@ -135,14 +136,26 @@ pub fn validate_bounds_check(leaf: &Leaf) -> Result<()> {
     Ok(())
 }
 
-/// Takes guards and CHECK away again. Locks: ACCESS EXCLUSIVE on the table.
+/// How long lifting waits for readers to go before it leaves disabled guards behind, in milliseconds.
+const TIDY_TIMEOUT: i32 = 100;
+
+/// Makes a table writable again. Disabling the guards takes SHARE ROW EXCLUSIVE, which readers do not hold up; guards and
+/// CHECK are dropped if ACCESS EXCLUSIVE is to be had at once, else by the next freeze.
 pub fn lift(table: pg_sys::Oid) -> Result<()> {
     let (schema, name) = discover::schema_and_name(table)?;
     let name = pgrx::spi::quote_qualified_identifier(schema, name);
     let owner = discover::owner(table)?;
-    locks::acquire(table, &name, LockMode::AccessExclusive)?;
-    drop_guards(table, &name, owner)?;
-    drop_bounds_check(table, &name, owner)
+    locks::acquire(table, &name, LockMode::ShareRowExclusive)?;
+    for trigger in [ROW_GUARD, TRUNCATE_GUARD] {
+        if has_trigger(table, trigger)? {
+            user::as_user(owner, || spi::execute(&format!("ALTER TABLE {name} DISABLE TRIGGER {trigger}"), &[]))?;
+        }
+    }
+    if lock::acquire(table, LockMode::AccessExclusive, TIDY_TIMEOUT) {
+        drop_guards(table, &name, owner)?;
+        drop_bounds_check(table, &name, owner)?;
+    }
+    Ok(())
 }
 
 /// Takes only the guards away: writes are allowed again, the bounds stay proven.

@@ -31,6 +31,8 @@ pub struct Column {
     pub collation: pg_sys::Oid,
     /// Whether NULL is refused.
     pub not_null: bool,
+    /// Generated when read (PostgreSQL 18), so that the heap holds nothing of it.
+    pub is_virtual: bool,
 }
 
 /// The attributes of `relation` that are not dropped, in order.
@@ -53,6 +55,7 @@ fn column(relation: &Relation, index: usize) -> Option<Column> {
         typmod: attribute.atttypmod,
         collation: attribute.attcollation,
         not_null: attribute.attnotnull,
+        is_virtual: attribute.attgenerated as u8 == b'v',
     })
 }
 
@@ -75,6 +78,13 @@ pub(super) unsafe fn tuple_desc_attr(tupdesc: pg_sys::TupleDesc, index: usize) -
 
 /// The codec type of a column, or an error that names the column (P5: refused before the run).
 pub fn pg_type(column: &Column) -> Result<PgType> {
+    if column.is_virtual {
+        return Err(Error::new(
+            SqlState::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("column \"{}\" is a virtual generated column, which cannot be archived yet", column.name),
+        )
+        .hint("Make it STORED."));
+    }
     if let Some(pg_type) = PgType::from_oid(column.type_oid.to_u32(), column.typmod) {
         return Ok(pg_type);
     }

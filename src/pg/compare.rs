@@ -60,31 +60,35 @@ impl RangeTracker {
                 self.order.compare(value, *high) == Ordering::Greater,
             ),
         };
-        if !below && !above {
-            return;
-        }
-        let copy = keep.within(|| self.order.copy(value));
-        let (low, high) = self.batch.unwrap_or((copy, copy));
-        self.batch = Some((if below { copy } else { low }, if above { copy } else { high }));
+        let copy = || keep.within(|| self.order.copy(value));
+        self.batch = Some(match self.batch {
+            None => (copy(), copy()),
+            Some((low, high)) => (
+                if below { self.order.replace(low, copy()) } else { low },
+                if above { self.order.replace(high, copy()) } else { high },
+            ),
+        });
     }
 
     /// Adds the batch's range to the object's.
     pub fn merge_batch(&mut self) {
         let Some((low, high)) = self.batch.take() else { return };
+        let order = self.order;
         self.object = Some(match self.object {
             None => (low, high),
-            Some((object_low, object_high)) => (
-                if self.order.compare(low, object_low) == Ordering::Less { low } else { object_low },
-                if self.order.compare(high, object_high) == Ordering::Greater { high } else { object_high },
-            ),
+            Some((object_low, object_high)) => {
+                (order.keep(low, object_low, Ordering::Less), order.keep(high, object_high, Ordering::Greater))
+            }
         });
     }
 
     /// The object's range as text, and a fresh start for the next object.
     pub fn take_object(&mut self) -> Option<(String, String)> {
-        let (low, high) = self.object.take()?;
-        let low = datum::output_text(self.type_oid, low);
-        let high = datum::output_text(self.type_oid, high);
+        let (lowest, highest) = self.object.take()?;
+        let low = datum::output_text(self.type_oid, lowest);
+        let high = datum::output_text(self.type_oid, highest);
+        self.order.free(lowest);
+        self.order.free(highest);
         (low.len() <= LONGEST_BOUND && high.len() <= LONGEST_BOUND).then_some((low, high))
     }
 }
@@ -98,6 +102,24 @@ impl Order {
                 let order = unsafe { pg_sys::FunctionCall2Coll(*compare, *collation, a, b) };
                 (order.value() as i32).cmp(&0)
             }
+        }
+    }
+
+    /// The one of two kept values that is `wanted` against the other; the other is freed.
+    fn keep(&self, new: pg_sys::Datum, old: pg_sys::Datum, wanted: Ordering) -> pg_sys::Datum {
+        if self.compare(new, old) == wanted { self.replace(old, new) } else { self.replace(new, old) }
+    }
+
+    /// Frees `old`; `new` takes its place.
+    fn replace(&self, old: pg_sys::Datum, new: pg_sys::Datum) -> pg_sys::Datum {
+        self.free(old);
+        new
+    }
+
+    fn free(&self, value: pg_sys::Datum) {
+        if let Self::Function { by_value: false, .. } = self {
+            // SAFETY: a copy that `copy` allocated and nobody else refers to.
+            unsafe { pg_sys::pfree(value.cast_mut_ptr()) }
         }
     }
 

@@ -318,8 +318,15 @@ pub(super) fn input_text(type_oid: pg_sys::Oid, text: &str) -> Option<pg_sys::Da
 pub(super) fn constant<'r>(type_oid: pg_sys::Oid, datum: pg_sys::Datum) -> Option<Value<'r>> {
     let numeric = type_oid == pg_sys::NUMERICOID;
     let pg_type = PgType::from_oid(type_oid.to_u32(), if numeric { ((38 << 16) | 2) + 4 } else { -1 })?;
-    let column =
-        Column { index: 0, name: String::new(), type_oid, typmod: -1, collation: pg_sys::InvalidOid, not_null: true };
+    let column = Column {
+        index: 0,
+        name: String::new(),
+        type_oid,
+        typmod: -1,
+        collation: pg_sys::InvalidOid,
+        not_null: true,
+        is_virtual: false,
+    };
     let io = ColumnIo::new(&column, &pg_type);
     // SAFETY: the caller passes a non-null datum of `type_oid` that lives in the current memory context.
     unsafe { io.value(datum, &io.pg_type, &io.io) }.ok()

@@ -15,6 +15,19 @@ pub fn reserve_prefix(prefix: &'static CStr) {
     }
 }
 
+/// Sets a setting of this process for good.
+pub fn override_setting(name: &CStr, value: &CStr) {
+    // SAFETY: both strings outlive the call.
+    unsafe {
+        pg_sys::SetConfigOption(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+        );
+    }
+}
+
 /// A nest level of settings: what is set through it is undone on drop. On an error the (sub)transaction undoes it.
 #[derive(Debug)]
 pub struct GucNest {

@@ -11,6 +11,11 @@ pub fn check() {
 /// a server cannot start again while an old backend lives.
 pub fn check_in_wait() {
     check();
+    exit_without_postmaster();
+}
+
+/// Ends the process when the postmaster is gone; handles no interrupt.
+pub fn exit_without_postmaster() {
     let events = (pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32;
     // SAFETY: a wait of no time at all, without a latch, in a process that has its wait set.
     unsafe {

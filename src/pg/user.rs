@@ -12,14 +12,19 @@ pub struct UserGuard {
 }
 
 impl UserGuard {
-    /// Acts as `user`. `SECURITY_LOCAL_USERID_CHANGE` keeps SET ROLE out while the switch lasts.
+    /// Acts as `user`. `SECURITY_LOCAL_USERID_CHANGE` keeps SET ROLE out while the switch lasts; for another user
+    /// `SECURITY_RESTRICTED_OPERATION` keeps that user's code from queueing triggers that would fire after it ended.
     pub fn become_user(user: pg_sys::Oid) -> Self {
         let mut saved_user = pg_sys::InvalidOid;
         let mut saved_context = 0;
         // SAFETY: the out pointers are valid; called inside a transaction.
         unsafe {
             pg_sys::GetUserIdAndSecContext(&mut saved_user, &mut saved_context);
-            pg_sys::SetUserIdAndSecContext(user, saved_context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+            let mut flags = saved_context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
+            if user != saved_user {
+                flags |= pg_sys::SECURITY_RESTRICTED_OPERATION as i32;
+            }
+            pg_sys::SetUserIdAndSecContext(user, flags);
         }
         Self { saved_user, saved_context }
     }

@@ -17,17 +17,10 @@ pub fn top_transaction_id() -> u32 {
     unsafe { pg_sys::GetTopTransactionId().into_inner() }
 }
 
-/// Waits until transaction `xid` has ended. Interruptible.
-pub fn wait_for_end(xid: u32) {
-    // SAFETY: plain lock wait on a transaction id inside a transaction; no heap tuple is named.
-    unsafe {
-        pg_sys::XactLockTableWait(
-            pg_sys::TransactionId::from_inner(xid),
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-            pg_sys::XLTW_Oper::XLTW_None,
-        );
-    }
+/// Whether transaction `xid` of this cluster is still running.
+pub fn in_progress(xid: u32) -> bool {
+    // SAFETY: looks at shared memory only.
+    unsafe { pg_sys::TransactionIdIsInProgress(pg_sys::TransactionId::from_inner(xid)) }
 }
 
 /// Makes the catalog changes of this transaction visible to its following commands.

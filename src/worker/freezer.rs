@@ -92,8 +92,11 @@ pub fn freeze(order: &Order) -> Result<()> {
         let stopped = matches!(worker.pid(), Err(pgrx::bgworkers::BackgroundWorkerStatus::Stopped));
         let never_started = worker.pid().is_err() && begun.elapsed() > START_TIMEOUT;
         if (stopped || never_started) && mailbox.answered().is_none() {
-            return Err(Error::new(SqlState::ERRCODE_INTERNAL_ERROR, "the freezer worker ended without an answer")
-                .hint("The server log says why."));
+            return Err(Error::new(
+                SqlState::ERRCODE_INSUFFICIENT_RESOURCES,
+                "the freezer worker ended without an answer",
+            )
+            .hint("The server log says why."));
         }
         background::pause(Duration::from_millis(5));
     }
@@ -132,7 +135,7 @@ pub extern "C-unwind" fn archive_ext_freezer(argument: pg_sys::Datum) {
     match freeze_all(&order) {
         Ok(()) => {
             answer(&mailbox, &Answer::Frozen);
-            background::transaction(|| xact::wait_for_end(order.xid));
+            background::wait_for_transaction(order.xid);
             settle(&order, "the transaction that archived it was rolled back");
         }
         Err(error) => {
@@ -245,11 +248,14 @@ fn settle_default(exclude: &Exclude) -> Result<()> {
 
 fn settle_one(item: &OrderItem, reason: &str) -> Result<()> {
     let oid = pg_sys::Oid::from(item.partition);
-    let still_attached = discover::leaf(oid)?.is_some_and(|leaf| leaf.parent.is_some());
-    let guarded = still_attached && freeze::observe(oid)?.guards;
     let job = parse_uuid(&item.job)?;
-    if guarded && catalog::job::find(job)?.is_some_and(|job| job.status == "running") {
-        freeze::lift(oid)?;
+    let still_attached = discover::leaf(oid)?.filter(|leaf| leaf.parent.is_some());
+    if let Some(leaf) = still_attached.filter(|_| freeze::observe(oid).is_ok_and(|guarded| guarded.guards)) {
+        // Locked before the job is looked at: a run that takes over guards the partition anew and ends this job.
+        locks::acquire(oid, &leaf.qualified(), LockMode::ShareRowExclusive)?;
+        if catalog::job::find(job)?.is_some_and(|job| job.status == "running") {
+            freeze::lift(oid)?;
+        }
     }
     catalog::job::stop(job, "failed", reason)
 }

@@ -70,6 +70,23 @@ CREATE SCHEMA taken;
 CREATE TABLE taken.busy_all (id int);
 SELECT set_archive_policy('public.busy', archive_schema => 'taken');
 SELECT archive_partition('public.busy_1');
+\echo '-- P8: an archive schema in which the table''s owner may not create, however it is asked for'
+CREATE ROLE regress_owner;
+GRANT USAGE, CREATE ON SCHEMA refusals TO regress_owner;
+CREATE TABLE mine (id int) PARTITION BY RANGE (id);
+CREATE TABLE mine_1 PARTITION OF mine FOR VALUES FROM (1) TO (2);
+ALTER TABLE mine OWNER TO regress_owner;
+\echo '-- two owners'
+SELECT archive_partition('mine_1');
+ALTER TABLE mine_1 OWNER TO regress_owner;
+SET ROLE regress_owner;
+SELECT set_archive_policy('mine', archive_schema => 'pg_catalog');
+SELECT archive_partition('mine_1');
+RESET ROLE;
+SELECT has_schema_privilege('regress_owner', 'pg_catalog', 'CREATE') AS may_create;
+DROP TABLE mine;
+DROP OWNED BY regress_owner;
+DROP ROLE regress_owner;
 \echo '-- nothing of this left a trace'
 SELECT count(*) AS rows, (SELECT count(*) FROM pg_trigger WHERE tgrelid = 'sales_2024_01'::regclass) AS triggers FROM sales;
 SELECT count(*) AS jobs FROM archive_ext.jobs WHERE status <> 'failed';
