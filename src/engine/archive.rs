@@ -250,7 +250,19 @@ fn unchanged_version(
     {
         return Ok(None);
     }
+    if !objects_intact(plan, &manifest) {
+        return Ok(None);
+    }
     with_current_ddl(plan, key, manifest).map(Some)
+}
+
+/// Whether every object still has the bytes that were archived: a lost or damaged one is replaced by a new version while
+/// the rows are here.
+fn objects_intact(plan: &Plan, manifest: &Manifest) -> bool {
+    manifest.objects.iter().all(|object| {
+        let mut reader = plan.store.reader(&object.key, object.bytes);
+        archive_core::codec::sha256_of(&mut reader).is_ok_and(|sha256| sha256 == object.sha256)
+    })
 }
 
 /// The same objects under a manifest of their own where the partition's indexes, grants and the like changed meanwhile.

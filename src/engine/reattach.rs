@@ -163,6 +163,8 @@ fn swap_back(known: &Known, table: pg_sys::Oid) -> Result<()> {
         )
         .hint("Rename or drop it, then reattach the partition."));
     }
+    let (archive_schema, _) = discover::schema_and_name(foreign_table)?;
+    swap::complete_indexes(known.parent, table, &archive_schema, &known.bounds)?;
     let archive_parent = discover::leaf(foreign_table)?.and_then(|leaf| leaf.parent).unwrap_or(foreign_table);
     swap::lock_in_order(known.parent, Some(table), archive_parent)?;
     super::archive::note_swap();

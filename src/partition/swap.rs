@@ -126,6 +126,27 @@ pub fn restore_name(local_copy: pg_sys::Oid, schema: &str, name: &str) -> Result
     Ok(())
 }
 
+/// Gives `table` every index that the hot parent has and it lacks, before any lock on the parent: an index added to the
+/// parent meanwhile would else be built by ATTACH under the parent's lock. It is attached to a scratch table like the
+/// parent, which nobody else sees, and detached again. Locks: ACCESS EXCLUSIVE on the table.
+pub fn complete_indexes(parent: pg_sys::Oid, table: pg_sys::Oid, schema: &str, bounds: &str) -> Result<()> {
+    let key = discover::partition_key(parent)?;
+    let scratch = format!("archive_ext_scratch_{}", table.to_u32());
+    let scratch = quote_qualified_identifier(schema, scratch.as_str());
+    let (like, name) = (catalog::qualified_name(parent)?, catalog::qualified_name(table)?);
+    user::as_user(discover::owner(table)?, || {
+        for sql in [
+            format!("CREATE TABLE {scratch} (LIKE {like} INCLUDING GENERATED INCLUDING INDEXES) PARTITION BY {key}"),
+            format!("ALTER TABLE {scratch} ATTACH PARTITION {name} {bounds}"),
+            format!("ALTER TABLE {scratch} DETACH PARTITION {name}"),
+            format!("DROP TABLE {scratch}"),
+        ] {
+            spi::execute(&sql, &[])?;
+        }
+        Ok(())
+    })
+}
+
 /// Attaches a table to the hot parent. Its bounds CHECK spares the scan.
 pub fn attach(parent: pg_sys::Oid, table: &str, bounds: &str) -> Result<()> {
     let _bounded = bounded();

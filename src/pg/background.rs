@@ -21,8 +21,8 @@ pub fn start(name: &str, function: &str, argument: u32) -> Option<DynamicBackgro
 /// Connects the worker to a database as the bootstrap superuser; statements for a user switch to that user.
 pub fn connect(database: pg_sys::Oid) {
     // SIGTERM only sets a flag: at shutdown the worker still finishes, because the transaction it waits for ends too.
-    // So does SIGINT: a cancelled worker would leave the guards behind.
-    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGTERM | SignalWakeFlags::SIGINT);
+    // SIGINT stays PostgreSQL's: lock timeouts are delivered by it.
+    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGTERM);
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(database), None);
     // The database's own timeouts are not for the worker; it sets a lock timeout where it waits for a lock.
     for name in [c"lock_timeout", c"statement_timeout", c"idle_in_transaction_session_timeout"] {
@@ -36,6 +36,8 @@ pub fn wait_for_transaction(xid: u32) {
         super::interrupts::exit_without_postmaster();
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
+    // SAFETY: a flag of this process; a cancel sent meanwhile must not keep the guards from being lifted.
+    unsafe { pg_sys::QueryCancelPending = 0 };
 }
 
 /// Runs `work` in a transaction of its own and commits it.

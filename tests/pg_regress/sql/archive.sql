@@ -67,6 +67,13 @@ SELECT note FROM archive.orders_all WHERE id = 1;
 SELECT event, status, details ->> 'version' AS version FROM archive_ext.lifecycle_event
 WHERE table_name = 'orders'::regclass ORDER BY id;
 
+\echo '-- an index that the table got meanwhile is there when the partition is back'
+CREATE INDEX orders_amount ON orders (amount);
+SELECT reattach_partition('orders_2024_01');
+SELECT indexrelid::regclass, indisvalid FROM pg_index WHERE indrelid = 'orders_2024_01'::regclass ORDER BY indexrelid::regclass::text;
+SELECT rows, location LIKE '%.v3.json' AS manifest_of_its_own FROM archive_partition('orders_2024_01', drop_local => '0');
+SELECT DISTINCT key FROM archive_ext.objects WHERE table_name = 'orders'::regclass ORDER BY 1;
+
 \echo '-- rows that came late into a DEFAULT partition'
 CREATE TABLE orders_rest PARTITION OF orders DEFAULT;
 INSERT INTO orders (created_at, amount, note) VALUES ('2024-01-15', 7, 'late');
