@@ -63,9 +63,13 @@ impl GucNest {
     }
 
     /// Settings under which every output function prints a value that its input function reads back identically,
-    /// as `pg_dump` and `postgres_fdw` use them.
+    /// as `pg_dump` and `postgres_fdw` use them, and prints it alike in every session: times are UTC.
     pub fn lossless_text() -> Self {
-        Self::new().set(c"datestyle", "ISO").set(c"intervalstyle", "postgres").set(c"extra_float_digits", "3")
+        Self::new()
+            .set(c"datestyle", "ISO")
+            .set(c"intervalstyle", "postgres")
+            .set(c"extra_float_digits", "3")
+            .set(c"timezone", "UTC")
     }
 
     /// A search path that no other user can put objects into.

@@ -227,7 +227,9 @@ fn compare(
             let Some(described) = schema["properties"].as_object() else {
                 return out.push(format!("{path}: no properties"));
             };
-            out.extend(described.keys().filter(|key| !members.contains_key(*key)).map(|key| format!("{path}.{key}: gone")));
+            out.extend(
+                described.keys().filter(|key| !members.contains_key(*key)).map(|key| format!("{path}.{key}: gone")),
+            );
             for (key, member) in members {
                 match described.get(key) {
                     Some(found) => compare(document, found, member, &format!("{path}.{key}"), out),
