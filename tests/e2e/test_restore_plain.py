@@ -12,6 +12,44 @@ from harness.orders import archive, create_orders
 from harness.s3 import REGION
 from test_promises import EDGES
 
+# Beyond what test_promises has: types that nest, and those that are kept as their text.
+MORE = {
+    "numeric": ["1e-30", "-123456789012345678901234567890.5", "NaN", "Infinity", "0.000"],
+    "interval": ["1 year -2 mons 3 days -04:05:06.789", "0", "-178000000 years", "2147483647 days", "-0.000001 secs"],
+    "interval[]": ["{1 mon,NULL,-3 days}"],
+    "money": ["12.34", "-0.01", "92233720368547758.07", "-92233720368547758.08"],
+    "oid": ["0", "4294967295"],
+    "regclass": ["pg_class", "-"],
+    "regtype": ["integer", "timestamp with time zone"],
+    "regprocedure": ["lower(text)"],
+    "inet": ["192.168.0.1/24", "::1"],
+    "bit(5)": ["10101"],
+    "int4range": ["empty", "[1,5)", "(,3)"],
+    "tstzrange": ["[2024-01-01 00:00+00,infinity)"],
+    "point": ["(1.5,-2)"],
+    "box[]": ["{(2,2),(1,1);(4,4),(3,3)}"],
+    "tsvector": ["'a':1 'it''s':2"],
+    "xml": ["<a>1</a>", "text <b/>"],
+    "\"char\"": ["x"],
+    "name": ["a name"],
+    "timetz": ["12:00:00+05:30"],
+    "oidvector": ["1 2 3"],
+    "bytea[]": ["{\"\\\\x00ff\",NULL}"],
+    "real[]": ["{0.1,NaN,-Infinity}"],
+    "jsonpath": ["$.a[*]"],
+    "inner_pair": ["(1,\"a, \"\"b\"\" \\\\ c\")", "(,)", "(5,\"\")"],
+    "outer_pair": ["(\"(1,\"\"x y\"\")\",\"{1,NULL}\",2024-01-01)", "(,,)", "(\"(,)\",{},infinity)"],
+    "inner_pair[]": ["{\"(1,a)\",NULL,\"(,\\\"q \\\\\\\"\\\\\\\" q\\\")\"}"],
+    "positive": ["5"],
+    "positive[]": ["{1,2}"],
+    "text": ["\b\f\v\r", "\\.", "\\N", "a\tb"],
+}
+TYPES = """
+    CREATE TYPE order_status AS ENUM ('new', 'paid', 'shipped', 'delivered');
+    CREATE TYPE inner_pair AS (a int, b text);
+    CREATE TYPE outer_pair AS (p inner_pair, numbers int[], day date);
+    CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+"""
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST_1 = ROOT / "tests/fixtures/format1/public.orders/_manifests/orders_2024_01.v1.json"
 
@@ -56,13 +94,14 @@ def test_every_type_comes_back(request, db, cluster, empty, where):
     else:
         bucket = request.getfixturevalue("s3")
         bucket.create_storage(db.conn)
-    db.execute("CREATE TYPE order_status AS ENUM ('new', 'paid', 'shipped', 'delivered')")
-    columns = {f"c{i}": type_ for i, type_ in enumerate(EDGES)}
+    edges = {**EDGES, **{type_: EDGES.get(type_, []) + values for type_, values in MORE.items()}}
+    db.execute(TYPES)
+    columns = {f"c{i}": type_ for i, type_ in enumerate(edges)}
     db.execute("CREATE TABLE edges (id int NOT NULL, " + ", ".join(f"{c} {t}" for c, t in columns.items())
                + ", \"Odd \"\"name\" text) PARTITION BY RANGE (id)")
     db.execute("CREATE TABLE edges_1 PARTITION OF edges FOR VALUES FROM (0) TO (1000)")
-    for row in range(max(map(len, EDGES.values())) + 1):
-        present = [(c, t, EDGES[t][row]) for c, t in columns.items() if row < len(EDGES[t])]
+    for row in range(max(map(len, edges.values())) + 1):
+        present = [(c, t, edges[t][row]) for c, t in columns.items() if row < len(edges[t])]
         db.execute(f"INSERT INTO edges ({', '.join(['id', *(c for c, _, _ in present)])})"
                    f" VALUES ({', '.join(['%s', *(f'%s::{t}' for _, t, _ in present)])})",
                    [row, *(v for _, _, v in present)])

@@ -12,9 +12,8 @@ use pgrx::spi::quote_qualified_identifier;
 
 use crate::catalog;
 use crate::error::{Error, OrRaise, Result, SqlState};
-use crate::partition::check;
 use crate::pg::guc::GucNest;
-use crate::pg::{user, xact};
+use crate::pg::{spi, user, xact};
 use survey::{Found, Table};
 
 /// The arguments of `import_archive`.
@@ -111,7 +110,6 @@ pub fn run(options: &Options) -> Result<Vec<Line>> {
         return Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, "must be superuser to import an archive")
             .detail("Manifests hold SQL that is run, like a dump."));
     }
-    check::encoding()?;
     catalog::storage::options(&options.storage)?;
     let store = catalog::storage::open(&options.storage, user::current())?;
     let (tables, mut lines) = survey::survey(&store, options)?;
@@ -152,6 +150,7 @@ fn import_table(
     match root {
         Ok(root) => {
             warn_of_credentials(options, table, owner, lines);
+            warn_of_encoding(table, lines)?;
             for found in &table.partitions {
                 let line = import_partition(found, root, options, store, lines);
                 lines.push(line);
@@ -189,6 +188,17 @@ fn warn_of_credentials(options: &Options, table: &Table, owner: pg_sys::Oid, lin
     if let Err(error) = attempt(|| super::storage::open_for(&options.storage, owner).map(drop)) {
         lines.push(Line::about(table.name(), Action::Warning, told(&error)));
     }
+}
+
+/// The objects are UTF-8; only text that UTF-8 cannot hold is in the encoding of the database that archived.
+fn warn_of_encoding(table: &Table, lines: &mut Vec<Line>) -> Result<()> {
+    let here = spi::one("SELECT pg_catalog.getdatabaseencoding()::text", &[], |row| row.need::<String>(1))?;
+    let other = table.partitions.iter().map(|found| &found.manifest.database_encoding).find(|other| **other != here);
+    if let Some(other) = other {
+        let detail = format!("it was archived in encoding {other}; this database has {here}");
+        lines.push(Line::about(table.name(), Action::Warning, detail));
+    }
+    Ok(())
 }
 
 fn import_partition(

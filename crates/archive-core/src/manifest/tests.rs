@@ -1,6 +1,6 @@
 use super::*;
 use crate::codec::{DIGEST_ALGORITHM, Digest, RowHasher, Value};
-use crate::schema::{Field, PgType, TableSchema};
+use crate::schema::{EnumType, Field, PgType, TableSchema};
 use crate::{Error, ErrorKind};
 
 fn schema() -> TableSchema {
@@ -12,7 +12,8 @@ fn schema() -> TableSchema {
         collation: Some("C".into()),
         not_null: true,
     };
-    TableSchema { fields: vec![field] }
+    let mood = EnumType { oid: 16_400, name: "public.mood".into(), labels: vec![(16_402, "fine".into())] };
+    TableSchema { fields: vec![field], origin: Some("7212345678901234567/5".into()), enums: vec![mood] }
 }
 
 fn object(ordinal: u32, values: &[i32]) -> ManifestObject {
