@@ -2,6 +2,7 @@
 
 pub mod archive;
 mod guard;
+mod import;
 mod policy;
 pub mod progress;
 mod reattach;

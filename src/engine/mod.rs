@@ -2,6 +2,7 @@
 //! worker commits after each.
 
 pub mod archive;
+pub mod import;
 mod manifest;
 mod period;
 pub mod plan;

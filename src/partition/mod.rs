@@ -7,4 +7,6 @@ pub mod default_rows;
 pub mod discover;
 pub mod freeze;
 pub mod locks;
+pub mod prerequisites;
+pub mod root_ddl;
 pub mod swap;

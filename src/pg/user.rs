@@ -41,7 +41,7 @@ impl Drop for UserGuard {
 
 /// Runs fixed statements on our own catalog with the rights of the extension's owner and a safe search path.
 pub fn elevated<T>(statements: impl FnOnce() -> T) -> T {
-    // ISO dates, so that bounds read from the catalog mean the same in every session.
+    // ISO dates in UTC, so that bounds read from the catalog are the same text in every session.
     let _settings = GucNest::lossless_text().safe_search_path();
     let _user = UserGuard::become_user(extension_owner());
     statements()
