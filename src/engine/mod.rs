@@ -2,6 +2,7 @@
 //! worker commits after each.
 
 pub mod archive;
+pub mod drift;
 mod manifest;
 mod period;
 pub mod plan;

@@ -1,5 +1,7 @@
 //! Partitions of the hot table: what they are, freezing them, taking them out and putting them back.
 
+pub mod access;
+pub mod all_view;
 pub mod archive_tree;
 pub mod check;
 pub mod ddl;
@@ -7,4 +9,5 @@ pub mod default_rows;
 pub mod discover;
 pub mod freeze;
 pub mod locks;
+pub mod mirror;
 pub mod swap;

@@ -5,12 +5,14 @@
 
 pub mod args;
 pub mod background;
+pub mod cast;
 pub mod clause;
 pub mod clock;
 pub mod columns;
 pub mod compare;
 pub mod constant;
 pub mod datum;
+pub mod event_trigger;
 pub mod explain;
 pub mod expr;
 pub mod foreign;
@@ -25,6 +27,7 @@ pub mod memory;
 pub mod planner;
 pub mod relation;
 pub mod row;
+pub mod row_expr;
 pub mod sample;
 pub mod scan;
 pub mod shmem;
