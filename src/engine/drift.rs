@@ -310,7 +310,6 @@ fn fill(source: pg_sys::Oid, column: &Attribute, witness: &Witness<'_>) -> Resul
         return Err(Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, "the table was dropped meanwhile"));
     };
     let index = usize::try_from(column.number).unwrap_or_default().saturating_sub(1);
-    let _text = crate::pg::guc::GucNest::lossless_text();
     let default = user::as_user(discover::owner(source)?, || row_expr::added_default(&relation, index));
     Ok(match default {
         AddedDefault::Null => Fill::None,

@@ -6,7 +6,7 @@ use pgrx::spi::quote_identifier;
 use super::{archive_tree, discover, locks};
 use crate::catalog;
 use crate::catalog::managed_table::ManagedTable;
-use crate::error::{Error, OrRaise, Result, SqlState};
+use crate::error::{Error, OrRaise, Result};
 use crate::guc;
 use crate::pg::guc::GucNest;
 use crate::pg::relation::LockMode;
@@ -158,13 +158,6 @@ fn row_security_statements(name: &str, wanted: &RowSecurity, now: &RowSecurity) 
     statements.push(switch(wanted.enabled, "ENABLE", "DISABLE"));
     statements.push(switch(wanted.forced, "FORCE", "NO FORCE"));
     statements
-}
-
-/// Whether row security is on for a relation.
-pub fn has_row_security(relation: pg_sys::Oid) -> Result<bool> {
-    user::elevated(|| {
-        spi::one("SELECT relrowsecurity FROM pg_class WHERE oid = $1", &[relation.into()], |row| row.need(1))
-    })
 }
 
 /// Foreign tables have no policies: with row security only the owner reads the archived partitions by their own names.

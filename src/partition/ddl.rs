@@ -26,7 +26,7 @@ pub fn record(leaf: &Leaf) -> Result<Ddl> {
                 leaf.oid,
             )?,
             triggers: triggers(leaf.oid, &name)?,
-            policies: Vec::new(),
+            policies: policies(leaf.oid, &name)?,
             comments: comments(leaf.oid, &name)?,
             owner: user::name_of(leaf.owner),
             grants: grants(leaf.oid, &name)?,
@@ -169,6 +169,31 @@ fn triggers(oid: pg_sys::Oid, name: &str) -> Result<Vec<NamedDdl>> {
          FROM pg_trigger
          WHERE tgrelid = $1 AND NOT tgisinternal AND tgparentid = 0 AND tgname NOT IN ($2, $3) ORDER BY tgname",
         &[oid.into(), ROW_GUARD.into(), TRUNCATE_GUARD.into(), name.into()],
+    )
+}
+
+/// The partition's own row security, which counts when it is queried by its own name.
+fn policies(oid: pg_sys::Oid, name: &str) -> Result<Vec<String>> {
+    texts_named(
+        "SELECT s FROM (
+           SELECT 0 AS o, p.polname, format('CREATE POLICY %I ON %s AS %s FOR %s TO %s%s%s', p.polname, $2,
+                    CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
+                    CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
+                         WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
+                    (SELECT string_agg(CASE WHEN r = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(r)) END, ', ')
+                     FROM unnest(p.polroles) r),
+                    coalesce(' USING (' || pg_get_expr(p.polqual, p.polrelid) || ')', ''),
+                    coalesce(' WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')', '')) AS s
+           FROM pg_policy p WHERE p.polrelid = $1
+           UNION ALL
+           SELECT 1, '', format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', $2) FROM pg_class
+           WHERE oid = $1 AND relrowsecurity
+           UNION ALL
+           SELECT 2, '', format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', $2) FROM pg_class
+           WHERE oid = $1 AND relforcerowsecurity) x
+         ORDER BY o, polname",
+        oid,
+        name,
     )
 }
 

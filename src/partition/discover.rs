@@ -20,7 +20,7 @@ pub struct Leaf {
     pub persistence: char,
     /// Owner.
     pub owner: pg_sys::Oid,
-    /// Whether row-level security is on, here or at any ancestor.
+    /// Whether row-level security is on, here or at any ancestor: then readers do not get at the archived partition itself.
     pub row_security: bool,
     /// Immediate parent, if a partition.
     pub parent: Option<pg_sys::Oid>,

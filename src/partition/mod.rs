@@ -1,6 +1,7 @@
 //! Partitions of the hot table: what they are, freezing them, taking them out and putting them back.
 
 pub mod access;
+pub mod adapt;
 pub mod all_view;
 pub mod archive_tree;
 pub mod check;

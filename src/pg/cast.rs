@@ -27,6 +27,18 @@ impl TypeRef {
         Some(Self { oid, typmod, collation })
     }
 
+    /// The type with this OID; `None` when there is no such type (any more).
+    pub fn numbered(oid: pg_sys::Oid, typmod: i32) -> Option<Self> {
+        // SAFETY: catalog lookups; an unknown type has no type class.
+        let collation = unsafe {
+            if pg_sys::get_typtype(oid) == 0 {
+                return None;
+            }
+            pg_sys::get_typcollation(oid)
+        };
+        Some(Self { oid, typmod, collation })
+    }
+
     /// The type of a column.
     pub fn of(column: &Column) -> Self {
         Self { oid: column.type_oid, typmod: column.typmod, collation: column.collation }

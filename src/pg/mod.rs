@@ -26,6 +26,7 @@ pub mod mailbox;
 pub mod memory;
 pub mod planner;
 pub mod relation;
+pub mod reshape;
 pub mod row;
 pub mod row_expr;
 pub mod sample;

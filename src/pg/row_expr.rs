@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 use super::cast::evaluate;
 use super::datum;
 use super::foreign_scan::fill_slot;
+use super::guc::GucNest;
 use super::relation::Relation;
 use super::row::RowBuffer;
 
@@ -40,7 +41,10 @@ pub fn added_default(relation: &Relation, index: usize) -> AddedDefault {
         let state = pg_sys::ExecInitExpr(expression, std::ptr::null_mut());
         let context = pg_sys::CreateStandaloneExprContext();
         match evaluate(state, context) {
-            Some(value) => AddedDefault::Constant(datum::output_text((*attribute).atttypid, value)),
+            Some(value) => {
+                let _text = GucNest::lossless_text();
+                AddedDefault::Constant(datum::output_text((*attribute).atttypid, value))
+            }
             None => AddedDefault::Null,
         }
     }
