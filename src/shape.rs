@@ -63,12 +63,15 @@ impl<'a> Archived<'a> {
 
     /// The error for a column that cannot be read (0A000).
     fn unreadable(&self, column: &str, why: &str) -> Error {
+        self.refused(column, why).hint("Select other columns; to reattach the partition, drop this column first.")
+    }
+
+    fn refused(&self, column: &str, why: &str) -> Error {
         Error::new(
             SqlState::ERRCODE_FEATURE_NOT_SUPPORTED,
             format!("column \"{column}\" of archived partition {} cannot be read", self.name),
         )
         .detail(why)
-        .hint("Select other columns, or bring the partition back with reattach_partition().")
     }
 
     /// Columns that were dropped: in the objects, but in the table no more.
@@ -194,11 +197,14 @@ impl<'a> Builder<'a> {
                 Ok(())
             }
             Fill::Constant(text) => self.add_constant(column, mapped, text),
-            Fill::Volatile if self.volatile == Volatile::Refuse => Err(self.archived.unreadable(
-                &column.name,
-                "The column was added later with a volatile default, which gives each row a value of its own.",
-            )),
-            Fill::Volatile | Fill::Generated => self.add_computed(column),
+            Fill::Volatile if self.volatile == Volatile::Refuse => Err(self
+                .archived
+                .refused(
+                    &column.name,
+                    "The column was added later with a volatile default, which gives each row a value of its own.",
+                )
+                .hint("Select other columns, or have reattach_partition() fill it.")),
+            Fill::Volatile | Fill::Generated => self.add_computed(column, mapped.fill == Fill::Generated),
         }
     }
 
@@ -218,11 +224,11 @@ impl<'a> Builder<'a> {
     }
 
     /// The expression is the hot table's; what it refers to is read as well.
-    fn add_computed(&mut self, column: &Column) -> Result<()> {
+    fn add_computed(&mut self, column: &Column, generated: bool) -> Result<()> {
         let hot = self.source.and_then(Relation::peek);
         let expression = hot.as_ref().and_then(|hot| {
             let same = columns::of_relation(hot).into_iter().find(|other| other.name == column.name)?;
-            RowExpression::new(hot, same.index, self.target)
+            RowExpression::new(hot, same.index, generated, self.target)
         });
         let Some(expression) = expression else {
             return Err(self.archived.unreadable(

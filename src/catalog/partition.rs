@@ -172,6 +172,18 @@ pub fn highest_field(managed_table: i64) -> Result<i32> {
     })
 }
 
+/// The local copies of a managed table's archived partitions.
+pub fn local_copies(managed_table: i64) -> Result<Vec<pg_sys::Oid>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT c.oid FROM archive_ext.partition p JOIN pg_class c ON c.oid = p.local_copy::oid
+             WHERE p.managed_table = $1 AND p.status = 'ARCHIVED' ORDER BY p.id",
+            &[managed_table.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
 /// Whether a manifest read from the storage is the one that the catalog recorded: the storage is not trusted with the
 /// SQL that its DDL holds, nor with what it says about the rows.
 pub fn recorded_as(id: i64, manifest: &Manifest) -> Result<bool> {

@@ -42,9 +42,9 @@ pub fn reattach(name: &str, options: Options) -> Result<pg_sys::Oid> {
     check_owner(&known)?;
     locks::claim_partition(&qualified(&known))?;
     drift::sync(known.source)?;
-    let differences = differences(&known)?;
+    let (differences, usable) = differences(&known)?;
     let job = start_job(&known)?;
-    let (table, rows) = match known.local_copy.filter(|_| adapt::fits_without_rewrite(&differences)) {
+    let (table, rows) = match known.local_copy.filter(|_| usable) {
         Some(local_copy) => {
             adapt_local_copy(&known, local_copy, &differences)?;
             (local_copy, None)
@@ -69,8 +69,8 @@ pub fn reattach(name: &str, options: Options) -> Result<pg_sys::Oid> {
     Ok(table)
 }
 
-/// What became of the table's columns since the partition was archived.
-fn differences(known: &Known) -> Result<Vec<Difference>> {
+/// What became of the table's columns since the partition was archived, and whether its local copy can follow.
+fn differences(known: &Known) -> Result<(Vec<Difference>, bool)> {
     let _path = GucNest::new().safe_search_path();
     let (Some(partition), Some(parent)) = (catalog::partition::archived(known.id)?, Relation::peek(known.parent)) else {
         return Err(vanished(known));
@@ -82,7 +82,20 @@ fn differences(known: &Known) -> Result<Vec<Difference>> {
         map: &partition.map,
         archived_at: partition.archived_at,
     };
-    archived.differences(&columns::of_relation(&parent))
+    let differences = archived.differences(&columns::of_relation(&parent))?;
+    let usable = match known.local_copy {
+        Some(local_copy) => adapt::fits_without_rewrite(&differences) && is_whole(local_copy, &archived)?,
+        None => false,
+    };
+    Ok((differences, usable))
+}
+
+/// Whether the local copy still has every column that was archived and is in the table: one may have gone with its type.
+fn is_whole(local_copy: pg_sys::Oid, archived: &Archived<'_>) -> Result<bool> {
+    let has = discover::attributes(local_copy)?;
+    let dropped: Vec<_> = archived.dropped().map(|field| field.id).collect();
+    let mut wanted = archived.schema.fields.iter().filter(|field| !dropped.contains(&field.id));
+    Ok(wanted.all(|field| has.iter().any(|column| column.name == field.name)))
 }
 
 /// The local copy gets the shape of its parent; nobody else sees it before it is attached.

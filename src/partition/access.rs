@@ -49,7 +49,9 @@ fn revokes(relation: pg_sys::Oid, name: &str, roles: &[pg_sys::Oid]) -> Result<V
 pub fn mirror_owner(source: pg_sys::Oid, managed: &ManagedTable) -> Result<()> {
     let owner = discover::owner(source)?;
     let Some(archive) = managed.archive_table else { return Ok(()) };
-    let strangers = belonging_to_others(archive, managed.all_view, owner)?;
+    let mut beside = catalog::partition::local_copies(managed.id)?;
+    beside.extend(managed.all_view);
+    let strangers = belonging_to_others(archive, beside, owner)?;
     if strangers.is_empty() {
         return Ok(());
     }
@@ -65,7 +67,7 @@ pub fn mirror_owner(source: pg_sys::Oid, managed: &ManagedTable) -> Result<()> {
 
 fn belonging_to_others(
     archive: pg_sys::Oid,
-    view: Option<pg_sys::Oid>,
+    beside: Vec<pg_sys::Oid>,
     owner: pg_sys::Oid,
 ) -> Result<Vec<(String, String)>> {
     user::elevated(|| {
@@ -74,9 +76,9 @@ fn belonging_to_others(
                     format('%I.%I', n.nspname, c.relname)
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE c.relowner <> $3
-               AND (c.oid = $2 OR c.oid IN (SELECT t.relid FROM pg_partition_tree($1::oid) t))
+               AND (c.oid = ANY ($2) OR c.oid IN (SELECT t.relid FROM pg_partition_tree($1::oid) t))
              ORDER BY c.oid",
-            &[archive.into(), view.into(), owner.into()],
+            &[archive.into(), beside.into(), owner.into()],
             |row| Ok((row.need(1)?, row.need(2)?)),
         )
     })

@@ -9,12 +9,10 @@ use crate::catalog;
 use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::pg::{spi, user, xact};
 
-/// Options of the view: the reader's privileges and row security count on both sides.
-#[cfg(not(feature = "pg14"))]
+/// Option of the view where the hot table has row security: then the reader's policies count on both sides. Without, the
+/// view reads with its owner's rights, so that grants on single columns are good for it too. PostgreSQL 14 has no such
+/// option; see [`allowed`].
 const INVOKER: &str = "security_invoker=true";
-/// PostgreSQL 14 has no such option; see [`allowed`].
-#[cfg(feature = "pg14")]
-const INVOKER: &str = "";
 
 /// Whether the view can be had. On PostgreSQL 14 a view reads with its owner's rights, past every policy: with row
 /// security there is no view.
@@ -30,14 +28,20 @@ pub fn allowed(source: pg_sys::Oid) -> Result<bool> {
 /// `CREATE VIEW`, as the owner.
 pub fn create(source: pg_sys::Oid, archive: pg_sys::Oid, view: &str, owner: pg_sys::Oid) -> Result<()> {
     let body = body(source, archive)?;
-    let options = with_options(&[INVOKER.to_owned()]);
+    let options = with_options(&invoker(source)?);
     user::as_user(owner, || spi::execute(&format!("CREATE VIEW {view}{options} AS {body}"), &[]))?;
     Ok(())
 }
 
 fn with_options(options: &[String]) -> String {
-    let set: Vec<&str> = options.iter().map(String::as_str).filter(|option| !option.is_empty()).collect();
-    if set.is_empty() { String::new() } else { format!(" WITH ({})", set.join(", ")) }
+    if options.is_empty() { String::new() } else { format!(" WITH ({})", options.join(", ")) }
+}
+
+fn invoker(source: pg_sys::Oid) -> Result<Vec<String>> {
+    let row_security = user::elevated(|| {
+        spi::one("SELECT relrowsecurity FROM pg_class WHERE oid = $1", &[source.into()], |row| row.need(1))
+    })?;
+    Ok(if row_security { vec![INVOKER.to_owned()] } else { Vec::new() })
 }
 
 fn body(source: pg_sys::Oid, archive: pg_sys::Oid) -> Result<String> {
@@ -48,23 +52,24 @@ fn body(source: pg_sys::Oid, archive: pg_sys::Oid) -> Result<String> {
     Ok(format!("SELECT {columns} FROM {hot} UNION ALL SELECT {columns} FROM {archive}"))
 }
 
-/// The options the view has, ours among them.
+/// The options the view has.
 fn options(view: pg_sys::Oid) -> Result<Vec<String>> {
-    let mut options: Vec<String> = user::elevated(|| {
-        spi::rows(
-            "SELECT unnest(reloptions) FROM pg_class WHERE oid = $1",
-            &[view.into()],
-            |row| row.need(1),
-        )
-    })?;
+    user::elevated(|| {
+        spi::rows("SELECT unnest(reloptions) FROM pg_class WHERE oid = $1", &[view.into()], |row| row.need(1))
+    })
+}
+
+/// The options the view should have: those that somebody set, and ours.
+fn wanted_options(source: pg_sys::Oid, view: pg_sys::Oid) -> Result<Vec<String>> {
+    let mut options = options(view)?;
     options.retain(|option| !option.starts_with("security_invoker"));
-    options.push(INVOKER.to_owned());
+    options.extend(invoker(source)?);
     Ok(options)
 }
 
-fn replace(view: pg_sys::Oid, body: &str) -> Result<()> {
+fn replace(view: pg_sys::Oid, options: &[String], body: &str) -> Result<()> {
     let (name, owner) = (catalog::qualified_name(view)?, discover::owner(view)?);
-    let options = with_options(&options(view)?);
+    let options = with_options(options);
     user::as_user(owner, || spi::execute(&format!("CREATE OR REPLACE VIEW {name}{options} AS {body}"), &[]))?;
     Ok(())
 }
@@ -79,7 +84,7 @@ pub fn hollow(view: pg_sys::Oid) -> Result<()> {
         .iter()
         .map(|column| format!("(NULL::{}){} AS {}", column.type_sql, column.collate, quote_identifier(&column.name)))
         .collect();
-    replace(view, &format!("SELECT {} WHERE false", columns.join(", ")))
+    replace(view, &options(view)?, &format!("SELECT {} WHERE false", columns.join(", ")))
 }
 
 fn is_hollow(view: pg_sys::Oid) -> Result<bool> {
@@ -103,13 +108,14 @@ pub fn rebuild(
 ) -> Result<pg_sys::Oid> {
     rename(view, changes)?;
     let (hot, now) = (discover::attributes(source)?, discover::attributes(view)?);
-    if hot.len() == now.len() && is_prefix(&now, &hot) && !is_hollow(view)? {
+    let options = wanted_options(source, view)?;
+    if hot.len() == now.len() && is_prefix(&now, &hot) && !is_hollow(view)? && options == self::options(view)? {
         return Ok(view);
     }
     if is_prefix(&now, &hot) {
-        return replace(view, &body(source, archive)?).map(|()| view);
+        return replace(view, &options, &body(source, archive)?).map(|()| view);
     }
-    recreate(source, archive, view)
+    recreate(source, archive, view, &options)
 }
 
 fn rename(view: pg_sys::Oid, changes: &mirror::Changes) -> Result<()> {
@@ -125,10 +131,15 @@ fn is_prefix(view: &[Attribute], hot: &[Attribute]) -> bool {
     view.len() <= hot.len() && view.iter().zip(hot).all(|(is, wanted)| is.name == wanted.name && is.same_type(wanted))
 }
 
-fn recreate(source: pg_sys::Oid, archive: pg_sys::Oid, view: pg_sys::Oid) -> Result<pg_sys::Oid> {
+fn recreate(
+    source: pg_sys::Oid,
+    archive: pg_sys::Oid,
+    view: pg_sys::Oid,
+    options: &[String],
+) -> Result<pg_sys::Oid> {
     let (schema, relation) = discover::schema_and_name(view)?;
     let (name, owner) = (catalog::qualified_name(view)?, discover::owner(view)?);
-    let (options, extras) = (with_options(&options(view)?), extras(view, &name)?);
+    let (options, extras) = (with_options(options), extras(view, &name)?);
     drop_view(&name, owner)?;
     let body = body(source, archive)?;
     let columns: Vec<_> = discover::attributes(source)?.into_iter().map(|column| column.name).collect();
@@ -176,7 +187,7 @@ fn extras(view: pg_sys::Oid, name: &str) -> Result<Vec<(Option<String>, String)>
                SELECT t.attname, a.* FROM pg_attribute t, aclexplode(t.attacl) a
                WHERE t.attrelid = $1 AND NOT t.attisdropped)
              SELECT g.attname::text,
-                    format('GRANT %s%s ON %s TO %s%s', g.privilege_type, coalesce(format(' (%I)', g.attname), ''), $2,
+                    format('GRANT %s%s ON %s TO %s%s', g.privilege_type, coalesce(' (' || quote_ident(g.attname) || ')', ''), $2,
                            CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END,
                            CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
              FROM grants g

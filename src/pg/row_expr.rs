@@ -61,11 +61,15 @@ pub struct RowExpression {
 }
 
 impl RowExpression {
-    /// The expression of the column at `index` of `source`, over rows of `target`; columns are matched by name. `None`
-    /// without an expression, or when `target` lacks a column that it refers to.
-    pub fn new(source: &Relation, index: usize, target: &Relation) -> Option<Self> {
+    /// The generation expression (`generated`) or default of the column at `index` of `source`, over rows of `target`;
+    /// columns are matched by name. `None` without one, or when `target` lacks a column that it refers to.
+    pub fn new(source: &Relation, index: usize, generated: bool, target: &Relation) -> Option<Self> {
         // SAFETY: open relations; nodes and state live in the current memory context.
         unsafe {
+            let attribute = super::columns::tuple_desc_attr(source.tupdesc(), index);
+            if ((*attribute).attgenerated != 0) != generated {
+                return None;
+            }
             let node = pg_sys::build_column_default(source.as_ptr(), index as i32 + 1);
             if node.is_null() {
                 return None;
