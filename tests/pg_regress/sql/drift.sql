@@ -59,7 +59,6 @@ ALTER TABLE t DROP COLUMN gone;
 SELECT attname FROM pg_attribute WHERE attrelid = 'archive.t_1'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum;
 ALTER TABLE t ADD COLUMN gone text DEFAULT 'new';
 SELECT DISTINCT gone FROM archive.t_all;
-EXPLAIN (COSTS OFF, VERBOSE OFF) SELECT * FROM archive.t WHERE id = 0;
 
 \echo '-- SET DATA TYPE: a plain cast, with USING, with a chain of casts'
 ALTER TABLE t ALTER COLUMN id TYPE bigint;
@@ -87,7 +86,9 @@ CREATE TYPE mood2 AS ENUM ('happy', 'fine', 'ok', 'sad');
 ALTER TABLE t ALTER COLUMN feeling TYPE mood2 USING feeling::text::mood2;
 SELECT feeling, count(*) FROM archive.t GROUP BY 1 ORDER BY 1;
 \echo '-- the local copy of t_1 still has the old one'
+\set VERBOSITY terse
 DROP TYPE mood;
+\set VERBOSITY default
 SET client_min_messages = error;
 DROP TYPE mood CASCADE;
 SET client_min_messages = warning;
@@ -175,6 +176,7 @@ SELECT count(*) FROM archive.t_all;
 SET ROLE drift_owner;
 
 \echo '-- reattach: from the local copy, in the present shape'
+ALTER TABLE t DROP COLUMN at;
 SET client_min_messages = notice;
 ALTER TABLE t ALTER COLUMN id TYPE int, ALTER COLUMN day DROP NOT NULL;
 SELECT reattach_partition('t_1');
@@ -196,12 +198,11 @@ SELECT id, six, label FROM t_1 ORDER BY id LIMIT 2;
 SELECT reattach_partition('t_3');
 SELECT count(*) FROM t;
 RESET ROLE;
-SELECT partition_name, details -> 'columns' AS columns, details ->> 'from' AS "from" FROM archive_ext.lifecycle_event WHERE event = 'reattached' ORDER BY id;
+SELECT partition_name, details -> 'columns' AS columns, details ->> 'from' AS "from" FROM archive_ext.lifecycle_event WHERE event = 'reattached' AND details -> 'columns' @> '["column \"tag\" is now \"label\""]' ORDER BY id;
 SET ROLE drift_owner;
 \echo '-- a new constraint that archived rows violate'
-SELECT archived, rows FROM archive_partition('t_4');
-DELETE FROM t WHERE id > 30;
-ALTER TABLE t ADD CONSTRAINT small CHECK (id <= 30);
+SELECT archived, rows FROM archive_partition('t_4', drop_local => '0');
+ALTER TABLE t ADD CONSTRAINT small CHECK (day < '2024-04-01' OR id > 3);
 SELECT reattach_partition('t_4');
 ALTER TABLE t DROP CONSTRAINT small;
 SELECT reattach_partition('t_4', writable => true);
@@ -215,7 +216,7 @@ RESET ROLE;
 ALTER TABLE u SET SCHEMA public;
 GRANT drift_owner TO drift_other;
 ALTER TABLE u OWNER TO drift_other;
-SELECT relname, relowner::regrole FROM pg_class WHERE relnamespace = 'archive'::regnamespace ORDER BY relname;
+SELECT regexp_replace(relname, '[0-9a-f]{8}$', '…') AS relname, relowner::regrole FROM pg_class WHERE relnamespace = 'archive'::regnamespace ORDER BY relname;
 \echo '-- dropping the hot table needs CASCADE and leaves the archive'
 DROP TABLE u;
 SET client_min_messages = notice;
@@ -224,3 +225,5 @@ SELECT count(*) FROM archive.t;
 SET client_min_messages = warning;
 DROP SCHEMA drift CASCADE;
 DROP TABLE archive.t CASCADE;
+DROP OWNED BY drift_owner, drift_reader, drift_other CASCADE;
+DROP ROLE drift_owner, drift_reader, drift_other;
