@@ -141,8 +141,7 @@ impl<'a> Builder<'a> {
         match self.archived.origin(&column)? {
             Origin::Field(field) => {
                 let of = TypeRef::of(&column);
-                let position =
-                    self.reshaper.read(self.archived.schema, field.id, &column.name, of, &field.pg_type);
+                let position = self.reshaper.read(self.archived.schema, field.id, &column.name, of, &field.pg_type);
                 self.reshaper.copy(position, index);
                 Ok(())
             }
@@ -182,12 +181,10 @@ impl<'a> Builder<'a> {
         } else {
             settings
         };
-        chain(from, TypeRef::of(column), steps)
-            .and_then(|steps| Cast::new(from, &steps, settings))
-            .ok_or_else(|| {
-                let why = format!("It was archived with type {was}, from which there is no cast to {now}.");
-                self.archived.unreadable(&column.name, &why)
-            })
+        chain(from, TypeRef::of(column), steps).and_then(|steps| Cast::new(from, &steps, settings)).ok_or_else(|| {
+            let why = format!("It was archived with type {was}, from which there is no cast to {now}.");
+            self.archived.unreadable(&column.name, &why)
+        })
     }
 
     fn add_added(&mut self, column: &Column, mapped: &MappedColumn) -> Result<()> {

@@ -116,9 +116,7 @@ pub fn as_json(managed_table: &str) -> String {
 
 /// The map of a managed table; empty before its first archive.
 pub fn load(managed_table: i64) -> Result<ColumnMap> {
-    let json = user::elevated(|| {
-        spi::one(&as_json("$1"), &[managed_table.into()], |row| row.need::<JsonB>(1))
-    })?;
+    let json = user::elevated(|| spi::one(&as_json("$1"), &[managed_table.into()], |row| row.need::<JsonB>(1)))?;
     Ok(serde_json::from_value(json.0)?)
 }
 

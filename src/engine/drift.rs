@@ -149,9 +149,7 @@ fn shape_archive(
 
 fn retypes_or_drops(source: pg_sys::Oid, archive: pg_sys::Oid, changes: &mirror::Changes) -> Result<bool> {
     let (hot, now) = (discover::attributes(source)?, discover::attributes(archive)?);
-    let retyped = |column: &Attribute| {
-        now.iter().any(|other| other.name == column.name && !other.same_type(column))
-    };
+    let retyped = |column: &Attribute| now.iter().any(|other| other.name == column.name && !other.same_type(column));
     Ok(!changes.dropped.is_empty() || hot.iter().any(retyped))
 }
 
@@ -275,9 +273,9 @@ fn present(
 }
 
 fn retyped(column: &Attribute, witness: &Witness<'_>) -> Result<TypeStep> {
-    let using = witness.statement.map(|statement| {
-        statement.using.iter().find(|(name, _)| *name == column.name).map(|(_, using)| using.clone())
-    });
+    let using = witness
+        .statement
+        .map(|statement| statement.using.iter().find(|(name, _)| *name == column.name).map(|(_, using)| using.clone()));
     let (casts, by_expression) = match using {
         Some(None) => (Vec::new(), false),
         Some(Some(Using::Casts(casts))) => (casts, false),

@@ -72,16 +72,13 @@ pub fn reattach(name: &str, options: Options) -> Result<pg_sys::Oid> {
 /// What became of the table's columns since the partition was archived, and whether its local copy can follow.
 fn differences(known: &Known) -> Result<(Vec<Difference>, bool)> {
     let _path = GucNest::new().safe_search_path();
-    let (Some(partition), Some(parent)) = (catalog::partition::archived(known.id)?, Relation::peek(known.parent)) else {
+    let (Some(partition), Some(parent)) = (catalog::partition::archived(known.id)?, Relation::peek(known.parent))
+    else {
         return Err(vanished(known));
     };
     let name = qualified(known);
-    let archived = Archived {
-        name: &name,
-        schema: &partition.schema,
-        map: &partition.map,
-        archived_at: partition.archived_at,
-    };
+    let archived =
+        Archived { name: &name, schema: &partition.schema, map: &partition.map, archived_at: partition.archived_at };
     let differences = archived.differences(&columns::of_relation(&parent))?;
     let usable = match known.local_copy {
         Some(local_copy) => adapt::fits_without_rewrite(&differences) && is_whole(local_copy, &archived)?,

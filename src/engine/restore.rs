@@ -175,12 +175,9 @@ fn check_digest(object: &archive_core::manifest::ManifestObject, hasher: &RowHas
 }
 
 fn not_what_was_archived(object: &archive_core::manifest::ManifestObject) -> Error {
-    Error::new(
-        SqlState::ERRCODE_DATA_CORRUPTED,
-        format!("archive object \"{}\" is not what was archived", object.key),
-    )
-    .detail("The digest of its rows differs from the manifest's.")
-    .hint("Nothing was changed. Restore the object from a copy or an older version of the bucket.")
+    Error::new(SqlState::ERRCODE_DATA_CORRUPTED, format!("archive object \"{}\" is not what was archived", object.key))
+        .detail("The digest of its rows differs from the manifest's.")
+        .hint("Nothing was changed. Restore the object from a copy or an older version of the bucket.")
 }
 
 fn plain(list: &[String]) -> Vec<&str> {

@@ -113,9 +113,8 @@ impl Archive {
     }
 
     fn relation(&self) -> Result<Relation> {
-        Relation::open(self.table, LockMode::AccessShare).ok_or_else(|| {
-            Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, "the foreign table was dropped meanwhile")
-        })
+        Relation::open(self.table, LockMode::AccessShare)
+            .ok_or_else(|| Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, "the foreign table was dropped meanwhile"))
     }
 }
 

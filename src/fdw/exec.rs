@@ -59,8 +59,7 @@ pub(super) fn begin(node: &mut ScanNode<Scan>, explain_only: bool) -> Result<()>
     let files = archive.objects()?;
     let pruner = FilePruner::new(&archive, &plan.conditions, &files);
     // What cannot be read can still be explained.
-    let decoder =
-        if explain_only { archive.lenient_reshaper()? } else { archive.reshaper(plan.columns.as_deref())? };
+    let decoder = if explain_only { archive.lenient_reshaper()? } else { archive.reshaper(plan.columns.as_deref())? };
     let expressions = node.prepare_expressions();
     let row = RowBuffer::new(archive.attributes);
     let planned = files.len();

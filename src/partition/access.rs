@@ -113,11 +113,9 @@ fn row_security(relation: pg_sys::Oid) -> Result<RowSecurity> {
             &[relation.into()],
             |row| Ok(Policy { name: row.need(1)?, definition: row.need(2)? }),
         )?;
-        spi::one(
-            "SELECT relrowsecurity, relforcerowsecurity FROM pg_class WHERE oid = $1",
-            &[relation.into()],
-            |row| Ok((row.need(1)?, row.need(2)?)),
-        )
+        spi::one("SELECT relrowsecurity, relforcerowsecurity FROM pg_class WHERE oid = $1", &[relation.into()], |row| {
+            Ok((row.need(1)?, row.need(2)?))
+        })
         .map(|(enabled, forced)| RowSecurity { enabled, forced, policies })
     })
 }
@@ -154,9 +152,8 @@ fn row_security_statements(name: &str, wanted: &RowSecurity, now: &RowSecurity) 
     for policy in wanted.policies.iter().filter(|policy| !now.policies.contains(policy)) {
         statements.push(format!("CREATE POLICY {} ON {name} {}", quote_identifier(&policy.name), policy.definition));
     }
-    let switch = |on: bool, yes: &str, no: &str| {
-        format!("ALTER TABLE {name} {} ROW LEVEL SECURITY", if on { yes } else { no })
-    };
+    let switch =
+        |on: bool, yes: &str, no: &str| format!("ALTER TABLE {name} {} ROW LEVEL SECURITY", if on { yes } else { no });
     statements.push(switch(wanted.enabled, "ENABLE", "DISABLE"));
     statements.push(switch(wanted.forced, "FORCE", "NO FORCE"));
     statements

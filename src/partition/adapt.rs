@@ -15,9 +15,7 @@ use crate::shape::Difference;
 pub fn fits_without_rewrite(differences: &[Difference]) -> bool {
     differences.iter().all(|difference| match difference {
         Difference::Dropped(_) | Difference::Renamed(..) => true,
-        Difference::Added(column) => {
-            column.types.len() == 1 && matches!(column.fill, Fill::None | Fill::Constant(_))
-        }
+        Difference::Added(column) => column.types.len() == 1 && matches!(column.fill, Fill::None | Fill::Constant(_)),
         Difference::Retyped(..) => false,
     })
 }

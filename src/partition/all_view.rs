@@ -45,8 +45,7 @@ fn invoker(source: pg_sys::Oid) -> Result<Vec<String>> {
 }
 
 fn body(source: pg_sys::Oid, archive: pg_sys::Oid) -> Result<String> {
-    let columns: Vec<_> =
-        discover::attributes(source)?.iter().map(|column| quote_identifier(&column.name)).collect();
+    let columns: Vec<_> = discover::attributes(source)?.iter().map(|column| quote_identifier(&column.name)).collect();
     let columns = columns.join(", ");
     let (hot, archive) = (catalog::qualified_name(source)?, catalog::qualified_name(archive)?);
     Ok(format!("SELECT {columns} FROM {hot} UNION ALL SELECT {columns} FROM {archive}"))
@@ -131,12 +130,7 @@ fn is_prefix(view: &[Attribute], hot: &[Attribute]) -> bool {
     view.len() <= hot.len() && view.iter().zip(hot).all(|(is, wanted)| is.name == wanted.name && is.same_type(wanted))
 }
 
-fn recreate(
-    source: pg_sys::Oid,
-    archive: pg_sys::Oid,
-    view: pg_sys::Oid,
-    options: &[String],
-) -> Result<pg_sys::Oid> {
+fn recreate(source: pg_sys::Oid, archive: pg_sys::Oid, view: pg_sys::Oid, options: &[String]) -> Result<pg_sys::Oid> {
     let (schema, relation) = discover::schema_and_name(view)?;
     let (name, owner) = (catalog::qualified_name(view)?, discover::owner(view)?);
     let (options, extras) = (with_options(options), extras(view, &name)?);

@@ -51,9 +51,9 @@ pub fn columns(source: pg_sys::Oid, archive: pg_sys::Oid, changes: &Changes) -> 
 
 fn in_step(hot: &[Attribute], archive: &[Attribute]) -> bool {
     let same = |column: &Attribute| {
-        archive.iter().any(|other| {
-            other.name == column.name && other.same_type(column) && (column.not_null || !other.not_null)
-        })
+        archive
+            .iter()
+            .any(|other| other.name == column.name && other.same_type(column) && (column.not_null || !other.not_null))
     };
     hot.len() == archive.len() && hot.iter().all(same)
 }

@@ -109,8 +109,7 @@ impl Cast {
                 };
                 let from = pg_sys::exprType(node);
                 let (to, typmod) = (step.to.oid, step.to.typmod);
-                node =
-                    pg_sys::coerce_to_target_type(std::ptr::null_mut(), node, from, to, typmod, context, form, -1);
+                node = pg_sys::coerce_to_target_type(std::ptr::null_mut(), node, from, to, typmod, context, form, -1);
                 if node.is_null() {
                     return None;
                 }

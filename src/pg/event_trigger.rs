@@ -297,7 +297,9 @@ unsafe fn privileges(statement: &pg_sys::GrantStmt) -> Command {
         match statement.targtype {
             pg_sys::GrantTargetType::ACL_TARGET_OBJECT => {
                 changed.tables.extend(
-                    list_pointers::<pg_sys::RangeVar>(statement.objects).into_iter().filter_map(|target| resolve(target)),
+                    list_pointers::<pg_sys::RangeVar>(statement.objects)
+                        .into_iter()
+                        .filter_map(|target| resolve(target)),
                 );
             }
             pg_sys::GrantTargetType::ACL_TARGET_ALL_IN_SCHEMA => {
