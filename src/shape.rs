@@ -257,9 +257,7 @@ fn archived_type(field: &Field, step: Option<&TypeStep>) -> Option<(TypeRef, PgT
     let found = step.map_or_else(|| TypeRef::named(&field.type_sql), existing);
     match found {
         Some(of) => Some((of, field.pg_type.clone())),
-        None if matches!(field.pg_type, PgType::Enum { .. }) => {
-            TypeRef::named("pg_catalog.text").map(|of| (of, PgType::Text))
-        }
+        None if matches!(field.pg_type, PgType::Enum) => TypeRef::named("pg_catalog.text").map(|of| (of, PgType::Text)),
         None => None,
     }
 }

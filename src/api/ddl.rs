@@ -15,9 +15,12 @@ mod archive_ext {
     #[pg_extern]
     fn before_ddl(fcinfo: pg_sys::FunctionCallInfo) -> EventTriggerResult {
         // SAFETY: that of this call.
-        if let Some(Command::AlterTable(alterations)) = unsafe { event_trigger::command(fcinfo) } {
-            drift::make_way(&alterations).or_raise();
-        }
+        let made = match unsafe { event_trigger::command(fcinfo) } {
+            Some(Command::AlterTable(alterations)) => drift::make_way(&alterations),
+            Some(Command::Renamed { before, .. }) => drift::settle(before),
+            _ => Ok(()),
+        };
+        made.or_raise();
         EventTriggerResult
     }
 
@@ -28,7 +31,7 @@ mod archive_ext {
         // SAFETY: that of this call.
         let followed = match unsafe { event_trigger::command(fcinfo) } {
             Some(Command::AlterTable(alterations)) => drift::follow(&alterations),
-            Some(Command::Renamed(table)) => drift::follow_name(table),
+            Some(Command::Renamed { after, .. }) => drift::follow_name(after),
             Some(Command::Privileges(privileges)) => drift::follow_privileges(&privileges),
             Some(Command::Policies(tables)) => drift::follow_policies(&tables),
             Some(Command::Other) | None => Ok(()),

@@ -26,6 +26,9 @@ pub struct Witness<'a> {
 
 /// Before ALTER TABLE: the view over hot and archive lets go of columns that are about to be dropped or retyped.
 pub fn make_way(alterations: &Alterations) -> Result<()> {
+    if alterations.reshapes {
+        settle(alterations.table)?;
+    }
     if !alterations.hindered_by_views {
         return Ok(());
     }
@@ -33,6 +36,17 @@ pub fn make_way(alterations: &Alterations) -> Result<()> {
         Some((_, ManagedTable { all_view: Some(view), .. })) => all_view::hollow(view),
         _ => Ok(()),
     }
+}
+
+/// Before columns change: the attribute numbers in the map must be those of this relation, not of the one that was
+/// dumped. Names still tell, and after the change they would not.
+pub fn settle(table: Option<pg_sys::Oid>) -> Result<()> {
+    let Some((source, managed)) = managed(table)? else { return Ok(()) };
+    let root = column_map::identity(source)?;
+    if column_map::load(managed.id)?.columns.iter().all(|column| column.name.is_none() || column.root == root) {
+        return Ok(());
+    }
+    sync_managed(source, &managed, &Witness::default())
 }
 
 /// After ALTER TABLE.

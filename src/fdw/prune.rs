@@ -80,7 +80,7 @@ impl ConditionColumn {
         let field = archive.field(column)?;
         let field_id = field.id;
         // Labels of enums may have been renamed since the range was computed.
-        let compared = !matches!(field.pg_type, PgType::Enum { .. })
+        let compared = !matches!(field.pg_type, PgType::Enum)
             && condition.operand().is_some_and(|operand| operand.collation == column.collation.to_u32());
         let order = if compared { range_order(column, field_id, versions) } else { None };
         Some(Self { field_id, type_oid: column.type_oid, order })

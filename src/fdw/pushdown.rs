@@ -342,7 +342,7 @@ fn compare_test(field: &Field, order: Order, op: CompareOp, constant: &Constant)
 fn text_order(field: &Field, order: Order, op: CompareOp) -> Option<TextOrder> {
     match (&field.pg_type, order) {
         // Labels may have been renamed since.
-        (PgType::Enum { .. }, _) => None,
+        (PgType::Enum, _) => None,
         (PgType::Text | PgType::Varchar | PgType::Bpchar, Order::Nondeterministic) => None,
         (PgType::Text | PgType::Varchar | PgType::Bpchar, Order::Deterministic) => {
             (op == CompareOp::Eq).then_some(TextOrder::EqualityOnly)

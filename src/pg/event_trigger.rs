@@ -49,8 +49,13 @@ unsafe impl BoxRet for EventTriggerResult {
 pub enum Command {
     /// `ALTER TABLE` with subcommands.
     AlterTable(Alterations),
-    /// A table or one of its columns got another name, or the table another schema.
-    Renamed(Option<pg_sys::Oid>),
+    /// A table or one of its columns gets another name, or the table another schema.
+    Renamed {
+        /// What its name before the command means now.
+        before: Option<pg_sys::Oid>,
+        /// What its name after the command means now.
+        after: Option<pg_sys::Oid>,
+    },
     /// `GRANT` or `REVOKE` on tables.
     Privileges(Privileges),
     /// A policy of these tables was made, changed or dropped.
@@ -131,7 +136,10 @@ unsafe fn take_apart(tree: *mut pg_sys::Node) -> Command {
             pg_sys::NodeTag::T_RenameStmt => renamed(&*tree.cast()),
             pg_sys::NodeTag::T_AlterObjectSchemaStmt => {
                 let statement = &*tree.cast::<pg_sys::AlterObjectSchemaStmt>();
-                Command::Renamed(resolve_as(statement.relation, |target| target.schemaname = statement.newschema))
+                Command::Renamed {
+                    before: resolve(statement.relation),
+                    after: resolve_as(statement.relation, |target| target.schemaname = statement.newschema),
+                }
             }
             pg_sys::NodeTag::T_GrantStmt => privileges(&*tree.cast()),
             pg_sys::NodeTag::T_CreatePolicyStmt => policies([(*tree.cast::<pg_sys::CreatePolicyStmt>()).table]),
@@ -176,7 +184,7 @@ unsafe fn resolve_as(
     unsafe {
         let mut after = *target;
         change(&mut after);
-        resolve(&raw const after).or_else(|| resolve(target))
+        resolve(&raw const after)
     }
 }
 
@@ -187,10 +195,14 @@ unsafe fn renamed(statement: &pg_sys::RenameStmt) -> Command {
     // SAFETY: by the caller's promise.
     unsafe {
         match statement.renameType {
-            Object::OBJECT_COLUMN => Command::Renamed(resolve(statement.relation)),
-            Object::OBJECT_TABLE => {
-                Command::Renamed(resolve_as(statement.relation, |target| target.relname = statement.newname))
+            Object::OBJECT_COLUMN => {
+                let table = resolve(statement.relation);
+                Command::Renamed { before: table, after: table }
             }
+            Object::OBJECT_TABLE => Command::Renamed {
+                before: resolve(statement.relation),
+                after: resolve_as(statement.relation, |target| target.relname = statement.newname),
+            },
             _ => Command::Other,
         }
     }
