@@ -13,6 +13,7 @@ use crate::catalog::partition::Known;
 use crate::error::{Error, Result, SqlState};
 use crate::partition::{adapt, discover, freeze};
 use crate::pg::columns;
+use crate::pg::datum;
 use crate::pg::guc::GucNest;
 use crate::pg::load::BulkLoader;
 use crate::pg::relation::{LockMode, Relation};
@@ -142,17 +143,18 @@ fn admit_nulls(archived: &Archived<'_>, table: pg_sys::Oid) -> Result<()> {
     adapt::allow_null(table, &doubtful)
 }
 
-/// What makes archived rows rows of the table, and whether every archived column is read, so that the digest can be
-/// compared. The fields are read in the order of the archive, as the digest has them.
+/// What makes archived rows rows of the table, and whether every archived column is read as it was, so that the digest
+/// can be compared. The fields are read in the order of the archive, as the digest has them.
 fn reshaper(archived: Archived<'_>, relation: &Relation, source: pg_sys::Oid) -> Result<(Reshaper, bool)> {
     let _path = GucNest::new().safe_search_path();
     let mut builder = Builder::new(archived, relation, Some(source), Volatile::Evaluate);
     let complete = builder.read_all();
     builder.add_every_column()?;
-    Ok((builder.finish(), complete))
+    // Elsewhere, values that hold OIDs hash to something else.
+    Ok((builder.finish(), complete && datum::is_of_this_database(archived.schema)))
 }
 
-/// Where a column's type is gone, rows cannot be hashed: then the object as a whole is.
+/// Where a column's type is gone, or in another database, rows cannot be hashed: then the object as a whole is.
 fn check_bytes(
     object: &archive_core::manifest::ManifestObject,
     store: &archive_core::store::BlockingStore,

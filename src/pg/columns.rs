@@ -133,7 +133,7 @@ fn composite(oid: pg_sys::Oid) -> std::result::Result<PgType, pg_sys::Oid> {
     Ok(if attributes.is_empty() { PgType::Other } else { PgType::Composite(attributes) })
 }
 
-fn attributes_of(composite: pg_sys::Oid) -> Vec<Column> {
+pub(super) fn attributes_of(composite: pg_sys::Oid) -> Vec<Column> {
     // SAFETY: a composite type; the copy needs no reference count and is freed here.
     unsafe {
         let tupdesc = pg_sys::lookup_rowtype_tupdesc_copy(composite, -1);

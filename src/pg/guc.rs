@@ -72,6 +72,7 @@ impl GucNest {
             .set(c"timezone", "UTC")
             .set(c"bytea_output", "hex")
             .set(c"array_nulls", "on")
+            .set(c"quote_all_identifiers", "off")
             .set(c"lc_monetary", "C")
             .set(c"xmloption", "content")
             .set(c"search_path", "pg_catalog")

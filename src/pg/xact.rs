@@ -118,6 +118,20 @@ fn caught(error: CaughtError) -> Caught {
     }
 }
 
+/// Runs `work`; an error that PostgreSQL raises in it is raised again with `about` in its DETAIL.
+pub fn explained<T>(about: &str, work: impl FnOnce() -> T) -> T {
+    pgrx::PgTryBuilder::new(std::panic::AssertUnwindSafe(work))
+        .catch_others(|error| {
+            let error = caught(error);
+            let detail = match &error.detail {
+                Some(detail) => format!("{detail} {about}"),
+                None => about.to_owned(),
+            };
+            Error::from(error).detail(detail).raise()
+        })
+        .execute()
+}
+
 /// Runs `work` in a subtransaction that is rolled back in any case, so that the locks it takes are given back.
 pub fn rolled_back<T>(work: impl FnOnce() -> T) -> T {
     // SAFETY: as in `subtransaction`; an error unwinds through here and aborts both transactions.

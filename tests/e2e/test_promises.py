@@ -130,17 +130,23 @@ def test_p5_every_value_comes_back_as_it_was(db, local):
     assert db.all(text.format("edges")) == expected
 
 
-@pytest.mark.parametrize("type_", ["point", "tsvector", "int4range", "bit(3)", "money"])
-def test_p5_what_cannot_be_kept_is_refused_before_it_starts(db, local, type_):
-    """Until a later version knows the type: the column and the reason are named, and nothing was written."""
-    db.execute(f"CREATE TABLE odd (id int, strange {type_}) PARTITION BY RANGE (id)")
-    db.execute("CREATE TABLE odd_1 PARTITION OF odd FOR VALUES FROM (0) TO (10)")
+def test_p5_what_cannot_be_kept_is_refused(db):
+    """A type that cannot read what it prints: the column and the reason are named, and nothing was removed."""
+    db.execute("""
+        CREATE TYPE odd;
+        CREATE FUNCTION odd_in(cstring) RETURNS odd LANGUAGE internal IMMUTABLE STRICT AS 'int4in';
+        CREATE FUNCTION odd_out(odd) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'oidout';
+        CREATE TYPE odd (INPUT = odd_in, OUTPUT = odd_out, LIKE = int4);
+        CREATE TABLE odds (id int, strange odd) PARTITION BY RANGE (id);
+        CREATE TABLE odds_1 PARTITION OF odds FOR VALUES FROM (0) TO (10);
+        INSERT INTO odds VALUES (1, '-1')""")
 
-    with pytest.raises(psycopg.errors.FeatureNotSupported, match="strange"):
-        archive(db, "odd_1")
+    with pytest.raises(psycopg.errors.NumericValueOutOfRange, match="out of range for type integer") as refused:
+        archive(db, "odds_1")
 
-    assert not local.exists() or not list(local.rglob("*.parquet"))
-    assert db.is_attached("odd_1", "odd")
+    assert 'column "strange"' in refused.value.diag.message_detail
+    assert db.is_attached("odds_1", "odds")
+    assert db.value("SELECT count(*) FROM odds") == 1
 
 
 PREDICATES = [

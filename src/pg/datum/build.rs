@@ -31,10 +31,9 @@ impl Node {
             Value::Interval(v) => interval(*v),
             Value::Text(v) => self.text_value(v)?,
             Value::Undecodable(v) => self.read_server_text(v)?,
-            Value::Reg(oid, name) => match self.shape {
-                Shape::Reg { same_database: false } if !name.is_empty() => self.parse(name)?,
-                _ => pg_sys::Datum::from(*oid),
-            },
+            Value::Image(v) => self.read_image(v, None)?,
+            Value::Reg(_, name) if !self.same_database && !name.is_empty() => self.parse(name)?,
+            Value::Reg(oid, _) => pg_sys::Datum::from(*oid),
             Value::Composite(parts) => match &self.shape {
                 Shape::Composite(row) => row.datum(parts)?,
                 _ => return Err(mismatch("composite")),
@@ -73,6 +72,17 @@ impl Node {
             return Ok(palloc_varlena(bytes));
         }
         self.io.parse(bytes).ok_or_else(holds_nul)
+    }
+
+    /// The value that an image is of; in another database than its own the one that its text is of. Arrays and composites
+    /// hold the OIDs of their types.
+    pub(super) fn read_image(&self, image: &[u8], text: Option<&str>) -> Result<pg_sys::Datum> {
+        let foreign = !self.same_database && (self.holds_oids || !matches!(self.shape, Shape::Scalar));
+        match (self.io.from_image(image).filter(|_| !foreign), text) {
+            (Some(datum), _) => Ok(datum),
+            (None, Some(text)) => self.parse(text),
+            (None, None) => Err(foreign_image()),
+        }
     }
 
     /// An array of elements of this type.
@@ -155,7 +165,7 @@ pub(super) fn palloc_copy(bytes: &[u8]) -> pg_sys::Datum {
     }
 }
 
-fn palloc_varlena(payload: &[u8]) -> pg_sys::Datum {
+pub(super) fn palloc_varlena(payload: &[u8]) -> pg_sys::Datum {
     // SAFETY: cstring_to_text_with_len copies `len` bytes behind a 4-byte header; any varlena is laid out so.
     unsafe { pg_sys::Datum::from(pg_sys::cstring_to_text_with_len(payload.as_ptr().cast(), payload.len() as i32)) }
 }
@@ -165,6 +175,15 @@ fn mismatch(kind: &str) -> Error {
         SqlState::ERRCODE_DATATYPE_MISMATCH,
         format!("an archived {kind} was found for a column of another kind"),
     )
+}
+
+fn foreign_image() -> Error {
+    Error::new(
+        SqlState::ERRCODE_FEATURE_NOT_SUPPORTED,
+        "an archived value can be read in the database that it comes from only",
+    )
+    .detail("The text of one of its parts does not say everything that it is, so its bytes were archived.")
+    .hint("Select other columns or rows.")
 }
 
 fn attribute_changed() -> Error {

@@ -32,14 +32,17 @@ enum LabelText {
 impl Labels {
     /// The labels of enum `oid` as an archive knows them.
     pub(super) fn archived(oid: pg_sys::Oid, enums: &[EnumType], same_database: bool) -> Self {
-        // SAFETY: returns a palloc'd string.
-        let name = || unsafe { server_text::of_c_string(pg_sys::format_type_be_qualified(oid)) };
-        let by_oid = enums.iter().find(|known| same_database && known.oid == oid.to_u32());
-        let known = by_oid.or_else(|| {
-            let name = name();
-            enums.iter().find(|known| known.name == name)
-        });
+        let known = known(oid, enums, same_database);
         Self { archived: known.map(|known| known.labels.clone()).unwrap_or_default(), same_database, ..Self::default() }
+    }
+
+    /// The label under which `value` was archived; `None` when that is not known for sure.
+    pub(super) fn archived_label(&self, value: pg_sys::Oid, now: &str) -> Option<String> {
+        let same = |(oid, label): &&(u32, String)| match self.same_database {
+            true => *oid == value.to_u32(),
+            false => label == now,
+        };
+        self.archived.iter().find(same).map(|(_, label)| label.clone())
     }
 
     /// The label of a value.
@@ -82,6 +85,16 @@ impl Labels {
         let by_name = || find(type_oid, &encoding.encode(label)?);
         if self.same_database { by_oid().or_else(by_name) } else { by_name().or_else(by_oid) }
     }
+}
+
+/// The archived type that enum `oid` was.
+fn known(oid: pg_sys::Oid, enums: &[EnumType], same_database: bool) -> Option<&EnumType> {
+    let by_oid = enums.iter().find(|known| same_database && known.oid == oid.to_u32());
+    by_oid.or_else(|| {
+        // SAFETY: returns a palloc'd string.
+        let name = unsafe { server_text::of_c_string(pg_sys::format_type_be_qualified(oid)) };
+        enums.iter().find(|known| known.name == name)
+    })
 }
 
 fn unknown(label: &str, type_oid: pg_sys::Oid) -> Error {

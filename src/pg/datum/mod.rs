@@ -8,17 +8,19 @@ mod type_io;
 
 use std::borrow::Cow;
 
-use archive_core::codec::{Decoded, Value, sidecar_bytes, sidecar_text};
+use archive_core::codec::{Decoded, Sidecar, Value};
 use archive_core::schema::{PgType, TableSchema};
 use pgrx::pg_sys;
 
-use self::node::{Node, Origin};
+use self::label::Labels;
+use self::node::{Node, Origin, Shape};
 use self::type_io::TypeIo;
 use super::background;
 use super::columns::Column;
 use super::encoding::Encoding;
 use super::guc::GucNest;
 use super::row::{Row, RowBuffer};
+use super::xact;
 use crate::error::Result;
 
 pub(super) use self::label::find as find_label;
@@ -29,6 +31,10 @@ pub struct ColumnIo {
     index: usize,
     node: Node,
     depends_on_settings: bool,
+    /// Whether reading and making values may fail in functions of the type.
+    may_fail: (bool, bool),
+    /// What such an error says about where it happened.
+    about: String,
 }
 
 impl ColumnIo {
@@ -40,13 +46,21 @@ impl ColumnIo {
 
     /// I/O for `column`, which takes archived values of type `pg_type` out of files of `schema`.
     pub fn archived(column: &Column, pg_type: &PgType, schema: &TableSchema) -> Self {
-        let same_database = schema.origin.as_deref().is_none_or(|origin| origin == background::database_identity());
-        Self::with_origin(column, pg_type, Origin::Archive { schema, same_database })
+        Self::with_origin(column, pg_type, Origin::Archive { schema, same_database: is_of_this_database(schema) })
     }
 
     fn with_origin(column: &Column, pg_type: &PgType, origin: Origin<'_>) -> Self {
         let node = Node::new(column.type_oid, pg_type, Encoding::of_database(), origin);
-        Self { index: column.index, depends_on_settings: node.depends_on_settings(), node }
+        Self {
+            index: column.index,
+            depends_on_settings: node.any(&Node::depends_on_settings),
+            may_fail: (node.any(&|node| node.text_may_mislead), node.any(&Node::is_parsed)),
+            about: format!(
+                "This is about a value of column \"{}\" that is archived or read from an archive.",
+                column.name
+            ),
+            node,
+        }
     }
 
     /// The value of this column in `row`; `None` for NULL. What it borrows lives until the row's memory is reset.
@@ -55,16 +69,40 @@ impl ColumnIo {
     pub fn read<'r>(&self, row: &Row<'r>) -> Result<Option<Value<'r>>> {
         let Some(datum) = row.datum(self.index) else { return Ok(None) };
         // SAFETY: the datum is a non-null value of this column's type, valid while the row is borrowed.
-        unsafe { self.node.value(datum) }.map(Some)
+        let value = || unsafe { self.node.value(datum) };
+        if self.may_fail.0 { xact::explained(&self.about, value) } else { value() }.map(Some)
     }
 
     /// PostgreSQL's text form of this column in `row` for the sidecar, for values that the native Parquet type cannot
     /// hold.
     pub fn text<'r>(&self, row: &Row<'r>) -> Cow<'r, str> {
         let Some(datum) = row.datum(self.index) else { return Cow::Borrowed("") };
-        // SAFETY: output function of this column's type on a non-null value of it.
-        let bytes: &'r [u8] = unsafe { self.node.io.print(datum) };
-        self.node.encoding.to_utf8(bytes).unwrap_or_else(|| Cow::Owned(sidecar_text(bytes)))
+        // SAFETY: a non-null value of this column's type, valid while the row is borrowed.
+        unsafe {
+            let printed: &'r [u8] = self.node.io.print(datum);
+            let exact = self.text_is_exact(datum);
+            let text = || self.node.encoding.to_utf8(printed);
+            if self.node.holds_oids || !exact {
+                // Elsewhere, OIDs mean nothing, and names are all there is.
+                let elsewhere = if exact { text() } else { None };
+                return Cow::Owned(Sidecar::of_image(self.node.io.image(datum), elsewhere.as_deref()));
+            }
+            text().unwrap_or_else(|| Cow::Owned(Sidecar::of_server_text(printed)))
+        }
+    }
+
+    /// Whether PostgreSQL makes the same value of the text: it may refuse it, where a domain within has stricter
+    /// constraints than it had.
+    ///
+    /// # Safety
+    /// `datum` is a non-null value of the column's type.
+    unsafe fn text_is_exact(&self, datum: pg_sys::Datum) -> bool {
+        let node = &self.node;
+        if matches!(node.shape, Shape::Scalar) && !node.text_may_mislead && !node.holds_oids {
+            return true;
+        }
+        // SAFETY: by the caller's promise; an input function may raise an error, which ends the subtransaction.
+        xact::subtransaction(|| unsafe { node.text_says_all(datum) }).unwrap_or(false)
     }
 
     /// Rebuilds the datum of this column from an archived cell, in the current memory context.
@@ -76,15 +114,39 @@ impl ColumnIo {
 
     pub(super) fn datum(&self, cell: &Decoded<'_>) -> Result<Option<pg_sys::Datum>> {
         let _settings = self.depends_on_settings.then(GucNest::lossless_text);
+        if self.may_fail.1 || matches!(cell, Decoded::Text(_)) {
+            return xact::explained(&self.about, || self.make(cell));
+        }
+        self.make(cell)
+    }
+
+    fn make(&self, cell: &Decoded<'_>) -> Result<Option<pg_sys::Datum>> {
         match cell {
             Decoded::Null => Ok(None),
             Decoded::Value(value) => self.node.datum(value).map(Some),
-            Decoded::Text(text) => match sidecar_bytes(text)? {
-                Some(bytes) => self.node.read_server_text(&bytes).map(Some),
-                None => self.node.parse(text).map(Some),
+            Decoded::Text(text) => match Sidecar::parse(text)? {
+                Sidecar::Text(text) => self.node.parse(text).map(Some),
+                Sidecar::ServerText(bytes) => self.node.read_server_text(&bytes).map(Some),
+                Sidecar::Image(image, text) => self.node.read_image(&image, text).map(Some),
             },
         }
     }
+}
+
+/// Whether OIDs in the rows of an archive mean something here.
+pub fn is_of_this_database(schema: &TableSchema) -> bool {
+    schema.origin.as_deref().is_none_or(|origin| origin == background::database_identity())
+}
+
+/// The label under which a value of enum `type_oid`, now called `now`, was archived; `None` when that is not known for
+/// sure.
+pub(super) fn archived_label(
+    type_oid: pg_sys::Oid,
+    value: pg_sys::Oid,
+    now: &str,
+    schema: &TableSchema,
+) -> Option<String> {
+    Labels::archived(type_oid, &schema.enums, is_of_this_database(schema)).archived_label(value, now)
 }
 
 /// The text form of any datum through its type's output function; `None` when UTF-8 cannot represent it.

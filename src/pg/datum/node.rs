@@ -15,6 +15,12 @@ pub(super) struct Node {
     pub(super) io: TypeIo,
     pub(super) encoding: Encoding,
     pub(super) shape: Shape,
+    /// Whether archived OIDs are of this database.
+    pub(super) same_database: bool,
+    /// A type of an extension, which may print less than it holds.
+    pub(super) text_may_mislead: bool,
+    /// Whether values hold OIDs, of enum labels, roles, relations: their text changes when something is renamed.
+    pub(super) holds_oids: bool,
 }
 
 /// What a type is made of.
@@ -22,10 +28,6 @@ pub(super) struct Node {
 pub(super) enum Shape {
     Scalar,
     Enum(Labels),
-    /// A `reg*` type; whether the archived OIDs are of this database.
-    Reg {
-        same_database: bool,
-    },
     Array(Box<Node>),
     Composite(RowType),
 }
@@ -69,7 +71,6 @@ impl Node {
                 Origin::Live => Labels::default(),
                 Origin::Archive { schema, same_database } => Labels::archived(base, &schema.enums, same_database),
             }),
-            PgType::Reg => Shape::Reg { same_database: origin.same_database() },
             PgType::Array(element) => {
                 // SAFETY: as above; the type is an array.
                 let element_oid = unsafe { pg_sys::get_element_type(base) };
@@ -78,18 +79,59 @@ impl Node {
             PgType::Composite(attributes) => Shape::Composite(RowType::new(base, attributes, encoding, origin)),
             _ => Shape::Scalar,
         };
-        Self { pg_type: pg_type.clone(), io: TypeIo::of(oid), encoding, shape }
+        Self {
+            pg_type: pg_type.clone(),
+            io: TypeIo::of(oid),
+            encoding,
+            shape,
+            same_database: origin.same_database(),
+            holds_oids: holds_oids(base),
+            text_may_mislead: *pg_type == PgType::Other && !PgType::is_built_in(base.to_u32()) && !is_range(base),
+        }
+    }
+
+    /// Whether the type, or one within, is one of which this holds.
+    pub(super) fn any(&self, holds: &impl Fn(&Node) -> bool) -> bool {
+        let within = match &self.shape {
+            Shape::Array(element) => element.any(holds),
+            Shape::Composite(row) => {
+                row.attributes.iter().filter_map(|(_, node)| node.as_ref()).any(|node| node.any(holds))
+            }
+            Shape::Scalar | Shape::Enum(_) => false,
+        };
+        within || holds(self)
+    }
+
+    /// Whether values are made by an input function, which may refuse them.
+    pub(super) fn is_parsed(&self) -> bool {
+        matches!(self.pg_type, PgType::Other | PgType::Jsonb | PgType::Reg)
     }
 
     /// Whether the text of a value may mean something else under other settings: ranges over a type of a user's own.
     pub(super) fn depends_on_settings(&self) -> bool {
-        match &self.shape {
-            Shape::Array(element) => element.depends_on_settings(),
-            Shape::Composite(row) => {
-                row.attributes.iter().filter_map(|(_, node)| node.as_ref()).any(Node::depends_on_settings)
-            }
-            _ => self.pg_type == PgType::Other && !PgType::is_built_in(self.io.oid.to_u32()) && is_range(self.io.oid),
-        }
+        self.pg_type == PgType::Other && !PgType::is_built_in(self.io.oid.to_u32()) && is_range(self.io.oid)
+    }
+}
+
+const ACLITEM: u32 = 1033;
+
+/// Whether values of a type hold OIDs.
+fn holds_oids(oid: pg_sys::Oid) -> bool {
+    // SAFETY: catalog lookups of a type in use.
+    let (base, kind, element) = unsafe {
+        pg_sys::check_stack_depth();
+        let base = pg_sys::getBaseType(oid);
+        (base, pg_sys::get_typtype(base) as u8, pg_sys::get_element_type(base))
+    };
+    match kind {
+        b'e' => true,
+        b'c' => columns::attributes_of(base).iter().any(|attribute| holds_oids(attribute.type_oid)),
+        // SAFETY: as above, of a range and a multirange.
+        b'r' => holds_oids(unsafe { pg_sys::get_range_subtype(base) }),
+        // SAFETY: as above.
+        b'm' => holds_oids(unsafe { pg_sys::get_range_subtype(pg_sys::get_multirange_range(base)) }),
+        _ if element != pg_sys::InvalidOid => holds_oids(element),
+        _ => base.to_u32() == ACLITEM || PgType::from_oid(base.to_u32(), -1) == Some(PgType::Reg),
     }
 }
 

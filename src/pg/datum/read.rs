@@ -31,7 +31,11 @@ impl Node {
                 PgType::Text | PgType::Varchar | PgType::Bpchar | PgType::Json | PgType::Xml => {
                     text(varlena(datum), self.encoding)
                 }
-                PgType::Jsonb | PgType::Other => text(self.io.print(datum), self.encoding),
+                PgType::Jsonb => text(self.io.print(datum), self.encoding),
+                PgType::Other if self.holds_oids || (self.text_may_mislead && !self.text_says_all(datum)) => {
+                    Value::Image(self.io.image(datum))
+                }
+                PgType::Other => text(self.io.print(datum), self.encoding),
                 PgType::Bytea | PgType::Opaque => Value::Bytes(varlena(datum)),
                 PgType::Date => Value::Date(datum.value() as i32),
                 PgType::Time => Value::Time(datum.value() as i64),
@@ -56,7 +60,7 @@ impl Node {
                 }
                 Shape::Array(element) => element.array(datum).map(Value::Array),
                 Shape::Composite(row) => row.values(datum).map(Value::Composite),
-                Shape::Scalar | Shape::Reg { .. } => Err(confused()),
+                Shape::Scalar => Err(confused()),
             }
         }
     }
@@ -69,6 +73,19 @@ impl Node {
             Value::Text(name) => name,
             // The OID is the value; elsewhere nothing would have a name like this.
             _ => "",
+        }
+    }
+
+    /// Whether the input function makes the same value of what the output function prints. PostgreSQL's own types are
+    /// known to; a type of an extension may print less than it holds, as `seg` rounds.
+    ///
+    /// # Safety
+    /// `datum` is a non-null value of this type.
+    pub(super) unsafe fn text_says_all(&self, datum: pg_sys::Datum) -> bool {
+        // SAFETY: by the caller's promise; what was parsed is a value of the type too.
+        unsafe {
+            let printed = self.io.print(datum);
+            self.io.parse(printed).is_some_and(|parsed| self.io.image(parsed) == self.io.image(datum))
         }
     }
 
@@ -157,7 +174,7 @@ fn palloc_text<'r>(text: &str) -> &'r str {
 ///
 /// # Safety
 /// `datum` points to a varlena that stays valid for `'r`, as does the current memory context's content.
-unsafe fn varlena<'r>(datum: pg_sys::Datum) -> &'r [u8] {
+pub(super) unsafe fn varlena<'r>(datum: pg_sys::Datum) -> &'r [u8] {
     // SAFETY: by the caller's promise.
     unsafe {
         let packed = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());

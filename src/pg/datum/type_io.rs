@@ -44,6 +44,39 @@ impl TypeIo {
         unsafe { CStr::from_ptr(pg_sys::OutputFunctionCall(self.output, datum)).to_bytes() }
     }
 
+    /// The bytes of a value in memory: the payload of a varlena, else as many bytes as the type has.
+    ///
+    /// # Safety
+    /// As for [`Self::print`].
+    pub(super) unsafe fn image<'r>(&self, datum: pg_sys::Datum) -> &'r [u8] {
+        // SAFETY: by the caller's promise. A by-value datum is copied into the current memory context.
+        unsafe {
+            match usize::try_from(self.len) {
+                Ok(len) if self.by_value => {
+                    let copy = pg_sys::palloc(size_of::<usize>()).cast::<usize>();
+                    copy.write(datum.value().to_le());
+                    std::slice::from_raw_parts(copy.cast(), len.min(size_of::<usize>()))
+                }
+                Ok(len) => std::slice::from_raw_parts(datum.cast_mut_ptr(), len),
+                Err(_) => super::read::varlena(datum),
+            }
+        }
+    }
+
+    /// The value that [`Self::image`] gave the bytes of; `None` when they are too few.
+    pub(super) fn from_image(self, image: &[u8]) -> Option<pg_sys::Datum> {
+        match usize::try_from(self.len) {
+            Ok(len) if len != image.len() => None,
+            Ok(_) if self.by_value => {
+                let mut bytes = [0; size_of::<usize>()];
+                bytes.get_mut(..image.len())?.copy_from_slice(image);
+                Some(pg_sys::Datum::from(usize::from_le_bytes(bytes)))
+            }
+            Ok(_) => Some(super::build::palloc_copy(image)),
+            Err(_) => Some(super::build::palloc_varlena(image)),
+        }
+    }
+
     /// The value that the input function reads, in the current memory context; a text that it refuses raises
     /// PostgreSQL's error. `None` when the text holds a NUL byte.
     pub(super) fn parse(&self, text: &[u8]) -> Option<pg_sys::Datum> {

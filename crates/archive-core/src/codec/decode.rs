@@ -23,7 +23,7 @@ pub enum Decoded<'a> {
     Null,
     /// The value.
     Value(Value<'a>),
-    /// Text to be given to the input function of the column's type; see [`super::sidecar_bytes`].
+    /// The text of a sidecar; see [`super::Sidecar`].
     Text(&'a str),
 }
 

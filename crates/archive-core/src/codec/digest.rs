@@ -208,6 +208,7 @@ fn put_value(out: &mut Vec<u8>, value: &Value<'_>) {
         // A renamed object is still the same value.
         Value::Reg(oid, _) => put(out, 17, &oid.to_le_bytes()),
         Value::Undecodable(v) => put(out, 18, v),
+        Value::Image(v) => put(out, 20, v),
         Value::Composite(parts) => {
             put(out, 19, &(parts.len() as u64).to_le_bytes());
             parts.iter().for_each(|part| put_cell(out, part.as_ref()));

@@ -35,6 +35,6 @@ pub use options::{ObjectSink, ObjectSummary, WriterOptions};
 pub use predicate::{CompareOp, Predicate, Scalar, Test, TextOrder};
 pub use prune::{is_pruned_by_equality, is_pruned_by_order};
 pub use reader::{ObjectReader, RangeReader, ReadMetrics, ScanOptions};
-pub use sidecar::{sidecar_bytes, sidecar_text};
+pub use sidecar::Sidecar;
 pub use value::{ArrayValue, IntervalValue, Value};
 pub use writer::{Appended, Flushed, PartitionWriter};

@@ -54,7 +54,7 @@ pub(super) fn cell<'v, 'a>(storage: &Storage, value: &'v Value<'a>) -> Result<Op
         (Storage::UInt32, Value::UInt4(v)) => Some(Cell::UInt32(*v)),
         (Storage::Interval, Value::Interval(v)) => Some(Cell::Interval(*v)),
         (Storage::Reg, Value::Reg(oid, name)) => Some(Cell::Reg(*oid, name)),
-        (Storage::Text | Storage::Reg, Value::Undecodable(_)) => None,
+        (Storage::Text, Value::Undecodable(_) | Value::Image(_)) => None,
         (Storage::Struct(members), Value::Composite(v)) => plain_struct(members, v)?.then_some(Cell::Struct(v)),
         (Storage::List(element), Value::Array(v)) => plain_list(element, v)?.then_some(Cell::List(v)),
         _ => return Err(mismatch(storage, value)),
@@ -117,6 +117,7 @@ fn mismatch(storage: &Storage, value: &Value<'_>) -> Error {
         Value::UInt4(_) | Value::Reg(..) => "oid",
         Value::Interval(_) => "interval",
         Value::Undecodable(_) => "text outside UTF-8",
+        Value::Image(_) => "opaque",
         Value::Composite(_) => "composite",
         Value::Array(_) => "array",
     };

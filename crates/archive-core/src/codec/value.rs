@@ -39,6 +39,8 @@ pub enum Value<'a> {
     Reg(u32, &'a str),
     /// The text of a value in a database encoding that UTF-8 cannot represent, in that encoding.
     Undecodable(&'a [u8]),
+    /// A value whose text does not say everything that it is: its bytes in memory.
+    Image(&'a [u8]),
     /// A composite value: its attributes in order.
     Composite(Vec<Option<Value<'a>>>),
     /// An array.
@@ -89,7 +91,7 @@ impl PartialEq for Value<'_> {
             (V::Float8(a), V::Float8(b)) => a.to_bits() == b.to_bits(),
             (V::Numeric(a), V::Numeric(b)) => a == b,
             (V::Text(a), V::Text(b)) => a == b,
-            (V::Bytes(a), V::Bytes(b)) | (V::Undecodable(a), V::Undecodable(b)) => a == b,
+            (V::Bytes(a), V::Bytes(b)) | (V::Undecodable(a), V::Undecodable(b)) | (V::Image(a), V::Image(b)) => a == b,
             (V::Uuid(a), V::Uuid(b)) => a == b,
             // The name is only how the OID is shown.
             (V::UInt4(a), V::UInt4(b)) | (V::Reg(a, _), V::Reg(b, _)) => a == b,
@@ -106,7 +108,7 @@ impl Value<'_> {
     pub(crate) fn size(&self) -> usize {
         match self {
             Value::Text(text) => text.len(),
-            Value::Bytes(bytes) | Value::Undecodable(bytes) => bytes.len(),
+            Value::Bytes(bytes) | Value::Undecodable(bytes) | Value::Image(bytes) => bytes.len(),
             Value::Reg(_, name) => name.len() + 4,
             Value::Composite(parts) => sizes(parts),
             Value::Array(array) => sizes(&array.elements) + 8,

@@ -32,6 +32,7 @@ pub(super) enum Own {
     Interval(IntervalValue),
     Reg(u32, String),
     Undecodable(Vec<u8>),
+    Image(Vec<u8>),
     Composite(Vec<Option<Own>>),
     Array(Vec<(i32, i32)>, Vec<Option<Own>>),
 }
@@ -56,6 +57,7 @@ impl Own {
             Own::Interval(v) => Value::Interval(*v),
             Own::Reg(oid, name) => Value::Reg(*oid, name),
             Own::Undecodable(v) => Value::Undecodable(v),
+            Own::Image(v) => Value::Image(v),
             Own::Composite(parts) => Value::Composite(parts.iter().map(|part| part.as_ref().map(Own::value)).collect()),
             Own::Array(dims, elements) => Value::Array(ArrayValue {
                 dims: dims.clone(),
@@ -208,7 +210,10 @@ pub(super) fn value_of(pg_type: &PgType) -> BoxedStrategy<Own> {
         | PgType::Enum
         | PgType::Xml
         | PgType::Other => {
-            prop_oneof![9 => text().prop_map(Own::Text), 1 => vec(any::<u8>(), 1..4).prop_map(Own::Undecodable)].boxed()
+            prop_oneof![9 => text().prop_map(Own::Text), 1 => vec(any::<u8>(), 1..4).prop_map(Own::Undecodable),
+                1 => vec(any::<u8>(), 1..4).prop_map(Own::Image)
+            ]
+            .boxed()
         }
         PgType::UnboundedNumeric => prop_oneof![numeric(30, 2), numeric(30, 0), numeric(5, 9)].boxed(),
         PgType::Money => any::<i64>().prop_map(Own::Int8).boxed(),
@@ -343,7 +348,13 @@ pub(super) fn scalar_for(own: &Own) -> Option<Scalar> {
         Own::Date(v) => Scalar::Date(*v),
         Own::Time(v) => Scalar::Time(*v),
         Own::Timestamp(v) => Scalar::Timestamp(*v),
-        Own::UInt4(_) | Own::Interval(_) | Own::Reg(..) | Own::Undecodable(_) | Own::Composite(_) | Own::Array(..) => {
+        Own::UInt4(_)
+        | Own::Interval(_)
+        | Own::Reg(..)
+        | Own::Undecodable(_)
+        | Own::Image(_)
+        | Own::Composite(_)
+        | Own::Array(..) => {
             return None;
         }
     })
