@@ -123,6 +123,7 @@ fn ensure_levels(manifest: &Manifest, root: pg_sys::Oid, owner: pg_sys::Oid) -> 
 
 fn ensure_level(above: pg_sys::Oid, level: &Level, owner: pg_sys::Oid) -> Result<pg_sys::Oid> {
     if discover::find_relation(&level.schema, &level.name)?.is_none() {
+        let _bounded = swap::bounded();
         user::as_user(owner, || spi::execute(&level.sql, &[]))?;
         xact::command_counter_increment();
     }
@@ -153,6 +154,7 @@ fn check_hot_side(manifest: &Manifest, parent: pg_sys::Oid, bounds: &str, owner:
     let probe = quote_qualified_identifier(source.schema.as_str(), "archive_ext_import_probe");
     let parent = catalog::qualified_name(parent)?;
     let sql = format!("CREATE TABLE {probe} PARTITION OF {parent} {bounds}");
+    let _bounded = swap::bounded();
     xact::rolled_back(|| user::as_user(owner, || spi::execute(&sql, &[]).map(drop)))
 }
 
