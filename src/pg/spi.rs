@@ -31,17 +31,18 @@ impl Row<'_> {
 /// A SELECT in a transaction that has changed nothing yet leaves it without a transaction id: a hot standby has none to
 /// give, and reading an archive should not use them up. It sees what is committed now, as a query that writes would.
 pub fn rows<'a, T>(sql: &str, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) -> Result<T>) -> Result<Vec<T>> {
+    let statement = server_text::statement(sql)?;
+    let converted = server_text::arguments(args)?;
+    let args = converted.as_deref().unwrap_or(args);
     if is_select(sql) && !xact::has_id() {
         let _snapshot = xact::may_take_snapshots().then(LatestSnapshot::take);
         return Spi::connect(|client| {
-            let converted = server_text::arguments(args)?;
-            let table = client.select(&server_text::statement(sql)?, None, converted.as_deref().unwrap_or(args))?;
+            let table = client.select(&statement, None, args)?;
             table.into_iter().map(|tuple| map(&Row(tuple))).collect()
         });
     }
     Spi::connect_mut(|client| {
-        let converted = server_text::arguments(args)?;
-        let table = client.update(&server_text::statement(sql)?, None, converted.as_deref().unwrap_or(args))?;
+        let table = client.update(&statement, None, args)?;
         table.into_iter().map(|tuple| map(&Row(tuple))).collect()
     })
 }
