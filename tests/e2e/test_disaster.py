@@ -334,3 +334,31 @@ def test_manifests_keep_to_the_published_schema(db, cluster):
     written = json.loads(manifests[0].read_text())
     assert written["database"]["timezone"] == "UTC" and "/" in written["database"]["lsn"]
     assert {c["name"] for c in written["collations"]} >= {'"Odd schema".german', 'pg_catalog."default"'}
+
+
+def test_an_archive_in_another_encoding_is_imported(cluster, db, other):
+    source, root = f"{db.name}_latin1", cluster.storage / f"{db.name}_latin1"
+    with cluster.connect() as admin:
+        admin.execute(f"CREATE DATABASE {source} ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+    try:
+        with cluster.connect(source) as conn:
+            conn.execute("CREATE EXTENSION archive_ext")
+            conn.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{root}')")
+            conn.execute("CREATE TABLE käse (id int, größe text DEFAULT 'weiß') PARTITION BY LIST (größe)")
+            conn.execute("CREATE TABLE käse_übrig PARTITION OF käse FOR VALUES IN ('weiß', 'süß')")
+            conn.execute("COMMENT ON TABLE käse IS 'schön'; INSERT INTO käse VALUES (1, 'süß'), (2, DEFAULT)")
+            conn.execute("SELECT archive_partition('käse_übrig', 'cold', drop_local => '0')")
+        file_storage(other, root)
+
+        done = import_archive(other, dry_run=False, tables="%käse")
+
+        assert [(line.partition, line.action) for line in done] == [
+            ('public."käse"', "table"), ('public."käse"', "warning"), ('public."käse_übrig"', "import")]
+        assert "LATIN1" in done[1].detail
+        assert other.all("SELECT id, größe FROM archive.käse_all WHERE größe = 'weiß'") == [(2, "weiß")]
+        other.execute("SELECT reattach_partition('käse_übrig')")
+        assert other.all("SELECT * FROM käse ORDER BY id") == [(1, "süß"), (2, "weiß")]
+        assert other.value("SELECT obj_description('käse'::regclass)") == "schön"
+    finally:
+        with cluster.connect() as admin:
+            admin.execute(f"DROP DATABASE {source} WITH (FORCE)")
