@@ -4,6 +4,7 @@ COMMENT ON FOREIGN DATA WRAPPER archive_fdw IS 'storages of archive_ext (servers
 
 COMMENT ON TABLE archive_ext.managed_table IS 'partitioned tables with an archive, and where their archive relations are';
 COMMENT ON TABLE archive_ext.archive_policy IS 'what owners decided about the archive of their tables; see set_archive_policy';
+COMMENT ON TABLE archive_ext.column_map IS 'which archived field each column of a managed table is, and how rows archived before it existed are filled';
 COMMENT ON TABLE archive_ext.partition IS 'every partition that was ever archived: status, objects, local copy';
 COMMENT ON TABLE archive_ext.archival_job IS 'one row for each run of an archive or reattach call';
 COMMENT ON TABLE archive_ext.object IS 'the Parquet objects of archived partitions, with digests and column ranges';
@@ -35,3 +36,10 @@ COMMENT ON FUNCTION archive_ext.fail_job IS 'internal: ends a job after an error
 COMMENT ON FUNCTION archive_ext.progress_slots IS 'internal: the rows of archive_ext.progress';
 COMMENT ON FUNCTION archive_ext.archive_fdw_handler IS 'handler of archive_fdw';
 COMMENT ON FUNCTION archive_ext.archive_fdw_validator IS 'validator of archive_fdw: servers, user mappings and foreign tables';
+
+COMMENT ON FUNCTION archive_ext.before_ddl IS 'event trigger function: makes way for ALTER TABLE on a table that has an archive';
+COMMENT ON FUNCTION archive_ext.after_ddl IS 'event trigger function: the archive of a table follows its ALTER TABLE, GRANT, REVOKE and policies';
+COMMENT ON FUNCTION archive_ext.after_drop IS 'event trigger function: the archive of a table follows drops that cascade to its columns';
+COMMENT ON EVENT TRIGGER archive_ext_before_ddl IS 'makes way for ALTER TABLE on tables that have an archive';
+COMMENT ON EVENT TRIGGER archive_ext_after_ddl IS 'keeps the archive of a table in step with its columns, privileges and policies';
+COMMENT ON EVENT TRIGGER archive_ext_after_drop IS 'keeps the archive of a table in step when a column goes with its type';

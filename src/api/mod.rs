@@ -1,6 +1,7 @@
 //! The SQL functions: arguments in, engine called, rows out.
 
 pub mod archive;
+mod ddl;
 mod guard;
 mod import;
 mod policy;

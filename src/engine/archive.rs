@@ -8,6 +8,7 @@ use archive_core::naming;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{Uuid, pg_sys};
 
+use super::drift;
 use super::manifest;
 use super::period;
 use super::plan::{Options, Plan, Verify, job_hex};
@@ -207,6 +208,7 @@ fn export_and_verify(plan: &Plan) -> Result<Finished> {
 /// Exports the frozen partition into a new version, or finds that its last version holds exactly these rows.
 pub fn export(plan: &Plan, progress: &mut Progress) -> Result<Finished> {
     catalog::storage::claim(&plan.storage, &plan.store)?;
+    drift::sync(plan.root)?;
     // Partitions of one name in two schemas share their keys.
     locks::claim_partition(&manifest::key(plan, 0))?;
     let (source, state) = open_frozen(plan)?;
@@ -290,6 +292,7 @@ pub fn finish(plan: &Plan, finished: Finished) -> Result<Outcome> {
     let manifest = &finished.manifest;
     progress(plan).phase(Phase::Swapping);
     let (managed, mirror) = archive_tree::ensure(plan.root, plan.parent, &plan.names)?;
+    drift::sync(plan.root)?;
     let (lower, upper) = range_bounds(plan.leaf.bounds.as_deref().unwrap_or_default());
     let label = period::label(Status::Archived, plan.span);
     let archived = catalog::partition::Archived {

@@ -2,6 +2,7 @@
 //! worker commits after each.
 
 pub mod archive;
+pub mod drift;
 pub mod import;
 mod manifest;
 mod period;

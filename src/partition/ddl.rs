@@ -170,26 +170,26 @@ fn triggers(oid: pg_sys::Oid, name: &str) -> Result<Vec<NamedDdl>> {
     )
 }
 
-/// Row-level security. Partitions that have it are not archived; policies that are not enabled are kept.
+/// The partition's own row security, which counts when it is queried by its own name.
 fn policies(oid: pg_sys::Oid, name: &str) -> Result<Vec<String>> {
     texts_named(
         "SELECT s FROM (
-           SELECT p.polname, format('CREATE POLICY %I ON %s AS %s FOR %s TO %s%s%s', p.polname, $2,
+           SELECT 0 AS o, p.polname, format('CREATE POLICY %I ON %s AS %s FOR %s TO %s%s%s', p.polname, $2,
                     CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
                     CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
-                                  WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
+                         WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
                     (SELECT string_agg(CASE WHEN r = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(r)) END, ', ')
                      FROM unnest(p.polroles) r),
-                    ' USING (' || pg_get_expr(p.polqual, p.polrelid) || ')',
-                    ' WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')') AS s
+                    coalesce(' USING (' || pg_get_expr(p.polqual, p.polrelid) || ')', ''),
+                    coalesce(' WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')', '')) AS s
            FROM pg_policy p WHERE p.polrelid = $1
            UNION ALL
-           SELECT NULL, format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', $2) FROM pg_class
+           SELECT 1, '', format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', $2) FROM pg_class
            WHERE oid = $1 AND relrowsecurity
            UNION ALL
-           SELECT NULL, format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', $2) FROM pg_class
+           SELECT 2, '', format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', $2) FROM pg_class
            WHERE oid = $1 AND relforcerowsecurity) x
-         ORDER BY polname",
+         ORDER BY o, polname",
         oid,
         name,
     )

@@ -132,7 +132,10 @@ pub fn put_foreign(
         )?;
         spi::execute(&format!("COMMENT ON FOREIGN TABLE {foreign} IS {comment}"), &[])
     })?;
-    archive_tree::copy_select_grants(place.readers_of, &foreign, place.owner)?;
+    // A foreign table has no policies: it is read through the archive parent, which has those of the hot table.
+    if !discover::leaf(place.readers_of)?.is_some_and(|readers| readers.row_security) {
+        archive_tree::copy_select_grants(place.readers_of, &foreign, place.owner)?;
+    }
     discover::find_relation(archive_schema, place.name)?.ok_or_else(|| vanished(&place.qualified()))
 }
 
@@ -142,6 +145,14 @@ pub fn drop_foreign(foreign_table: pg_sys::Oid) -> Result<()> {
     let owner = discover::owner(foreign_table)?;
     let name = catalog::qualified_name(foreign_table)?;
     user::as_user(owner, || spi::execute(&format!("DROP FOREIGN TABLE {name}"), &[]))?;
+    Ok(())
+}
+
+/// Drops a local copy that another table replaces.
+pub fn drop_local_copy(local_copy: pg_sys::Oid) -> Result<()> {
+    let _bounded = bounded();
+    let (owner, name) = (discover::owner(local_copy)?, catalog::qualified_name(local_copy)?);
+    user::as_user(owner, || spi::execute(&format!("DROP TABLE {name}"), &[]))?;
     Ok(())
 }
 
