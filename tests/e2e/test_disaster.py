@@ -138,6 +138,9 @@ def test_everything_comes_back_in_another_cluster(db, cluster, other):
                        FROM pg_partition_tree('archive."Tickets"'))"""
     assert other.row(facts) == db.row(facts)
 
+    assert other.all("SELECT field_id, column_name FROM archive_ext.column_map ORDER BY 1") == db.all(
+        "SELECT field_id, column_name FROM archive_ext.column_map ORDER BY 1")
+
     # The sequences go on where they were, and partitions come back as if they had been archived here.
     assert other.value("SELECT nextval('\"Odd schema\".ticket_seq')") == db.value(
         "SELECT nextval('\"Odd schema\".ticket_seq')")
@@ -362,3 +365,26 @@ def test_an_archive_in_another_encoding_is_imported(cluster, db, other):
     finally:
         with cluster.connect() as admin:
             admin.execute(f"DROP DATABASE {source} WITH (FORCE)")
+
+
+def test_the_columns_of_a_table_that_changed_keep_their_fields(db, cluster, other):
+    """Dropped, renamed, retyped and added columns: what the old database showed is what the new one shows."""
+    file_storage(db, cluster.storage / db.name)
+    db.execute("CREATE TABLE t (gone int, id int, old text, n int) PARTITION BY RANGE (id)")
+    for i in range(3):
+        db.execute(f"CREATE TABLE t_{i} PARTITION OF t FOR VALUES FROM ({i}) TO ({i + 1})")
+        db.execute(f"INSERT INTO t (id, {'renamed' if i else 'old'}, n) VALUES ({i}, 'text {i}', {i})")
+        archive(db, f"t_{i}", drop_local="0")
+        if i == 0:
+            db.execute("ALTER TABLE t DROP gone; ALTER TABLE t RENAME old TO renamed; ALTER TABLE t ALTER n TYPE bigint")
+        elif i == 1:
+            db.execute("ALTER TABLE t ADD added text")
+    expected = text_of(db, "archive.t_all")
+    file_storage(other, cluster.storage / db.name)
+
+    import_archive(other, dry_run=False)
+
+    assert text_of(other, "archive.t_all") == expected
+    for i in range(3):
+        other.execute(f"SELECT reattach_partition('t_{i}')")
+    assert text_of(other, "t") == expected
