@@ -12,7 +12,7 @@ from harness.orders import archive, create_orders, summary
 
 REFUSED = psycopg.errors.ObjectNotInPrerequisiteState
 CONFIG_TABLES = ["managed_table", "archive_policy", "partition", "archival_job", "object", "lifecycle_event",
-                 "storage_claim", "archive_schema"]
+                 "storage_claim", "archive_schema", "column_map"]
 
 
 def program(name):
