@@ -92,9 +92,12 @@ pub struct Known {
     pub archived_at: i64,
 }
 
+/// A local copy that was dropped leaves an OID behind, which a dump prints as a number: in the restored database another
+/// table may have it. So the name must be that of a local copy, too.
 const COLUMNS: &str = "p.id, m.source::oid, p.schema_name::text, p.partition_name::text, p.parent::oid, p.bounds,
     p.status::text, (SELECT c.oid FROM pg_class c WHERE c.oid = p.foreign_table::oid),
-    (SELECT c.oid FROM pg_class c WHERE c.oid = p.local_copy::oid), p.storage::text, p.version, p.manifest_key,
+    (SELECT c.oid FROM pg_class c WHERE c.oid = p.local_copy::oid AND c.relkind = 'r'
+       AND starts_with(c.relname, p.partition_name || '__local_')), p.storage::text, p.version, p.manifest_key,
     p.managed_table, coalesce(((extract(epoch FROM p.archived_at) - 946684800) * 1000000)::bigint, 0)";
 
 fn known(row: &spi::Row<'_>) -> Result<Known> {
@@ -143,7 +146,8 @@ pub fn find_by_name(schema: Option<&str>, name: &str) -> Result<Vec<Known>> {
 pub fn of_archive_relation(relation: pg_sys::Oid) -> Result<Option<Known>> {
     user::elevated(|| {
         let sql = select("p.status = 'ARCHIVED' AND $1 IN (p.foreign_table::oid, p.local_copy::oid)");
-        spi::optional(&sql, &[relation.into()], known)
+        let found = spi::rows(&sql, &[relation.into()], known)?;
+        Ok(found.into_iter().find(|known| [known.foreign_table, known.local_copy].contains(&Some(relation))))
     })
 }
 

@@ -149,7 +149,7 @@ fn create_types(leaf: pg_sys::Oid, root: pg_sys::Oid) -> Result<Vec<String>> {
                 FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace
                 JOIN pg_type b ON b.oid = t.typbasetype
                 WHERE c.oid = t.typcollation AND b.typcollation <> t.typcollation),
-               'DEFAULT ' || t.typdefault,
+               'DEFAULT ' || pg_get_expr(t.typdefaultbin, 'pg_type'::regclass),
                CASE WHEN t.typnotnull THEN 'NOT NULL' END,
                (SELECT string_agg(format('CONSTRAINT %I %s', k.conname, pg_get_constraintdef(k.oid)), ' ' ORDER BY k.conname)
                 FROM pg_constraint k WHERE k.contypid = t.oid AND k.contype = 'c'))

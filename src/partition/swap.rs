@@ -22,7 +22,8 @@ pub fn lock_in_order(parent: pg_sys::Oid, partition: Option<pg_sys::Oid>, archiv
     Ok(())
 }
 
-fn bounded() -> GucNest {
+/// `archive_ext.lock_timeout` for every lock until it is dropped.
+pub fn bounded() -> GucNest {
     GucNest::new().set(c"lock_timeout", &guc::lock_timeout_ms().to_string())
 }
 

@@ -71,6 +71,16 @@ impl FromDatum for Text {
     }
 }
 
+impl IntoDatum for Text {
+    fn into_datum(self) -> Option<pg_sys::Datum> {
+        Some(server_text::result_datum(self.0))
+    }
+
+    fn type_oid() -> pg_sys::Oid {
+        pg_sys::TEXTOID
+    }
+}
+
 macro_rules! from_datum_argument {
     ($($type:ty),*) => {$(
         // SAFETY: delegates to FromDatum, which matches the declared SQL type.
@@ -96,5 +106,13 @@ unsafe impl BoxRet for Regclass {
     unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
         // SAFETY: the datum is of the declared type.
         unsafe { fcinfo.return_raw_datum(pg_sys::Datum::from(self.0)) }
+    }
+}
+
+// SAFETY: a text is returned as a datum of that type, made in the current memory context.
+unsafe impl BoxRet for Text {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
+        // SAFETY: the datum is of the declared type.
+        unsafe { fcinfo.return_raw_datum(server_text::result_datum(self.0)) }
     }
 }

@@ -101,6 +101,14 @@ fn text_datum(bytes: &[u8]) -> pg_sys::Datum {
     unsafe { pg_sys::Datum::from(pg_sys::cstring_to_text_with_len(bytes.as_ptr().cast(), bytes.len() as i32)) }
 }
 
+/// Text for the client as a datum. What the encoding of the database lacks is escaped.
+pub(super) fn result_datum(text: String) -> pg_sys::Datum {
+    match encode(&text) {
+        Ok(bytes) => text_datum(&bytes),
+        Err(_) => text_datum(message(text).as_bytes()),
+    }
+}
+
 /// A type that a column of a result can be read as.
 pub trait Column: Sized {
     /// How the datum is read.

@@ -12,7 +12,7 @@ from harness.orders import archive, create_orders, summary
 
 REFUSED = psycopg.errors.ObjectNotInPrerequisiteState
 CONFIG_TABLES = ["managed_table", "archive_policy", "partition", "archival_job", "object", "lifecycle_event",
-                 "storage_claim", "archive_schema"]
+                 "storage_claim", "archive_schema", "column_map"]
 
 
 def program(name):
@@ -265,3 +265,20 @@ def test_reading_an_archive_takes_no_transaction_id(stored):
     with stored.conn.transaction():
         stored.execute("SET TRANSACTION READ ONLY, ISOLATION LEVEL SERIALIZABLE, DEFERRABLE")
         assert stored.value("SELECT count(*) FROM archive.orders_all") == 4000
+
+
+def test_a_dropped_local_copy_is_not_taken_for_another_table(db, cluster):
+    """pg_dump prints the OID of a relation that is gone as a number, which means another table where it is restored."""
+    db.execute("CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw"
+               f" OPTIONS (location 'file://{cluster.storage / db.name}')")
+    db.execute("SET archive_ext.default_storage = 'cold'")
+    create_orders(db.conn, months=1, rows=100)
+    archive(db, "orders_2024_01")
+    local_copy = db.value("SELECT local_copy::text FROM archive_ext.partition")
+    db.execute(f"CREATE TABLE innocent AS SELECT * FROM {local_copy} LIMIT 1; DROP TABLE {local_copy}")
+    db.execute("UPDATE archive_ext.partition SET local_copy = 'innocent'::regclass")
+
+    db.execute("SELECT reattach_partition('orders_2024_01')")
+
+    assert db.value("SELECT count(*) FROM orders") == 100
+    assert db.value("SELECT count(*) FROM innocent") == 1

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from harness.cluster import Cluster, Database
-from harness.orders import archive, assert_same_rows, create_orders
+from harness.orders import archive, create_orders
+from test_restore_plain import restore
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 
@@ -19,6 +20,10 @@ RICH = """
     CREATE EXTENSION citext SCHEMA public;
     CREATE COLLATION "Odd schema".german (PROVIDER = icu, LOCALE = 'de-u-ks-level2', DETERMINISTIC = false);
     CREATE TYPE "Odd schema".mood AS ENUM ('so''so', 'fine');
+    CREATE DOMAIN "Odd schema".good_mood AS "Odd schema".mood DEFAULT 'fine' CHECK (VALUE <> 'so''so');
+    CREATE TYPE "Odd schema".inner_part AS ("a b" "Odd schema".good_mood, t text COLLATE "C");
+    CREATE TYPE "Odd schema".part AS (i "Odd schema".inner_part[], c public.citext);
+    CREATE TYPE "Odd schema".float_range AS RANGE (SUBTYPE = float8, SUBTYPE_DIFF = float8mi);
     CREATE SEQUENCE "Odd schema".ticket_seq INCREMENT BY 5 START 100;
     CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
     CREATE FUNCTION helper(int) RETURNS int IMMUTABLE LANGUAGE sql RETURN $1;
@@ -31,6 +36,9 @@ RICH = """
         name     text COLLATE "Odd schema".german,
         twice    int GENERATED ALWAYS AS (ticket * 2) STORED,
         helped   int DEFAULT helper(3),
+        part     "Odd schema".part,
+        spans    "Odd schema".float_multirange,
+        good     "Odd schema".good_mood,
         PRIMARY KEY (id, at, region),
         CONSTRAINT positive CHECK (ticket > 0)
     ) PARTITION BY RANGE (at);
@@ -47,8 +55,10 @@ RICH = """
     CREATE TABLE "Odd schema".t2025 PARTITION OF "Odd schema"."Tickets"
         FOR VALUES FROM ('2025-01-01+00') TO ('2026-01-01+00') PARTITION BY LIST (region);
     CREATE TABLE "Odd schema".t2025_eu PARTITION OF "Odd schema".t2025 FOR VALUES IN ('eu');
-    INSERT INTO "Odd schema"."Tickets" (at, region, name)
-        SELECT '2024-01-01+00'::timestamptz + n * interval '17 hours', (ARRAY['eu', 'us', 'uk'])[1 + n % 3], 'Näme ' || n
+    INSERT INTO "Odd schema"."Tickets" (at, region, name, part, spans)
+        SELECT '2024-01-01+00'::timestamptz + n * interval '17 hours', (ARRAY['eu', 'us', 'uk'])[1 + n % 3], 'Näme ' || n,
+               ROW(ARRAY[ROW('fine', 'it''s, "' || n)::"Odd schema".inner_part, NULL], 'Citext ' || n)::"Odd schema".part,
+               "Odd schema".float_multirange("Odd schema".float_range(n, n + 0.1))
         FROM generate_series(1, 300) n;
     INSERT INTO "Odd schema"."Tickets" (at, region) VALUES ('2025-06-01+00', 'eu');
 """
@@ -78,6 +88,12 @@ def file_storage(db, root, name="cold"):
 def import_archive(db, **arguments):
     named = "".join(f", {name} => %({name})s" for name in arguments)
     return db.all(f"SELECT * FROM import_archive('cold'{named})", arguments)
+
+
+def odd_functions(db):
+    """What manifests do not hold."""
+    db.execute("CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'")
+    db.execute("CREATE FUNCTION helper(int) RETURNS int IMMUTABLE LANGUAGE sql RETURN $1")
 
 
 def by_partition(lines, action="import"):
@@ -122,12 +138,14 @@ def test_everything_comes_back_in_another_cluster(db, cluster, other):
                        FROM pg_partition_tree('archive."Tickets"'))"""
     assert other.row(facts) == db.row(facts)
 
+    assert other.all("SELECT field_id, column_name FROM archive_ext.column_map ORDER BY 1") == db.all(
+        "SELECT field_id, column_name FROM archive_ext.column_map ORDER BY 1")
+
     # The sequences go on where they were, and partitions come back as if they had been archived here.
     assert other.value("SELECT nextval('\"Odd schema\".ticket_seq')") == db.value(
         "SELECT nextval('\"Odd schema\".ticket_seq')")
     assert other.value("SELECT nextval(pg_get_serial_sequence('\"Odd schema\".\"Tickets\"', 'id'))") == 1301
-    other.execute("CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'")
-    other.execute("CREATE FUNCTION helper(int) RETURNS int IMMUTABLE LANGUAGE sql RETURN $1")
+    odd_functions(other)
     other.execute("SELECT reattach_partition('\"Odd schema\".t2024_us')")
     assert other.value(f"SELECT count(*) FROM {TICKETS}") == 100
     assert text_of(other, 'archive."Tickets_all"') == expected
@@ -157,6 +175,37 @@ def test_a_manifest_of_format_1_is_imported(other, other_cluster, cluster):
     assert other.value("SELECT verified_at > archived_at FROM archive_ext.partition")
     other.execute("SELECT reattach_partition('orders_2024_01')")
     assert other.value("SELECT count(*) FROM orders WHERE tags[2] IS NULL AND amount = 'NaN'") == 1
+
+
+def test_import_from_s3_needs_nothing_but_credentials(db, any_s3, other):
+    any_s3.create_storage(db.conn)
+    create_orders(db.conn, months=3, rows=300)
+    expected = text_of(db, "orders")
+    db.execute("SELECT archive_partitions('{orders_2024_01, orders_2024_02, orders_2024_03}', drop_local => '0')")
+    any_s3.create_storage(other.conn)
+
+    done = import_archive(other, dry_run=False, verify=True)
+
+    assert sorted(line.action for line in done) == ["import"] * 3 + ["table"]
+    assert text_of(other, "archive.orders_all") == expected
+    assert other.value("SELECT count(*) FROM archive.orders WHERE id = 450") == 1
+
+
+def test_odd_tables_are_restored_without_the_extension(db, cluster, other_cluster):
+    root = cluster.storage / db.name
+    file_storage(db, root)
+    db.execute(RICH)
+    expected = text_of(db, '"Odd schema".t2024_eu')
+    archive(db, '"Odd schema".t2024_eu', drop_local="0")
+    with other_cluster.connect() as admin:
+        admin.execute("CREATE DATABASE odd_plain")
+
+    code, psql_code, said = restore(other_cluster, "odd_plain", root / "Odd%20schema.Tickets/_manifests/t2024_eu.v1.json")
+
+    assert (code, psql_code) == (0, 0)
+    assert said.count("ERROR") == 1 and "helper(integer) does not exist" in said
+    with other_cluster.connect("odd_plain") as plain:
+        assert sorted(r[0] for r in plain.execute('SELECT t::text FROM "Odd schema".t2024_eu t')) == expected
 
 
 def test_owner_filter_and_missing_roles(db, cluster, role, other, other_cluster):
@@ -288,3 +337,54 @@ def test_manifests_keep_to_the_published_schema(db, cluster):
     written = json.loads(manifests[0].read_text())
     assert written["database"]["timezone"] == "UTC" and "/" in written["database"]["lsn"]
     assert {c["name"] for c in written["collations"]} >= {'"Odd schema".german', 'pg_catalog."default"'}
+
+
+def test_an_archive_in_another_encoding_is_imported(cluster, db, other):
+    source, root = f"{db.name}_latin1", cluster.storage / f"{db.name}_latin1"
+    with cluster.connect() as admin:
+        admin.execute(f"CREATE DATABASE {source} ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+    try:
+        with cluster.connect(source) as conn:
+            conn.execute("CREATE EXTENSION archive_ext")
+            conn.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{root}')")
+            conn.execute("CREATE TABLE käse (id int, größe text DEFAULT 'weiß') PARTITION BY LIST (größe)")
+            conn.execute("CREATE TABLE käse_übrig PARTITION OF käse FOR VALUES IN ('weiß', 'süß')")
+            conn.execute("COMMENT ON TABLE käse IS 'schön'; INSERT INTO käse VALUES (1, 'süß'), (2, DEFAULT)")
+            conn.execute("SELECT archive_partition('käse_übrig', 'cold', drop_local => '0')")
+        file_storage(other, root)
+
+        done = import_archive(other, dry_run=False, tables="%käse")
+
+        assert [(line.partition, line.action) for line in done] == [
+            ('public."käse"', "table"), ('public."käse"', "warning"), ('public."käse_übrig"', "import")]
+        assert "LATIN1" in done[1].detail
+        assert other.all("SELECT id, größe FROM archive.käse_all WHERE größe = 'weiß'") == [(2, "weiß")]
+        other.execute("SELECT reattach_partition('käse_übrig')")
+        assert other.all("SELECT * FROM käse ORDER BY id") == [(1, "süß"), (2, "weiß")]
+        assert other.value("SELECT obj_description('käse'::regclass)") == "schön"
+    finally:
+        with cluster.connect() as admin:
+            admin.execute(f"DROP DATABASE {source} WITH (FORCE)")
+
+
+def test_the_columns_of_a_table_that_changed_keep_their_fields(db, cluster, other):
+    """Dropped, renamed, retyped and added columns: what the old database showed is what the new one shows."""
+    file_storage(db, cluster.storage / db.name)
+    db.execute("CREATE TABLE t (gone int, id int, old text, n int) PARTITION BY RANGE (id)")
+    for i in range(3):
+        db.execute(f"CREATE TABLE t_{i} PARTITION OF t FOR VALUES FROM ({i}) TO ({i + 1})")
+        db.execute(f"INSERT INTO t (id, {'renamed' if i else 'old'}, n) VALUES ({i}, 'text {i}', {i})")
+        archive(db, f"t_{i}", drop_local="0")
+        if i == 0:
+            db.execute("ALTER TABLE t DROP gone; ALTER TABLE t RENAME old TO renamed; ALTER TABLE t ALTER n TYPE bigint")
+        elif i == 1:
+            db.execute("ALTER TABLE t ADD added text")
+    expected = text_of(db, "archive.t_all")
+    file_storage(other, cluster.storage / db.name)
+
+    import_archive(other, dry_run=False)
+
+    assert text_of(other, "archive.t_all") == expected
+    for i in range(3):
+        other.execute(f"SELECT reattach_partition('t_{i}')")
+    assert text_of(other, "t") == expected

@@ -169,3 +169,40 @@ def test_a_damaged_object_restores_nothing(db, cluster, empty, local):
     assert code == 1 and "damaged" in said
     with cluster.connect(empty) as plain:
         assert plain.execute("SELECT to_regclass('orders_2024_01')").fetchone()[0] is None
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_other_encodings(cluster, db, encoding):
+    """Text that UTF-8 can hold goes into any database; raw bytes of SQL_ASCII into one that takes any bytes."""
+    source, target = f"{db.name}_source", f"{db.name}_target"
+    template = "TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+    with cluster.connect() as admin:
+        admin.execute(f"CREATE DATABASE {source} ENCODING '{encoding}' {template}")
+        admin.execute(f"CREATE DATABASE {target} ENCODING '{'UTF8' if encoding == 'LATIN1' else encoding}' {template}")
+    try:
+        root = cluster.storage / source
+        with cluster.connect(source, client_encoding="SQL_ASCII" if encoding == "SQL_ASCII" else "UTF8") as conn:
+            conn.execute("CREATE EXTENSION archive_ext")
+            conn.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{root}')")
+            conn.execute("CREATE TABLE words (id int, word text, words text[]) PARTITION BY RANGE (id)")
+            conn.execute("CREATE TABLE words_1 PARTITION OF words FOR VALUES FROM (0) TO (100)")
+            if encoding == "LATIN1":
+                conn.execute("INSERT INTO words VALUES (1, 'Käse', '{ö,NULL}'), (2, 'plain', NULL)")
+            else:
+                conn.execute("INSERT INTO words SELECT 1, convert_from('\\xff41'::bytea, 'SQL_ASCII'), NULL")
+                conn.execute("INSERT INTO words SELECT 2, convert_from('\\xc3a4'::bytea, 'SQL_ASCII'),"
+                             " ARRAY[convert_from('\\xfe'::bytea, 'SQL_ASCII'), NULL, 'x y']")
+            bytes_of = "SELECT id, convert_to(word, 'UTF8') w, convert_to(words::text, 'UTF8') ws FROM {} ORDER BY id"
+            if encoding == "SQL_ASCII":
+                bytes_of = bytes_of.replace("'UTF8'", "'SQL_ASCII'")
+            expected = conn.execute(bytes_of.format("words")).fetchall()
+            conn.execute("SELECT archive_partition('words_1', 'cold', drop_local => '0')")
+
+        assert restore(cluster, target, root / "public.words/_manifests/words_1.v1.json") == (0, 0, "")
+
+        with cluster.connect(target) as plain:
+            assert plain.execute(bytes_of.format("words_1")).fetchall() == expected
+    finally:
+        with cluster.connect() as admin:
+            for name in [source, target]:
+                admin.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -9,8 +9,9 @@ use pgrx::spi::quote_qualified_identifier;
 use super::survey::Found;
 use super::{Action, Line, Options};
 use crate::catalog;
-use crate::catalog::managed_table::{self, ManagedTable};
+use crate::catalog::managed_table;
 use crate::catalog::partition::{Archived, Placed};
+use crate::engine::drift;
 use crate::engine::period::{self, Span};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::archive_tree::{self, ArchiveNames};
@@ -66,7 +67,7 @@ pub(super) fn import(found: &Found, root: pg_sys::Oid, options: &Options, warnin
         readers_of: root,
     };
     let foreign_table = swap::put_foreign(&place, mirror, &names.schema, &options.storage, id)?;
-    register(&managed, id, &archived, foreign_table, options)?;
+    register(root, id, &archived, foreign_table, options)?;
     record_event(found, root, options)?;
     if let Some(warning) = other_columns(found, foreign_table)? {
         warnings.push(warning);
@@ -78,9 +79,11 @@ fn no_partition() -> Error {
     Error::new(SqlState::ERRCODE_WRONG_OBJECT_TYPE, "it was not archived as a partition")
 }
 
-/// Everything that the catalog learns about an imported partition is written here, and nowhere else.
+/// Everything that the catalog learns about an imported partition is written here, and nowhere else. The table's columns
+/// get the field ids of the partition that is imported first, which is the one archived last: older ones follow the same
+/// ids under the names that the columns had then.
 fn register(
-    _managed: &ManagedTable,
+    root: pg_sys::Oid,
     id: i64,
     archived: &Archived<'_>,
     foreign_table: pg_sys::Oid,
@@ -88,7 +91,8 @@ fn register(
 ) -> Result<()> {
     let placed = Placed { foreign_table, local_copy: None, keep_seconds: 0 };
     catalog::partition::set_archived(id, archived, &placed)?;
-    catalog::partition::set_imported(id, &archived.manifest.created_at, options.verify)
+    catalog::partition::set_imported(id, &archived.manifest.created_at, options.verify)?;
+    drift::sync(root)
 }
 
 fn record_event(found: &Found, root: pg_sys::Oid, options: &Options) -> Result<()> {
@@ -123,6 +127,7 @@ fn ensure_levels(manifest: &Manifest, root: pg_sys::Oid, owner: pg_sys::Oid) -> 
 
 fn ensure_level(above: pg_sys::Oid, level: &Level, owner: pg_sys::Oid) -> Result<pg_sys::Oid> {
     if discover::find_relation(&level.schema, &level.name)?.is_none() {
+        let _bounded = swap::bounded();
         user::as_user(owner, || spi::execute(&level.sql, &[]))?;
         xact::command_counter_increment();
     }
@@ -153,6 +158,7 @@ fn check_hot_side(manifest: &Manifest, parent: pg_sys::Oid, bounds: &str, owner:
     let probe = quote_qualified_identifier(source.schema.as_str(), "archive_ext_import_probe");
     let parent = catalog::qualified_name(parent)?;
     let sql = format!("CREATE TABLE {probe} PARTITION OF {parent} {bounds}");
+    let _bounded = swap::bounded();
     xact::rolled_back(|| user::as_user(owner, || spi::execute(&sql, &[]).map(drop)))
 }
 

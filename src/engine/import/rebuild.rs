@@ -74,7 +74,8 @@ fn may_create(schema: &str, role: pg_sys::Oid) -> Result<bool> {
 /// The hot root: the one that is there if it fits, else made from the newest manifest.
 pub(super) fn ensure_root(table: &Table, owner: pg_sys::Oid, lines: &mut Vec<Line>) -> Result<pg_sys::Oid> {
     if let Some(root) = discover::find_relation(&table.schema, &table.name)? {
-        check_root(table, root)?;
+        check_kind(table, root)?;
+        check_key(table, root)?;
         return Ok(root);
     }
     let Some(newest) = table.partitions.first().map(|found| &found.manifest) else { return Err(not_made(table)) };
@@ -83,7 +84,7 @@ pub(super) fn ensure_root(table: &Table, owner: pg_sys::Oid, lines: &mut Vec<Lin
     user::as_user(owner, || spi::execute(&ddl.create_table, &[]))?;
     xact::command_counter_increment();
     let root = discover::find_relation(&table.schema, &table.name)?.ok_or_else(|| not_made(table))?;
-    check_root(table, root)?;
+    check_kind(table, root)?;
     let rest = ddl.defaults.iter().chain(&ddl.storage_parameters).map(String::as_str).chain(ddl.after_load());
     for sql in rest.chain(newest.sequences.iter().map(|sequence| sequence.sql.as_str())) {
         try_statement(table, owner, sql, lines);
@@ -100,17 +101,24 @@ fn not_made(table: &Table) -> Error {
     )
 }
 
-fn check_root(table: &Table, root: pg_sys::Oid) -> Result<()> {
-    let wrong = |what: &str| Error::new(SqlState::ERRCODE_WRONG_OBJECT_TYPE, format!("{} {what}", table.name()));
+fn wrong(table: &Table, what: &str) -> Error {
+    Error::new(SqlState::ERRCODE_WRONG_OBJECT_TYPE, format!("{} {what}", table.name()))
+}
+
+fn check_kind(table: &Table, root: pg_sys::Oid) -> Result<()> {
     match discover::leaf(root)? {
-        Some(leaf) if leaf.kind == 'p' && leaf.parent.is_none() => {}
-        _ => return Err(wrong("exists and is not the root of a partition tree")),
+        Some(leaf) if leaf.kind == 'p' && leaf.parent.is_none() => Ok(()),
+        _ => Err(wrong(table, "exists and is not the root of a partition tree")),
     }
+}
+
+/// With another key, bounds would mean other rows, and queries would miss some (P9).
+fn check_key(table: &Table, root: pg_sys::Oid) -> Result<()> {
     let key = discover::partition_key(root)?;
     if key == table.root.partition_key {
         return Ok(());
     }
-    Err(wrong("is partitioned otherwise")
+    Err(wrong(table, "is partitioned otherwise")
         .detail(format!("It is partitioned by {key}, in the archive by {}.", table.root.partition_key)))
 }
 
