@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import threading
 
 import psycopg
 import pytest
@@ -165,3 +166,34 @@ def test_an_alteration_by_a_superuser_is_followed_too(db, owner):
     assert rows(owner, "id, more")[0] == (1, "x")
     assert db.value("SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'archive.t_all'::regclass"
                     ) == owner.info.user
+
+
+def test_queries_and_alterations_do_not_deadlock(db, owner):
+    """A query locks the view, then the table; so does what alters both."""
+    create(owner)
+    owner.execute("SELECT archive_partition('t_1')")
+    stop, failures, done = threading.Event(), [], []
+
+    def read(session):
+        while not stop.is_set():
+            try:
+                done.append(session.execute("SELECT count(*) FROM archive.t_all").fetchone()[0])
+            except psycopg.Error as error:
+                failures.append(error)
+
+    readers = [threading.Thread(target=read, args=[db.connect()]) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    try:
+        for n in range(15):
+            owner.execute(f"ALTER TABLE t ADD COLUMN c_{n} int DEFAULT {n}")
+            owner.execute(f"ALTER TABLE t RENAME COLUMN c_{n} TO d_{n}")
+            if n % 3 == 0:
+                owner.execute(f"ALTER TABLE t ALTER COLUMN d_{n} TYPE bigint")
+                owner.execute(f"ALTER TABLE t DROP COLUMN d_{n}")
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
+    assert not failures, failures[:3]
+    assert set(done) == {300}
