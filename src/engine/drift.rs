@@ -286,7 +286,7 @@ fn present(
     let same_name = last.names.last() == Some(&column.type_sql);
     if !same_relation && same_name {
         last.oid = oid;
-    } else if last.oid == oid && last.typmod == column.typmod {
+    } else if last.oid == oid && last.typmod == column.typmod && !rewritten(column, witness) {
         if !same_name {
             last.names.push(column.type_sql.clone());
         }
@@ -294,6 +294,11 @@ fn present(
         now.types.push(retyped(column, witness)?);
     }
     Ok(now)
+}
+
+/// Whether USING gave the rows other values, even of the same type.
+fn rewritten(column: &Attribute, witness: &Witness<'_>) -> bool {
+    witness.statement.is_some_and(|statement| statement.using.iter().any(|(name, _)| *name == column.name))
 }
 
 fn retyped(column: &Attribute, witness: &Witness<'_>) -> Result<TypeStep> {
