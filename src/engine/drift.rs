@@ -141,8 +141,10 @@ fn sync_managed(source: pg_sys::Oid, managed: &ManagedTable, witness: &Witness<'
     };
     let Some(archive) = managed.archive_table else { return Ok(()) };
     access::mirror_owner(source, managed)?;
-    access::mirror_row_security(source, managed)?;
-    shape_archive(source, archive, managed, &changes)
+    // Policies that are gone hold on to columns that are gone; those that stay must find theirs.
+    access::drop_stale_policies(source, archive)?;
+    shape_archive(source, archive, managed, &changes)?;
+    access::mirror_row_security(source, managed)
 }
 
 /// The archive parent and the view get the hot table's columns.

@@ -178,6 +178,18 @@ SELECT id FROM archive.t_all ORDER BY id;
 SELECT count(*) FROM archive.t_3;
 SET ROLE drift_owner;
 SELECT count(*) FROM archive.t_all;
+\echo '-- policies follow their columns'
+ALTER TABLE t ADD COLUMN secret bool DEFAULT false;
+CREATE POLICY hidden ON t AS RESTRICTIVE FOR SELECT TO drift_reader USING (NOT secret);
+ALTER TABLE t RENAME COLUMN secret TO confidential;
+SELECT polname, pg_get_expr(polqual, polrelid) FROM pg_policy WHERE polrelid = 'archive.t'::regclass ORDER BY 1;
+SET client_min_messages = error;
+ALTER TABLE t DROP COLUMN confidential CASCADE;
+SET client_min_messages = warning;
+SELECT polname FROM pg_policy WHERE polrelid = 'archive.t'::regclass ORDER BY 1;
+ALTER TABLE t FORCE ROW LEVEL SECURITY;
+SELECT count(*) FROM archive.t_all;
+ALTER TABLE t NO FORCE ROW LEVEL SECURITY;
 ALTER TABLE t DISABLE ROW LEVEL SECURITY;
 DROP POLICY low ON t;
 SET ROLE drift_reader;
