@@ -25,6 +25,7 @@ COMMENT ON FUNCTION reattach_partition IS 'puts an archived partition back into 
 COMMENT ON FUNCTION cancel_job IS 'ends an interrupted job and makes its partition writable again';
 COMMENT ON FUNCTION check_storage IS 'tries put, range get, list and delete on a storage, one row for each';
 COMMENT ON FUNCTION adopt_storage IS 'takes over a storage prefix that another cluster claimed (superusers only)';
+COMMENT ON FUNCTION import_archive IS 'rebuilds tables, foreign tables and catalog from the manifests of a storage (superusers only: it runs their SQL)';
 COMMENT ON FUNCTION set_archive_policy IS 'sets storage, drop_after and archive names of a table; NULL leaves a setting as it is';
 COMMENT ON FUNCTION drop_archive_policy IS 'removes the archive policy of a table';
 

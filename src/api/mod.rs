@@ -3,6 +3,7 @@
 pub mod archive;
 mod ddl;
 mod guard;
+mod import;
 mod policy;
 pub mod progress;
 mod reattach;

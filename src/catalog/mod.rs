@@ -4,6 +4,7 @@
 
 pub mod collation;
 pub mod column_map;
+pub mod enums;
 pub mod event;
 pub mod job;
 pub mod managed_table;
@@ -13,6 +14,7 @@ pub mod policy;
 pub mod storage;
 
 pub use collation::collation_version;
+pub use enums::enums;
 
 use pgrx::pg_sys;
 

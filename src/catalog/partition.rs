@@ -221,8 +221,8 @@ pub struct Archived<'a> {
     pub manifest_key: &'a str,
     /// The manifest.
     pub manifest: &'a Manifest,
-    /// Size of the heap, its TOAST and indexes.
-    pub local_bytes: u64,
+    /// Size of the heap, its TOAST and indexes; an import from format 1 does not know it.
+    pub local_bytes: Option<u64>,
 }
 
 /// Makes sure that the partition has a row and returns its id; the row becomes visible with the swap.
@@ -290,7 +290,7 @@ pub fn set_archived(
                 manifest.version.cast_signed().into(),
                 archived.manifest_key.into(),
                 (manifest.rows as i64).into(),
-                (archived.local_bytes as i64).into(),
+                archived.local_bytes.map(|bytes| bytes as i64).into(),
                 (manifest.bytes as i64).into(),
                 JsonB(serde_json::to_value(&manifest.digest)?).into(),
                 JsonB(serde_json::to_value(&manifest.schema)?).into(),
@@ -299,6 +299,18 @@ pub fn set_archived(
             |row| row.get(1),
         )
     })
+}
+
+/// Corrects what an import knows better: when the partition was archived, and whether its objects were read now.
+pub fn set_imported(id: i64, archived_at: &str, verified: bool) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.partition
+             SET archived_at = $2::timestamptz, verified_at = CASE WHEN $3 THEN clock_timestamp() END WHERE id = $1",
+            &[id.into(), archived_at.into(), verified.into()],
+        )
+    })?;
+    Ok(())
 }
 
 fn record_objects(id: i64, manifest: &Manifest) -> Result<()> {

@@ -269,13 +269,14 @@ fn objects_intact(plan: &Plan, manifest: &Manifest) -> bool {
 
 /// The same objects under a manifest of their own where the partition's indexes, grants and the like changed meanwhile.
 fn with_current_ddl(plan: &Plan, key: String, manifest: Manifest) -> Result<(String, Manifest)> {
-    let ddl = ddl::record(&plan.leaf)?;
+    let ddl = ddl::record(&plan.leaf, plan.root)?;
     if ddl == manifest.ddl {
         return Ok((key, manifest));
     }
     let version = manifest::next_version(plan)?;
     let key = manifest::key(plan, version);
-    let manifest = Manifest { version, created_at: catalog::storage::now_text()?, ddl, ..manifest };
+    let mut manifest = Manifest { version, created_at: catalog::storage::now_text()?, ddl, ..manifest };
+    manifest::describe_surroundings(plan, &mut manifest)?;
     manifest::put(&plan.store, &key, &manifest)?;
     Ok((key, manifest))
 }
@@ -303,7 +304,7 @@ pub fn finish(plan: &Plan, finished: Finished) -> Result<Outcome> {
         storage: &plan.storage,
         manifest_key: &finished.key,
         manifest,
-        local_bytes: plan.leaf.total_bytes,
+        local_bytes: Some(plan.leaf.total_bytes),
     };
     let id = catalog::partition::reserve(&archived)?;
     let placed = swap_in(plan, &finished, mirror, id)?;
@@ -328,7 +329,7 @@ fn swap_in(plan: &Plan, finished: &Finished, mirror: pg_sys::Oid, id: i64) -> Re
     note_swap();
     check_unchanged(plan, finished)?;
     swap::finalize_pending(plan.parent)?;
-    let foreign_table = swap::put_foreign(&plan.leaf, mirror, &plan.names.schema, &plan.storage, id)?;
+    let foreign_table = swap::put_foreign(&swap::Place::of(&plan.leaf), mirror, &plan.names.schema, &plan.storage, id)?;
     let local_copy = swap::take_out(&plan.leaf, &plan.names.schema, &plan.local_copy, !plan.drops_local_copy())?;
     Ok(catalog::partition::Placed { foreign_table, local_copy, keep_seconds: plan.keep_seconds })
 }

@@ -3,6 +3,7 @@
 
 pub mod archive;
 pub mod drift;
+pub mod import;
 mod manifest;
 mod period;
 pub mod plan;

@@ -112,7 +112,7 @@ fn load(
                 interrupts::check();
                 loader.add(&mut buffer, |buffer| {
                     reshaper.decode(&batch, at, buffer)?;
-                    if complete { hash(&reshaper, &mut hasher) } else { Ok(()) }
+                    if complete { reshaper.hash(&batch, at, &mut hasher) } else { Ok(()) }
                 })?;
                 rows += 1;
                 if u64::is_multiple_of(rows, TICK_ROWS) {
@@ -150,15 +150,6 @@ fn reshaper(archived: Archived<'_>, relation: &Relation, source: pg_sys::Oid) ->
     let complete = builder.read_all();
     builder.add_every_column()?;
     Ok((builder.finish(), complete))
-}
-
-fn hash(reshaper: &Reshaper, hasher: &mut RowHasher) -> Result<()> {
-    let Some((row, io)) = reshaper.archived_row() else { return Ok(()) };
-    for (index, io) in io.iter().enumerate() {
-        hasher.column(index, io.read(&row)?.as_ref());
-    }
-    hasher.end_row();
-    Ok(())
 }
 
 /// Where a column's type is gone, rows cannot be hashed: then the object as a whole is.

@@ -50,6 +50,11 @@ pub fn export(
     let mut scan = TableScan::begin(&source.relation, &snapshot);
     while let Some(result) = scan.next_row(|row| export.row(&row)) {
         result?;
+        if export.writer.is_full() {
+            // A huge value is in the batch by now; its datum need not wait in memory until the batch is encoded.
+            scan.release_row();
+            export.flush()?;
+        }
         if export.writer.rows().is_multiple_of(TICK_ROWS) {
             tick(export.writer.rows(), export.writer.bytes_written());
         }
@@ -60,6 +65,7 @@ pub fn export(
 /// The digest of every row that is visible now, without writing anything.
 pub fn digest(source: &ExportSource, tick: Tick<'_>) -> Result<Digest> {
     let snapshot = LatestSnapshot::take();
+    let _text = GucNest::lossless_text();
     let mut hasher = RowHasher::new(&source.schema);
     let mut rows = 0;
     let mut scan = TableScan::begin(&source.relation, &snapshot);
@@ -73,7 +79,7 @@ pub fn digest(source: &ExportSource, tick: Tick<'_>) -> Result<Digest> {
     Ok(hasher.digest())
 }
 
-/// Adds one row to a digest.
+/// Adds one row to a digest. Needs [`GucNest::lossless_text`]: some values are hashed as text.
 pub fn hash_row(source: &ExportSource, hasher: &mut RowHasher, row: &Row<'_>) -> Result<()> {
     for (index, io) in source.io.iter().enumerate() {
         hasher.column(index, io.read(row)?.as_ref());
@@ -109,9 +115,13 @@ impl Export<'_> {
             }
         }
         self.ranges.observe(row, &self.memory);
-        if let Some(flushed) = self.writer.end_row()? {
-            self.ranges.flushed(&flushed);
-        }
+        self.writer.end_row()?;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let flushed = self.writer.flush()?;
+        self.ranges.flushed(&flushed);
         Ok(())
     }
 

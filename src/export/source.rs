@@ -8,7 +8,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::pg::columns::{self, Column};
 use crate::pg::datum::ColumnIo;
 use crate::pg::relation::{LockMode, Relation};
-use crate::pg::{guc::GucNest, spi, user};
+use crate::pg::{background, guc::GucNest, spi, user};
 
 /// An open partition with what is needed to read its rows.
 #[derive(Debug)]
@@ -57,7 +57,10 @@ impl ExportSource {
             .filter(|field| key_names.contains(&field.name) && has_bloom(&field.pg_type))
             .map(|field| field.id)
             .collect();
-        Ok(Self { relation, columns, schema: TableSchema { fields }, io, key_fields })
+        let enums: Vec<_> = columns.iter().flat_map(columns::enums_within).collect();
+        let schema =
+            TableSchema { fields, origin: Some(background::database_identity()), enums: catalog::enums(&enums)? };
+        Ok(Self { relation, columns, schema, io, key_fields })
     }
 }
 

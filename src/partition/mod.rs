@@ -11,4 +11,6 @@ pub mod discover;
 pub mod freeze;
 pub mod locks;
 pub mod mirror;
+pub mod prerequisites;
+pub mod root_ddl;
 pub mod swap;

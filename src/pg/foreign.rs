@@ -1,6 +1,5 @@
 //! Foreign tables and the routine of their wrapper.
 
-use std::ffi::CStr;
 use std::path::PathBuf;
 
 use pgrx::callconv::{BoxRet, FcInfo};
@@ -78,7 +77,7 @@ pub(super) unsafe fn text(text: *const std::ffi::c_char) -> String {
         return String::new();
     }
     // SAFETY: by the caller's promise.
-    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+    unsafe { super::server_text::of_c_string(text) }
 }
 
 /// The role that owns `relation`.

@@ -1,7 +1,5 @@
 //! An open relation with its lock.
 
-use std::ffi::CStr;
-
 use pgrx::pg_sys;
 
 /// Table lock levels, weakest first (PostgreSQL's lockdefs.h).
@@ -61,7 +59,7 @@ impl Relation {
     /// Its unqualified name.
     pub fn name(&self) -> String {
         // SAFETY: relname is a NUL-terminated NameData.
-        unsafe { CStr::from_ptr(self.form().relname.data.as_ptr()) }.to_string_lossy().into_owned()
+        unsafe { super::server_text::of_c_string(self.form().relname.data.as_ptr()) }
     }
 
     /// The row type.

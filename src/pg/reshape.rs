@@ -1,14 +1,13 @@
 //! Archived rows into rows of the shape that the table has now: copied, cast, filled, computed.
 
-use archive_core::codec::{Decoded, DecodedBatch};
+use archive_core::codec::{Decoded, DecodedBatch, RowHasher};
 use archive_core::schema::{PgType, TableSchema};
 use pgrx::pg_sys;
 
 use super::cast::{Cast, TypeRef};
-use super::columns::Column;
 use super::datum::{self, ColumnIo};
 use super::guc::GucNest;
-use super::row::{Row, RowBuffer};
+use super::row::RowBuffer;
 use super::row_expr::RowExpression;
 use crate::error::Result;
 
@@ -41,7 +40,7 @@ impl Reshaper {
         }
         let position = self.fields.len();
         self.fields.push(field);
-        self.archived.push(archived_io(&of.as_column(position, name), pg_type, schema));
+        self.archived.push(ColumnIo::archived(&of.as_column(position, name), pg_type, schema));
         position
     }
 
@@ -102,13 +101,18 @@ impl Reshaper {
         Ok(())
     }
 
-    /// The archived row that was decoded last, and the I/O of its columns in the order of [`Self::fields`].
-    pub fn archived_row(&self) -> Option<(Row<'_>, &[ColumnIo])> {
-        self.row.as_ref().map(|row| (row.row(), self.archived.as_slice()))
+    /// Adds the archived row that was decoded last to a digest. Values are hashed as they were archived: a label may have
+    /// another name since, and an object another OID. Needs [`GucNest::lossless_text`].
+    pub fn hash(&self, batch: &DecodedBatch, at: usize, hasher: &mut RowHasher) -> Result<()> {
+        let Some(row) = &self.row else { return Ok(()) };
+        for (position, io) in self.archived.iter().enumerate() {
+            match batch.get(position, at)? {
+                Decoded::Null => hasher.column(position, None),
+                Decoded::Value(value) => hasher.column(position, Some(&value)),
+                Decoded::Text(_) => hasher.column(position, io.read(&row.row())?.as_ref()),
+            }
+        }
+        hasher.end_row();
+        Ok(())
     }
-}
-
-/// I/O of an archived field.
-fn archived_io(column: &Column, pg_type: &PgType, _schema: &TableSchema) -> ColumnIo {
-    ColumnIo::new(column, pg_type)
 }

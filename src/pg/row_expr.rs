@@ -43,7 +43,7 @@ pub fn added_default(relation: &Relation, index: usize) -> AddedDefault {
         match evaluate(state, context) {
             Some(value) => {
                 let _text = GucNest::lossless_text();
-                AddedDefault::Constant(datum::output_text((*attribute).atttypid, value))
+                datum::output_text((*attribute).atttypid, value).map_or(AddedDefault::PerRow, AddedDefault::Constant)
             }
             None => AddedDefault::Null,
         }

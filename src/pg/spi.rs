@@ -4,6 +4,9 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiHeapTupleData;
 
+use super::server_text::{self, Column};
+use super::snapshot::LatestSnapshot;
+use super::xact;
 use crate::error::{Error, Result, SqlState};
 
 /// One row of a result.
@@ -11,12 +14,12 @@ pub struct Row<'conn>(SpiHeapTupleData<'conn>);
 
 impl Row<'_> {
     /// Column `ordinal` (from 1); `None` for NULL.
-    pub fn get<T: IntoDatum + FromDatum>(&self, ordinal: usize) -> Result<Option<T>> {
-        Ok(self.0.get::<T>(ordinal)?)
+    pub fn get<T: Column>(&self, ordinal: usize) -> Result<Option<T>> {
+        Ok(self.0.get::<T::Raw>(ordinal)?.map(T::from_raw))
     }
 
     /// Column `ordinal` (from 1), which is never NULL.
-    pub fn need<T: IntoDatum + FromDatum>(&self, ordinal: usize) -> Result<T> {
+    pub fn need<T: Column>(&self, ordinal: usize) -> Result<T> {
         self.get(ordinal)?.ok_or_else(|| {
             Error::new(SqlState::ERRCODE_INTERNAL_ERROR, format!("catalog query returned NULL in column {ordinal}"))
         })
@@ -24,11 +27,29 @@ impl Row<'_> {
 }
 
 /// Runs a query and maps each row.
+///
+/// A SELECT in a transaction that has changed nothing yet leaves it without a transaction id: a hot standby has none to
+/// give, and reading an archive should not use them up. It sees what is committed now, as a query that writes would.
 pub fn rows<'a, T>(sql: &str, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) -> Result<T>) -> Result<Vec<T>> {
+    let statement = server_text::statement(sql)?;
+    let converted = server_text::arguments(args)?;
+    let args = converted.as_deref().unwrap_or(args);
+    if is_select(sql) && !xact::has_id() {
+        let _snapshot = xact::may_take_snapshots().then(LatestSnapshot::take);
+        return Spi::connect(|client| {
+            let table = client.select(&statement, None, args)?;
+            table.into_iter().map(|tuple| map(&Row(tuple))).collect()
+        });
+    }
     Spi::connect_mut(|client| {
-        let table = client.update(sql, None, args)?;
+        let table = client.update(&statement, None, args)?;
         table.into_iter().map(|tuple| map(&Row(tuple))).collect()
     })
+}
+
+/// Our statements are fixed: those that begin with WITH may write, those with SELECT do not.
+fn is_select(sql: &str) -> bool {
+    sql.trim_start().get(..6).is_some_and(|word| word.eq_ignore_ascii_case("select"))
 }
 
 /// Runs a query that returns at most one row of interest.
@@ -44,15 +65,18 @@ pub fn one<'a, T>(sql: &str, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) -
 
 /// Runs a statement; the number of rows it touched.
 pub fn execute(sql: &str, args: &[DatumWithOid<'_>]) -> Result<u64> {
-    Spi::connect_mut(|client| Ok(client.update(sql, None, args)?.len() as u64))
+    Spi::connect_mut(|client| {
+        let converted = server_text::arguments(args)?;
+        let table = client.update(&server_text::statement(sql)?, None, converted.as_deref().unwrap_or(args))?;
+        Ok(table.len() as u64)
+    })
 }
 
 /// Runs a query that returns one text, under the latest snapshot even where the transaction keeps an older one, and
 /// read-only. What an archive holds is decided like the table's shape: by what is committed now.
 pub fn latest_text(sql: &str) -> Result<Option<String>> {
-    let sql = std::ffi::CString::new(sql)
-        .map_err(|_| Error::new(SqlState::ERRCODE_INTERNAL_ERROR, "catalog query holds a NUL byte"))?;
-    let _snapshot = super::snapshot::LatestSnapshot::take();
+    let sql = server_text::statement(sql)?;
+    let _snapshot = LatestSnapshot::take();
     // SAFETY: SPI is connected for the call; the text is copied into Rust memory before SPI_finish frees it. An error
     // unwinds and the transaction's abort closes SPI.
     unsafe {
@@ -61,7 +85,7 @@ pub fn latest_text(sql: &str) -> Result<Option<String>> {
         let text = if code == pg_sys::SPI_OK_SELECT as i32 && pg_sys::SPI_processed > 0 {
             let table = pg_sys::SPI_tuptable;
             let value = pg_sys::SPI_getvalue(*(*table).vals, (*table).tupdesc, 1);
-            (!value.is_null()).then(|| std::ffi::CStr::from_ptr(value).to_string_lossy().into_owned())
+            (!value.is_null()).then(|| server_text::decode(std::ffi::CStr::from_ptr(value).to_bytes()))
         } else {
             None
         };

@@ -42,7 +42,7 @@ impl Drop for UserGuard {
 
 /// Runs fixed statements on our own catalog with the rights of the extension's owner and a safe search path.
 pub fn elevated<T>(statements: impl FnOnce() -> T) -> T {
-    // ISO dates, so that bounds read from the catalog mean the same in every session.
+    // ISO dates in UTC, so that bounds read from the catalog are the same text in every session.
     let _settings = GucNest::lossless_text().safe_search_path();
     let _user = UserGuard::become_user(extension_owner());
     let _quiet = Quiet::begin();
@@ -73,11 +73,7 @@ pub fn name_of(role: pg_sys::Oid) -> String {
     // SAFETY: with noerr the result is NULL or a palloc'd C string.
     unsafe {
         let name = pg_sys::GetUserNameFromId(role, true);
-        if name.is_null() {
-            role.to_u32().to_string()
-        } else {
-            std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned()
-        }
+        if name.is_null() { role.to_u32().to_string() } else { super::server_text::of_c_string(name) }
     }
 }
 
