@@ -52,7 +52,9 @@ fn settled(table: Option<pg_sys::Oid>) -> Result<Option<pg_sys::Oid>> {
     }
     let root = column_map::identity(source)?;
     let foreign = |column: &MappedColumn| column.name.is_some() && column.root != root;
-    if column_map::load(managed.id)?.columns.iter().any(foreign) {
+    let map = column_map::load(managed.id)?;
+    // An imported archive has no map yet.
+    if map.is_empty() || map.columns.iter().any(foreign) {
         sync_managed(source, &managed, &Witness::default())?;
         return Ok(managed_table::of_source(source)?.and_then(|managed| managed.all_view));
     }
