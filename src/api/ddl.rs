@@ -17,7 +17,7 @@ mod archive_ext {
         // SAFETY: that of this call.
         let made = match unsafe { event_trigger::command(fcinfo) } {
             Some(Command::AlterTable(alterations)) => drift::make_way(&alterations),
-            Some(Command::Renamed { before, .. }) => drift::settle(before),
+            Some(Command::Renamed { before, .. }) => drift::make_way_for_name(before),
             _ => Ok(()),
         };
         made.or_raise();

@@ -281,7 +281,7 @@ pub fn set_archived(
                  local_copy = $4::oid,
                  local_copy_until = CASE WHEN $4::oid IS NULL THEN NULL ELSE now() + make_interval(secs => $5) END,
                  keep_until = NULL, storage = $6::name, version = $7, manifest_key = $8, rows = $9, local_bytes = $10,
-                 archived_bytes = $11, digest = $12, columns = $13, ddl = $14, archived_at = now(),
+                 archived_bytes = $11, digest = $12, columns = $13, ddl = $14, archived_at = clock_timestamp(),
                  verified_at = clock_timestamp(), reattached_at = NULL
              WHERE id = $1 RETURNING local_copy_until",
             &[

@@ -15,7 +15,7 @@ use crate::partition::{access, all_view, mirror};
 use crate::pg::event_trigger::{Alterations, Privileges, Using};
 use crate::pg::relation::{LockMode, Relation};
 use crate::pg::row_expr::{self, AddedDefault};
-use crate::pg::{clock, user};
+use crate::pg::{clock, lock, user};
 
 /// What is known about how the columns changed.
 #[derive(Debug, Default)]
@@ -25,28 +25,40 @@ pub struct Witness<'a> {
 }
 
 /// Before ALTER TABLE: the view over hot and archive lets go of columns that are about to be dropped or retyped.
+///
+/// Locks: ACCESS EXCLUSIVE on the view. Queries lock it before the tables below it, and so must what changes it: else a
+/// query that has the view would wait for the table, and ALTER TABLE, which has the table, for the view.
 pub fn make_way(alterations: &Alterations) -> Result<()> {
-    if alterations.reshapes {
-        settle(alterations.table)?;
-    }
-    if !alterations.hindered_by_views {
+    if !alterations.reshapes {
         return Ok(());
     }
-    match managed(alterations.table)? {
-        Some((_, ManagedTable { all_view: Some(view), .. })) => all_view::hollow(view),
+    match settled(alterations.table)? {
+        Some(view) if alterations.hindered_by_views => all_view::hollow(view),
         _ => Ok(()),
     }
 }
 
-/// Before columns change: the attribute numbers in the map must be those of this relation, not of the one that was
-/// dumped. Names still tell, and after the change they would not.
-pub fn settle(table: Option<pg_sys::Oid>) -> Result<()> {
-    let Some((source, managed)) = managed(table)? else { return Ok(()) };
-    let root = column_map::identity(source)?;
-    if column_map::load(managed.id)?.columns.iter().all(|column| column.name.is_none() || column.root == root) {
-        return Ok(());
+/// Before a rename: the same locks, and nothing to let go.
+pub fn make_way_for_name(table: Option<pg_sys::Oid>) -> Result<()> {
+    settled(table).map(drop)
+}
+
+/// Locks the view of a managed table, and makes sure that the attribute numbers in the map are those of this relation,
+/// not of the one that was dumped: names still tell, and after the change they would not.
+fn settled(table: Option<pg_sys::Oid>) -> Result<Option<pg_sys::Oid>> {
+    let Some((source, managed)) = managed(table)? else { return Ok(None) };
+    if let Some(view) = managed.all_view {
+        lock::wait(view, LockMode::AccessExclusive);
     }
-    sync_managed(source, &managed, &Witness::default())
+    let root = column_map::identity(source)?;
+    let foreign = |column: &MappedColumn| column.name.is_some() && column.root != root;
+    let map = column_map::load(managed.id)?;
+    // An imported archive has no map yet.
+    if map.is_empty() || map.columns.iter().any(foreign) {
+        sync_managed(source, &managed, &Witness::default())?;
+        return Ok(managed_table::of_source(source)?.and_then(|managed| managed.all_view));
+    }
+    Ok(managed.all_view)
 }
 
 /// After ALTER TABLE.
@@ -131,8 +143,10 @@ fn sync_managed(source: pg_sys::Oid, managed: &ManagedTable, witness: &Witness<'
     };
     let Some(archive) = managed.archive_table else { return Ok(()) };
     access::mirror_owner(source, managed)?;
-    access::mirror_row_security(source, managed)?;
-    shape_archive(source, archive, managed, &changes)
+    // Policies that are gone hold on to columns that are gone; those that stay must find theirs.
+    access::drop_stale_policies(source, archive)?;
+    shape_archive(source, archive, managed, &changes)?;
+    access::mirror_row_security(source, managed)
 }
 
 /// The archive parent and the view get the hot table's columns.
@@ -276,7 +290,7 @@ fn present(
     let same_name = last.names.last() == Some(&column.type_sql);
     if !same_relation && same_name {
         last.oid = oid;
-    } else if last.oid == oid && last.typmod == column.typmod {
+    } else if last.oid == oid && last.typmod == column.typmod && !rewritten(column, witness) {
         if !same_name {
             last.names.push(column.type_sql.clone());
         }
@@ -284,6 +298,11 @@ fn present(
         now.types.push(retyped(column, witness)?);
     }
     Ok(now)
+}
+
+/// Whether USING gave the rows other values, even of the same type.
+fn rewritten(column: &Attribute, witness: &Witness<'_>) -> bool {
+    witness.statement.is_some_and(|statement| statement.using.iter().any(|(name, _)| *name == column.name))
 }
 
 fn retyped(column: &Attribute, witness: &Witness<'_>) -> Result<TypeStep> {

@@ -1,12 +1,14 @@
 //! Which archived partition a foreign table stands for, and how its columns match the archive's.
 
-use archive_core::schema::Field;
+use archive_core::schema::{Field, PgType};
 use pgrx::pg_sys;
 
 use super::options;
+use crate::catalog;
 use crate::catalog::object::{self, ArchivedObject};
 use crate::catalog::partition::{self, ArchivedPartition};
 use crate::error::{Error, Result, SqlState};
+use crate::pg::background;
 use crate::pg::columns::{self, Column};
 use crate::pg::foreign;
 use crate::pg::guc::GucNest;
@@ -71,12 +73,26 @@ impl Archive {
     }
 
     /// The archive's field of the column, if its values can be compared with the column's as they are: not where it was
-    /// retyped or added later.
+    /// retyped or added later, nor where labels of its enum were renamed.
     pub(super) fn field(&self, column: &Column) -> Option<&Field> {
         match self.shape().origin(column) {
-            Ok(Origin::Field(field)) => Some(field),
+            Ok(Origin::Field(field)) if field.pg_type != PgType::Enum || self.has_same_labels(column) => Some(field),
             _ => None,
         }
+    }
+
+    /// Whether every label of the column's enum that there was is still that of the same value.
+    fn has_same_labels(&self, column: &Column) -> bool {
+        let Ok(now) = catalog::enums(&columns::enums_within(column)) else { return false };
+        let schema = &self.partition.schema;
+        let here = schema.origin.as_deref() == Some(background::database_identity().as_str());
+        now.iter().all(|now| {
+            let then = schema.enums.iter().find(|then| if here { then.oid == now.oid } else { then.name == now.name });
+            let kept = |(oid, label): &(u32, String)| {
+                now.labels.iter().any(|(now, name)| name == label && (!here || now == oid))
+            };
+            then.is_some_and(|then| then.labels.iter().all(kept))
+        })
     }
 
     /// How its rows were shaped, and how they are now.

@@ -120,6 +120,20 @@ fn row_security(relation: pg_sys::Oid) -> Result<RowSecurity> {
     })
 }
 
+/// Policies of the archive parent that the hot table has no more. Until [`mirror_row_security`] has run, too little is
+/// seen rather than too much: it all happens in one transaction.
+pub fn drop_stale_policies(source: pg_sys::Oid, archive: pg_sys::Oid) -> Result<()> {
+    let wanted = row_security(source)?.policies;
+    let mut stale = row_security(archive)?.policies;
+    stale.retain(|policy| !wanted.iter().any(|other| other.name == policy.name));
+    let (name, owner) = (catalog::qualified_name(archive)?, discover::owner(archive)?);
+    user::as_user(owner, || {
+        stale.iter().try_for_each(|policy| {
+            spi::execute(&format!("DROP POLICY {} ON {name}", quote_identifier(&policy.name)), &[]).map(drop)
+        })
+    })
+}
+
 /// The archive parent gets the hot table's row security: its switch and every policy that decides what SELECT sees.
 pub fn mirror_row_security(source: pg_sys::Oid, managed: &ManagedTable) -> Result<()> {
     let Some(archive) = managed.archive_table else { return Ok(()) };

@@ -228,6 +228,12 @@ unsafe fn alterations(statement: &pg_sys::AlterTableStmt) -> Alterations {
                     let column = text(command.name);
                     found.using.extend(using(&column, command.def).map(|using| (column, using)));
                 }
+                // Every row gets another value, of the same type.
+                #[cfg(any(feature = "pg17", feature = "pg18"))]
+                Alter::AT_SetExpression => {
+                    found.reshapes = true;
+                    found.using.push((text(command.name), Using::Expression));
+                }
                 Alter::AT_ColumnDefault => found.new_defaults.push(text(command.name)),
                 Alter::AT_AddColumn
                 | Alter::AT_DropNotNull

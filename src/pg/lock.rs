@@ -6,6 +6,12 @@ use super::guc::GucNest;
 use super::relation::LockMode;
 use super::xact;
 
+/// Waits for `mode` on a relation as the session's `lock_timeout` says, and keeps it to the end of the transaction.
+pub fn wait(relation: pg_sys::Oid, mode: LockMode) {
+    // SAFETY: takes a lock that the transaction releases.
+    unsafe { pg_sys::LockRelationOid(relation, mode as i32) }
+}
+
 /// Waits at most `timeout_ms` for `mode` on a relation and keeps it to the end of the transaction.
 ///
 /// Whether the lock was got. Query cancel and every other error are raised.

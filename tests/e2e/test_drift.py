@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import threading
 
 import psycopg
 import pytest
@@ -165,3 +166,57 @@ def test_an_alteration_by_a_superuser_is_followed_too(db, owner):
     assert rows(owner, "id, more")[0] == (1, "x")
     assert db.value("SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'archive.t_all'::regclass"
                     ) == owner.info.user
+
+
+def test_queries_and_alterations_do_not_deadlock(db, owner):
+    """A query locks the view, then the table; so does what alters both."""
+    create(owner)
+    owner.execute("SELECT archive_partition('t_1')")
+    stop, failures, done = threading.Event(), [], []
+
+    def read(session):
+        while not stop.is_set():
+            try:
+                done.append(session.execute("SELECT count(*) FROM archive.t_all").fetchone()[0])
+            except psycopg.Error as error:
+                failures.append(error)
+
+    readers = [threading.Thread(target=read, args=[db.connect()]) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    try:
+        for n in range(15):
+            owner.execute(f"ALTER TABLE t ADD COLUMN c_{n} int DEFAULT {n}")
+            owner.execute(f"ALTER TABLE t RENAME COLUMN c_{n} TO d_{n}")
+            if n % 3 == 0:
+                owner.execute(f"ALTER TABLE t ALTER COLUMN d_{n} TYPE bigint")
+                owner.execute(f"ALTER TABLE t DROP COLUMN d_{n}")
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
+    assert not failures, failures[:3]
+    assert set(done) == {300}
+
+
+def test_an_imported_archive_keeps_its_fields(db, owner):
+    """A rename, the first thing that happens to an imported table, finds the fields by the names they were archived with."""
+    create(owner)
+    owner.execute("ALTER TABLE t DROP COLUMN first")
+    owner.execute("SELECT archive_partition('t_1', drop_local => '0')")
+    location = db.value("SELECT option_value FROM pg_options_to_table((SELECT srvoptions FROM pg_foreign_server"
+                        " WHERE srvname = 'cold'))")
+    empty = Database(db.cluster, f"{db.name}_empty")
+    try:
+        empty.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location '{location}')")
+        empty.execute(f"GRANT USAGE ON FOREIGN SERVER cold TO {owner.info.user}")
+        imported = empty.all("SELECT * FROM import_archive('cold', dry_run => false)")
+        assert empty.exists('archive.t'), imported
+        empty.execute("ALTER TABLE t RENAME COLUMN note TO remark")
+        empty.execute("ALTER TABLE t ADD COLUMN five int DEFAULT 5")
+        found = empty.row("SELECT count(remark), sum(id), sum(five) FROM archive.t")
+        assert found == (100, sum(range(3, 301, 3)), 500)
+        assert empty.all("SELECT field_id, column_name FROM archive_ext.column_map ORDER BY 1") == [
+            (2, "id"), (3, "day"), (4, "remark"), (5, "feeling"), (6, "five")]
+    finally:
+        empty.drop()

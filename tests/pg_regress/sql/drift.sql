@@ -77,6 +77,15 @@ SELECT id, remark FROM archive.t_all WHERE id = 3;
 SELECT id, remark FROM archive.t WHERE id = 4;
 SELECT count(*) FROM archive.t;
 ALTER TABLE t DROP COLUMN remark;
+\echo '-- the same type, but other values'
+BEGIN;
+ALTER TABLE t ALTER COLUMN five TYPE text USING five || '!';
+SELECT count(five) FROM archive.t;
+ROLLBACK;
+BEGIN;
+ALTER TABLE t ALTER COLUMN tag TYPE varchar(3) USING tag::varchar(2);
+SELECT DISTINCT tag FROM archive.t_all;
+ROLLBACK;
 \echo '-- PostgreSQL refuses a value that does not fit'
 ALTER TABLE t ALTER COLUMN price TYPE numeric(3,1);
 SELECT max(price) FROM t;
@@ -169,6 +178,18 @@ SELECT id FROM archive.t_all ORDER BY id;
 SELECT count(*) FROM archive.t_3;
 SET ROLE drift_owner;
 SELECT count(*) FROM archive.t_all;
+\echo '-- policies follow their columns'
+ALTER TABLE t ADD COLUMN secret bool DEFAULT false;
+CREATE POLICY hidden ON t AS RESTRICTIVE FOR SELECT TO drift_reader USING (NOT secret);
+ALTER TABLE t RENAME COLUMN secret TO confidential;
+SELECT polname, pg_get_expr(polqual, polrelid) FROM pg_policy WHERE polrelid = 'archive.t'::regclass ORDER BY 1;
+SET client_min_messages = error;
+ALTER TABLE t DROP COLUMN confidential CASCADE;
+SET client_min_messages = warning;
+SELECT polname FROM pg_policy WHERE polrelid = 'archive.t'::regclass ORDER BY 1;
+ALTER TABLE t FORCE ROW LEVEL SECURITY;
+SELECT count(*) FROM archive.t_all;
+ALTER TABLE t NO FORCE ROW LEVEL SECURITY;
 ALTER TABLE t DISABLE ROW LEVEL SECURITY;
 DROP POLICY low ON t;
 SET ROLE drift_reader;
@@ -216,7 +237,7 @@ RESET ROLE;
 ALTER TABLE u SET SCHEMA public;
 GRANT drift_owner TO drift_other;
 ALTER TABLE u OWNER TO drift_other;
-SELECT regexp_replace(relname, '[0-9a-f]{8}$', '…') AS relname, relowner::regrole FROM pg_class WHERE relnamespace = 'archive'::regnamespace AND relname ~ '^t' ORDER BY relname;
+SELECT regexp_replace(relname, '[0-9a-f]{8}$', '…') AS relname, relowner::regrole FROM pg_class WHERE relnamespace = 'archive'::regnamespace AND relname ~ '^t(_|$)' ORDER BY relname;
 \echo '-- dropping the hot table needs CASCADE and leaves the archive'
 DROP TABLE u;
 SET client_min_messages = notice;
