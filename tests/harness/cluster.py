@@ -77,10 +77,10 @@ class Cluster:
 class Database:
     """A database with the extension, its main session `conn`, and any number of further sessions."""
 
-    def __init__(self, cluster, name):
+    def __init__(self, cluster, name, options=""):
         self.cluster, self.name, self._sessions = cluster, name, []
         with cluster.connect() as conn:
-            conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            conn.execute(sql.SQL("CREATE DATABASE {} {}").format(sql.Identifier(name), sql.SQL(options)))
         self.conn = self.connect()
         self.conn.execute("CREATE EXTENSION archive_ext")
 

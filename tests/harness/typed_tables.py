@@ -1,0 +1,101 @@
+"""Partitioned tables of any column types: made, filled, compared byte for byte, and read from the files by DuckDB."""
+
+import duckdb
+from psycopg import sql
+
+ODD_SETTINGS = """
+    SET datestyle = 'SQL, DMY'; SET intervalstyle = 'sql_standard'; SET timezone = 'America/St_Johns';
+    SET bytea_output = 'escape'; SET extra_float_digits = -15; SET xmloption = 'document'; SET array_nulls = off;
+    SET quote_all_identifiers = on; SET standard_conforming_strings = off; SET lc_monetary = 'C';
+    SET archive_ext.default_storage = 'cold'"""
+OTHER_ODD_SETTINGS = """
+    SET datestyle = 'German'; SET intervalstyle = 'iso_8601'; SET timezone = 'Asia/Kathmandu'; SET xmloption = 'content';
+    SET extra_float_digits = 0"""
+
+
+def storage_of(db):
+    """Makes the storage `cold`, a directory; returns it."""
+    root = db.cluster.storage / db.name
+    db.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{root}')")
+    db.execute("SET archive_ext.default_storage = 'cold'")
+    db.execute(f'ALTER DATABASE "{db.name}" SET archive_ext.default_storage = \'cold\'')
+    return root
+
+
+def create_partitioned(db, table, columns, partitions=1, each=1000):
+    """Columns k and (name, type, values)…; partitions TABLE_1… of `each` values of k."""
+    db.execute(sql.SQL("CREATE TABLE {} (k int NOT NULL, {}) PARTITION BY RANGE (k)").format(
+        sql.Identifier(table), sql.SQL(", ").join(sql.SQL("{} {}").format(sql.Identifier(n), sql.SQL(t))
+                                                  for n, t, _ in columns)))
+    for p in range(partitions):
+        db.execute(f"CREATE TABLE {table}_{p + 1} PARTITION OF {table} FOR VALUES FROM ({p * each}) TO ({(p + 1) * each})")
+
+
+def fill(db, table, columns, nullable=True):
+    """One row for each value of the longest column, then a row of NULLs."""
+    rows = max(len(values) for _, _, values in columns) + nullable
+    statement = sql.SQL("INSERT INTO {} VALUES (%s, {})").format(
+        sql.Identifier(table), sql.SQL(", ").join(sql.SQL(f"%s::{t.replace('%', '%%')}") for _, t, _ in columns))
+    with db.conn.cursor() as cursor:
+        cursor.executemany(statement, [
+            [k, *(v[k] if k < len(v) else None if nullable else v[0] for _, _, v in columns)] for k in range(rows)])
+
+
+def images(conn, column, type_, binary):
+    """SQL for what must not change: whether it is NULL, the output text, the cast to text, the binary form."""
+    c = sql.Identifier(column).as_string(conn)
+    yield from (f"num_nulls({c})", f"concat({c})", f"{c}::text")
+    send = binary and conn.execute("SELECT CASE WHEN typsend <> 0 THEN typsend::regproc::text END FROM pg_type"
+                                   " WHERE oid = %s::regtype", [type_]).fetchone()[0]
+    if send:
+        yield f"encode({send}({c}), 'hex')"
+
+
+def dump(conn, table, columns, binary=True):
+    """k -> {(column, image): text} of a table."""
+    types = dict(conn.execute("SELECT attname::text, format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = %s::regclass",
+                              [table]).fetchall())
+    names = [(name, i, image) for name, _, _ in columns
+             for i, image in enumerate(images(conn, name, types[name], binary))]
+    rows = conn.execute(f"SELECT k, {', '.join(image for *_, image in names)} FROM {table} ORDER BY k".replace("%", "%%"))
+    return {k: {(name, image): value for (name, _, image), value in zip(names, values, strict=True)}
+            for k, *values in rows}
+
+
+def differences(before, after, limit=3):
+    """The first few values that are not what they were."""
+    if list(before) != list(after):
+        return [f"rows {short(list(before))} became {short(list(after))}"]
+    changed = [(k, image, short(value), short(after[k][image])) for k, row in before.items()
+               for image, value in row.items() if after[k][image] != value]
+    return changed[:limit]
+
+
+def short(value):
+    text = repr(value)
+    return text if len(text) < 300 else f"{text[:150]}…{text[-100:]} ({len(text)} characters)"
+
+
+def native_values(db, table, native):
+    """Of column `c`: k, output text (None for NULL), and what a reader of the native value should find."""
+    rows = db.all(f"SELECT k, CASE WHEN num_nulls(c) = 0 THEN concat(c) END, {native.postgres.format('c')} FROM {table}")
+    return {k: (text, value) for k, text, value in rows}
+
+
+def in_file(files, native, originals):
+    """Column `c` as DuckDB finds it: its type. Fails unless each value is there, natively or as text in the sidecar."""
+    connection = duckdb.connect()
+    source = f"read_parquet('{files}', hive_partitioning => false)"
+    types = dict(connection.execute(f"SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM {source})").fetchall())
+    sidecar = "c__pg" if "c__pg" in types else "NULL"
+    found = connection.execute(f"SELECT k, c IS NULL, CASE WHEN c IS NOT NULL THEN {native.duckdb.format('c')} END,"
+                               f" {sidecar} FROM {source} ORDER BY k").fetchall()
+    assert [k for k, *_ in found] == sorted(originals)
+    for k, is_null, value, outlier in found:
+        text, expected = originals[k]
+        if outlier is not None or text is None:
+            assert is_null and outlier == text, f"row {k}: sidecar {short(outlier)} for {short(text)}"
+        else:
+            assert not is_null, f"row {k}: NULL for {short(text)}"
+            assert native.normal(value) == native.normal(expected), f"row {k}: {short(value)} for {short(text)}"
+    return types["c"]
