@@ -5,7 +5,7 @@ from psycopg import sql
 
 ODD_SETTINGS = """
     SET datestyle = 'SQL, DMY'; SET intervalstyle = 'sql_standard'; SET timezone = 'America/St_Johns';
-    SET bytea_output = 'escape'; SET extra_float_digits = -15; SET xmloption = 'document'; SET array_nulls = off;
+    SET bytea_output = 'escape'; SET extra_float_digits = -15; SET xmloption = 'document';
     SET quote_all_identifiers = on; SET standard_conforming_strings = off; SET lc_monetary = 'C';
     SET archive_ext.default_storage = 'cold'"""
 OTHER_ODD_SETTINGS = """
@@ -41,14 +41,24 @@ def fill(db, table, columns, nullable=True):
             [k, *(v[k] if k < len(v) else None if nullable else v[0] for _, _, v in columns)] for k in range(rows)])
 
 
+SEND = """
+    WITH RECURSIVE base AS (
+        SELECT t.* FROM pg_type AS t WHERE oid = %s::regtype
+        UNION ALL SELECT t.* FROM base JOIN pg_type AS t ON t.oid = base.typbasetype WHERE base.typtype = 'd')
+    SELECT base.typsend::regproc::text, CASE WHEN argument.typtype = 'p' THEN base.oid ELSE argument.oid END::regtype::text
+    FROM base JOIN pg_proc AS send ON send.oid = base.typsend JOIN pg_type AS argument ON argument.oid = send.proargtypes[0]
+    WHERE base.typtype <> 'd'"""
+
+
 def images(conn, column, type_, binary):
     """SQL for what must not change: whether it is NULL, the output text, the cast to text, the binary form."""
     c = sql.Identifier(column).as_string(conn)
-    yield from (f"num_nulls({c})", f"concat({c})", f"{c}::text")
-    send = binary and conn.execute("SELECT CASE WHEN typsend <> 0 THEN typsend::regproc::text END FROM pg_type"
-                                   " WHERE oid = %s::regtype", [type_]).fetchone()[0]
-    if send:
-        yield f"encode({send}({c}), 'hex')"
+    # Where the server takes any bytes for text, the client could not decode them.
+    text = "encode(convert_to({}, 'SQL_ASCII'), 'hex')" if conn.info.parameter_status("server_encoding") == "SQL_ASCII" else "{}"
+    yield from (f"num_nulls({c})", text.format(f"concat({c})"), text.format(f"{c}::text"))
+    if binary and (found := conn.execute(SEND, [type_]).fetchone()):
+        send, argument = found
+        yield f"encode({send}({c}::{argument}), 'hex')"
 
 
 def dump(conn, table, columns, binary=True):
