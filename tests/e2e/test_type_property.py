@@ -100,7 +100,7 @@ class Case:
         self.ddl = ";\n".join(self._statements())
 
     def _name(self, number, alphabet):
-        odd = ["c", "C ", "c__pg", 'q"', "x" * 60, (alphabet or "ä")[-2]]
+        odd = ["c", "C ", "c__pg", 'q"', "x" * 60, alphabet[-2] if alphabet else "ä"]
         return f"{self._rng.choice(odd)}{number}"
 
     def _statements(self):

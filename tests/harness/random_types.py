@@ -95,7 +95,7 @@ class Maker:
 
     def _domain_over(self, base):
         name = self._name("domain")
-        check = self.rng.choice(["", " CHECK (true)", " CHECK (VALUE IS NOT NULL OR VALUE IS NULL)"])
+        check = self.rng.choice(["", " CHECK (true)", " CHECK (VALUE IS DISTINCT FROM NULL OR true)"])
         return Made(name, base.literal, base.binary, base.delimiter,
                     ddl=[*base.ddl, f"CREATE DOMAIN {name} AS {base.name}{check}"])
 

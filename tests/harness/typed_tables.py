@@ -53,10 +53,10 @@ SEND = """
 def images(conn, column, type_, binary):
     """SQL for what must not change: whether it is NULL, the output text, the cast to text, the binary form."""
     c = sql.Identifier(column).as_string(conn)
-    # Where the server takes any bytes for text, the client could not decode them.
-    text = "encode(convert_to({}, 'SQL_ASCII'), 'hex')" if conn.info.parameter_status("server_encoding") == "SQL_ASCII" else "{}"
+    raw = conn.info.parameter_status("server_encoding") == "SQL_ASCII"  # any bytes: the client could not decode them
+    text = "encode(convert_to({}, 'SQL_ASCII'), 'hex')" if raw else "{}"
     yield from (f"num_nulls({c})", text.format(f"concat({c})"), text.format(f"{c}::text"))
-    if binary and (found := conn.execute(SEND, [type_]).fetchone()):
+    if binary and not raw and (found := conn.execute(SEND, [type_]).fetchone()):
         send, argument = found
         yield f"encode({send}({c}::{argument}), 'hex')"
 
