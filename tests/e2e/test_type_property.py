@@ -17,8 +17,8 @@ from harness.random_types import Maker
 from harness.typed_tables import ODD_SETTINGS, OTHER_ODD_SETTINGS, differences, dump, storage_of
 from type_corpus import SETUP, TYPES
 
-SEED = int(os.environ.get("ARCHIVE_EXT_SEED", 20240101))
-CASES = int(os.environ.get("ARCHIVE_EXT_CASES", 5000))
+SEED = int(os.environ["ARCHIVE_EXT_SEED"])
+CASES = int(os.environ["ARCHIVE_EXT_CASES"])
 EXTENSIONS = ["hstore", "citext", "ltree", "cube", "seg", "isn", "intarray", "lo", "earthdistance"]
 # encoding -> some of its characters
 ENCODINGS = {

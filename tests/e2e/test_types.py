@@ -41,26 +41,26 @@ def odd_session(db):
 @pytest.mark.parametrize("type_", TYPES, ids=str)
 def test_p5_every_value_comes_back(db, odd_session, type_matrix, type_):
     """Alone, in arrays, as a domain, in a composite and in arrays of those."""
+    type_matrix.trying(type_.name)
     number = next(_tables)
     ddl, columns = shapes(type_, number)
     db.execute(ddl)
     table = f"t{number}"
     create_partitioned(db, table, columns)
     fill(db, table, columns, nullable=type_.nullable)
-    binary = type_.binary
-    before, before_odd = dump(db.conn, table, columns, binary), dump(odd_session, table, columns, binary)
+    before, before_odd = (dump(conn, table, columns, type_.binary) for conn in [db.conn, odd_session])
     natives = native_values(db, table, type_.native)
 
     odd_session.execute("SELECT archive_partition(%s, verify => 'deep', drop_local => '0')", [f"{table}_1"])
-    assert differences(before, dump(db.conn, f"archive.{table}", columns, binary)) == []
+    assert differences(before, dump(db.conn, f"archive.{table}", columns, type_.binary)) == []
     odd_session.execute(OTHER_ODD_SETTINGS)
     odd_session.execute(ODD_SETTINGS)
-    assert differences(before_odd, dump(odd_session, f"archive.{table}", columns, binary)) == []
+    assert differences(before_odd, dump(odd_session, f"archive.{table}", columns, type_.binary)) == []
     seen_as = in_file(f"{db.root}/public.{table}/**/*.parquet", type_.native, natives)
 
     odd_session.execute(OTHER_ODD_SETTINGS)
     odd_session.execute("SELECT reattach_partition(%s)", [f"{table}_1"])
-    assert differences(before, dump(db.conn, table, columns, binary)) == []
+    assert differences(before, dump(db.conn, table, columns, type_.binary)) == []
     type_matrix.exact(type_.name, len(type_.values), seen_as)
 
 

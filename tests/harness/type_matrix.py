@@ -23,11 +23,16 @@ settings chosen to disturb it.
 
 class TypeMatrix:
     def __init__(self):
-        self._rows = []
+        self._tried, self._rows = [], {}
+
+    def trying(self, type_):
+        self._tried.append(type_)
 
     def exact(self, type_, values, seen_as):
         """All four ways."""
-        self._rows.append(f"| `{type_}` | {values} | ✓ | ✓ | ✓ | ✓ | `{seen_as}` |\n")
+        self._rows[type_] = f"| `{type_}` | {values} | ✓ | ✓ | ✓ | ✓ | `{seen_as}` |\n"
 
     def write(self, path):
-        path.write_text(HEAD + "".join(self._rows) + f"\n{len(self._rows)} types.\n")
+        missing = [t for t in self._tried if t not in self._rows]
+        assert not missing, f"not exact, so {path} was not written: {missing}"
+        path.write_text(HEAD + "".join(self._rows.values()) + f"\n{len(self._rows)} types.\n")
