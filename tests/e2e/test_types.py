@@ -7,12 +7,14 @@ from psycopg import sql
 
 from harness.cluster import Database
 from harness.orders import archive
+from harness.sessions import PeakMemory
 from harness.typed_tables import (ODD_SETTINGS, OTHER_ODD_SETTINGS, create_partitioned, differences, dump, fill, in_file,
                                   native_values, storage_of)
-from type_corpus import MATRIX, SETUP, TYPES, WITHOUT_VALUES, shapes
+from type_corpus import MATRIX, SETUP, TYPES, WITHOUT_VALUES, Type, shapes
 
 EXTENSIONS = ("SELECT format('CREATE EXTENSION IF NOT EXISTS %I CASCADE', name) FROM pg_available_extensions"
               " WHERE name <> 'archive_ext' ORDER BY 1")
+BACKEND = 300 << 20  # of memory, for all but the value
 _tables = itertools.count(1)
 
 
@@ -56,7 +58,7 @@ def test_p5_every_value_comes_back(db, odd_session, type_matrix, type_):
     odd_session.execute(OTHER_ODD_SETTINGS)
     odd_session.execute(ODD_SETTINGS)
     assert differences(before_odd, dump(odd_session, f"archive.{table}", columns, type_.binary)) == []
-    seen_as = in_file(f"{db.root}/public.{table}/**/*.parquet", type_.native, natives)
+    seen_as = in_file(f"{db.root}/public.{table}/**/*.parquet", type_.native, natives, before)
 
     odd_session.execute(OTHER_ODD_SETTINGS)
     odd_session.execute("SELECT reattach_partition(%s)", [f"{table}_1"])
@@ -109,13 +111,19 @@ ORDERED = """
 EACH = 1000  # the smallest archive_ext.row_group_rows
 
 
-@pytest.mark.parametrize("type_", [t for t in TYPES if t.values], ids=str)
+ARRAYS = (
+    Type("integer[]", ("{}", "{1}", "{1,NULL}", "{NULL,1}", "{{1,2},{3,4}}", "[0:1]={1,2}", "{1,2}", "{-2147483648}")),
+    Type("double precision[]", ("{}", "{NaN}", "{-0}", "{0}", "{{0}}", "{Infinity,NULL}")),
+    Type("text[]", ("{}", '{""}', "{NULL}", "{a}", "{{a}}", '{"NULL"}')),
+    Type("timestamp[]", ("{}", "{infinity}", "{2024-01-01}", "{{2024-01-01}}")),
+)
+
+
+@pytest.mark.parametrize("type_", [t for t in TYPES + ARRAYS if t.values], ids=str)
 def test_p9_predicates_find_what_they_find_in_the_heap(db, type_):
     """Each value fills row groups of its own, so that every comparison prunes as much as it ever will."""
     operators = ["<", "<=", "=", ">=", ">", "<>"] if db.value(ORDERED, ["btree", type_.name]) else \
         ["="] if db.value(ORDERED, ["hash", type_.name]) else []
-    if not operators:
-        return
     table = f"t{next(_tables)}"
     values = [v for v in type_.values if db.value(f"SELECT length(concat(%s::{type_.name})) <= 300", [v])][:24]
     create_partitioned(db, table, [("c", type_.name, values)])
@@ -129,10 +137,13 @@ def test_p9_predicates_find_what_they_find_in_the_heap(db, type_):
     db.execute("SET archive_ext.row_group_rows = 1000")
     archive(db, f"{table}_1", drop_local="0")
 
+    literals = [f"{sql.Literal(value).as_string(db.conn)}::{type_.name}" for value in values]
+    predicates = ["c IS NULL", "NOT c IS NULL", "c IS NOT NULL",
+                  *(f"c {operator} {literal}" for literal in literals for operator in operators)]
+    if operators:
+        predicates += [f"c IN ({literals[0]}, {literals[-1]})", f"c IS DISTINCT FROM {literals[0]}"]
     wrong = []
-    for value, operator in itertools.product(values, operators):
-        literal = sql.Literal(value).as_string(db.conn)
-        predicate = f"c {operator} {literal}::{type_.name}"
+    for predicate in predicates:
         expected = db.value(f"SELECT count(*) FROM {truth} WHERE {predicate}") * EACH
         found = db.value(f"SELECT count(*) FROM archive.{table} WHERE {predicate}")
         if found != expected:
@@ -250,18 +261,27 @@ def test_p5_five_hundred_megabytes_in_one_value(db, expression):
 
 
 def large_value(db, expression):
+    """Also P7: at most three times the size of the value in memory, besides what every backend needs."""
     table = f"t{next(_tables)}"
     type_ = db.value(f"SELECT pg_typeof({expression.replace('00000', '')})::text")
     create_partitioned(db, table, [("c", type_, [])])
     db.execute(f"INSERT INTO {table} SELECT 0, {expression}")
     db.execute(f"INSERT INTO {table} VALUES (1, NULL)")
+    size = db.value(f"SELECT octet_length(c::text) FROM {table} WHERE k = 0") if type_ != "bytea" else \
+        db.value(f"SELECT length(c) FROM {table} WHERE k = 0")
     image = f"SELECT k, num_nulls(c), {'md5(c)' if type_ in ('bytea', 'text') else 'md5(c::text)'} FROM {{}} ORDER BY k"
     before = db.all(image.format(table))
-    archive(db, f"{table}_1", drop_local="0")
+    archiver, loader = db.connect(), db.connect()
+    with PeakMemory(archiver.info.backend_pid) as archiving:
+        archiver.execute("SELECT archive_partition(%s, drop_local => '0')", [f"{table}_1"])
     assert db.all(image.format(f"archive.{table}")) == before
-    db.execute("SELECT reattach_partition(%s)", [f"{table}_1"])
+    with PeakMemory(loader.info.backend_pid) as loading:
+        loader.execute("SELECT reattach_partition(%s)", [f"{table}_1"])
     assert db.all(image.format(table)) == before
+    archiver.close(), loader.close()
     db.execute(f"DROP TABLE {table} CASCADE")
+    mib = {"value": size >> 20, "archiving": archiving.peak >> 20, "loading": loading.peak >> 20}
+    assert max(archiving.peak, loading.peak) < 3 * size + BACKEND, f"MiB: {mib}"
 
 
 def round_trip(db, table, columns):
