@@ -23,7 +23,7 @@ deps-build:
 
 ##### build and run
 
-.PHONY: build install installcheck demo bench package clean
+.PHONY: build install installcheck demo bench package types-doc clean
 build: deps-build ## build the extension in release
 	@$(PG) cargo build --release "$${pg_features[@]}"
 
@@ -42,6 +42,9 @@ bench: install ## time archive, scan and reattach on a throw-away cluster
 
 package: deps-build ## make dist/archive_ext-VERSION-pgNN.tar.gz, to be unpacked at /
 	@scripts/package
+
+types-doc: ## write docs/types.md from the table of types
+	@$(ENV) ARCHIVE_EXT_WRITE_DOCS=1 cargo test --quiet --package archive-core --locked document
 
 clean: ## remove what the build made of our own crates
 	@$(ENV) cargo clean --package archive_ext --package archive-core

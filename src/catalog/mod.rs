@@ -3,6 +3,7 @@
 //! Statements on our tables run elevated: they are fixed, and the search path is pinned.
 
 pub mod collation;
+pub mod enums;
 pub mod event;
 pub mod job;
 pub mod managed_table;
@@ -12,6 +13,7 @@ pub mod policy;
 pub mod storage;
 
 pub use collation::collation_version;
+pub use enums::enums;
 
 use pgrx::pg_sys;
 

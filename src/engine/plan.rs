@@ -92,7 +92,6 @@ pub struct Plan {
 impl Plan {
     /// Checks everything and opens the storage; nothing is changed and nothing is written.
     pub fn prepare(partition: pg_sys::Oid, options: &Options, job: Uuid) -> Result<Self> {
-        check::encoding()?;
         let leaf = check::archivable(partition)?;
         let (Some(parent), Some(root)) = (leaf.parent, leaf.root) else {
             return Err(Error::new(

@@ -104,17 +104,21 @@ impl ReadBack<'_> {
 
     fn compare(&self, object: &ManifestObject, archived: &Row<'_>, local: &mut Option<TableScan<'_>>) -> Result<()> {
         let Some(scan) = local else { return Ok(()) };
-        let same = scan.next_row(|row| -> Result<bool> {
-            for io in &self.source.io {
+        let difference = scan.next_row(|row| -> Result<Option<usize>> {
+            for (column, io) in self.source.io.iter().enumerate() {
                 if io.read(&row)? != io.read(archived)? {
-                    return Ok(false);
+                    return Ok(Some(column));
                 }
             }
-            Ok(true)
+            Ok(None)
         });
-        match same.transpose()? {
-            Some(true) => Ok(()),
-            Some(false) => Err(corrupt(&object.key, &format!("row {} differs from the local copy", self.rows + 1))),
+        match difference.transpose()? {
+            Some(None) => Ok(()),
+            Some(Some(column)) => {
+                let column = self.source.columns.get(column).map_or("", |column| column.name.as_str());
+                let row = self.rows + 1;
+                Err(corrupt(&object.key, &format!("row {row} differs from the local copy in column \"{column}\"")))
+            }
             None => Err(corrupt(&object.key, "it has rows that the local copy lacks")),
         }
     }

@@ -60,6 +60,7 @@ pub fn export(
 /// The digest of every row that is visible now, without writing anything.
 pub fn digest(source: &ExportSource, tick: Tick<'_>) -> Result<Digest> {
     let snapshot = LatestSnapshot::take();
+    let _text = GucNest::lossless_text();
     let mut hasher = RowHasher::new(&source.schema);
     let mut rows = 0;
     let mut scan = TableScan::begin(&source.relation, &snapshot);
@@ -73,7 +74,7 @@ pub fn digest(source: &ExportSource, tick: Tick<'_>) -> Result<Digest> {
     Ok(hasher.digest())
 }
 
-/// Adds one row to a digest.
+/// Adds one row to a digest. Needs [`GucNest::lossless_text`]: some values are hashed as text.
 pub fn hash_row(source: &ExportSource, hasher: &mut RowHasher, row: &Row<'_>) -> Result<()> {
     for (index, io) in source.io.iter().enumerate() {
         hasher.column(index, io.read(row)?.as_ref());

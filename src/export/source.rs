@@ -3,11 +3,12 @@
 use archive_core::schema::{PgType, TableSchema};
 use pgrx::pg_sys;
 
+use crate::catalog;
 use crate::error::{Error, Result, SqlState};
 use crate::pg::columns::{self, Column};
 use crate::pg::datum::ColumnIo;
 use crate::pg::relation::{LockMode, Relation};
-use crate::pg::{guc::GucNest, spi, user};
+use crate::pg::{background, guc::GucNest, spi, user};
 
 /// An open partition with what is needed to read its rows.
 #[derive(Debug)]
@@ -55,7 +56,10 @@ impl ExportSource {
             .filter(|field| key_names.contains(&field.name) && has_bloom(&field.pg_type))
             .map(|field| field.id)
             .collect();
-        Ok(Self { relation, columns, schema: TableSchema { fields }, io, key_fields })
+        let enums: Vec<_> = columns.iter().flat_map(columns::enums_within).collect();
+        let schema =
+            TableSchema { fields, origin: Some(background::database_identity()), enums: catalog::enums(&enums)? };
+        Ok(Self { relation, columns, schema, io, key_fields })
     }
 }
 

@@ -25,16 +25,19 @@ impl RowDecoder {
         };
         let wanted = archive.columns.iter().filter(|column| is_wanted(column));
         let matched: Result<Vec<_>> = wanted.map(|column| Ok((column, archive.matching_field(column)?))).collect();
-        Ok(Self::of(matched?))
+        Ok(Self::of(archive, matched?))
     }
 
     /// A decoder of the columns that the archive has; others stay NULL. For statistics only.
     pub(super) fn lenient(archive: &Archive) -> Self {
-        Self::of(archive.columns.iter().filter_map(|column| Some((column, archive.field(column)?))).collect())
+        let matched = archive.columns.iter().filter_map(|column| Some((column, archive.field(column)?)));
+        Self::of(archive, matched.collect())
     }
 
-    fn of(matched: Vec<(&Column, &Field)>) -> Self {
-        let columns = matched.iter().map(|(column, field)| ColumnIo::new(column, &field.pg_type)).collect();
+    fn of(archive: &Archive, matched: Vec<(&Column, &Field)>) -> Self {
+        let schema = &archive.partition.schema;
+        let io = |(column, field): &(&Column, &Field)| ColumnIo::archived(column, &field.pg_type, schema);
+        let columns = matched.iter().map(io).collect();
         Self { columns, fields: matched.iter().map(|(_, field)| field.id).collect() }
     }
 

@@ -13,6 +13,7 @@ use super::datetime;
 use crate::error::{Error, Result, SqlState};
 use crate::pg::clause::{Clause, ClauseColumn, ClauseTest, Expression};
 use crate::pg::constant::{self, Constant};
+use crate::pg::encoding::Encoding;
 use crate::pg::expr::Evaluated;
 use crate::pg::{spi, user};
 
@@ -198,13 +199,21 @@ fn operand(
 const C_COLLATIONS: [u32; 2] = [950, 951];
 
 fn order(collation: pg_sys::Oid) -> Result<Order> {
-    if collation == pg_sys::InvalidOid || C_COLLATIONS.contains(&collation.to_u32()) {
+    if collation == pg_sys::InvalidOid {
         return Ok(Order::Bytewise);
+    }
+    if C_COLLATIONS.contains(&collation.to_u32()) {
+        return Ok(bytewise());
     }
     if !constant::is_deterministic(collation) {
         return Ok(Order::Nondeterministic);
     }
-    Ok(if is_c_locale(collation)? { Order::Bytewise } else { Order::Deterministic })
+    Ok(if is_c_locale(collation)? { bytewise() } else { Order::Deterministic })
+}
+
+/// Files hold UTF-8, whose order need not be that of the database's encoding.
+fn bytewise() -> Order {
+    if Encoding::of_database().keeps_order() { Order::Bytewise } else { Order::Deterministic }
 }
 
 /// Whether the collation is that of the C library's C locale. The provider counts: a database whose provider is ICU may
@@ -358,7 +367,7 @@ fn scalar(target: &PgType, constant: &Constant) -> Option<Scalar> {
     }
     Some(match (target, constant.value()?) {
         (PgType::Bool, Value::Bool(v)) => Scalar::Bool(v),
-        (PgType::Int2 | PgType::Int4 | PgType::Int8, value) => Scalar::Int(match value {
+        (PgType::Int2 | PgType::Int4 | PgType::Int8 | PgType::Money, value) => Scalar::Int(match value {
             Value::Int2(v) => v.into(),
             Value::Int4(v) => v.into(),
             Value::Int8(v) => v,

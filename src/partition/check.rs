@@ -23,19 +23,6 @@ pub fn transaction(verb: &str) -> Result<()> {
     .hint("Run it in a READ COMMITTED transaction."))
 }
 
-/// Refuses databases whose text is not UTF-8 (0A000).
-pub fn encoding() -> Result<()> {
-    let encoding = spi::one("SELECT pg_catalog.getdatabaseencoding()::text", &[], |row| row.need::<String>(1))?;
-    if encoding == "UTF8" {
-        return Ok(());
-    }
-    Err(Error::new(
-        SqlState::ERRCODE_FEATURE_NOT_SUPPORTED,
-        format!("databases with encoding {encoding} cannot be archived yet"),
-    )
-    .hint("Parquet text is UTF-8; archive from a UTF8 database."))
-}
-
 /// The partition `oid`, or why it cannot be archived.
 pub fn archivable(oid: pg_sys::Oid) -> Result<Leaf> {
     let Some(leaf) = discover::leaf(oid)? else {

@@ -30,6 +30,12 @@ pub fn connect(database: pg_sys::Oid) {
     }
 }
 
+/// `<system identifier>/<database OID>`: OIDs mean the same wherever this is the same.
+pub fn database_identity() -> String {
+    // SAFETY: reads the control file's copy in memory, and a constant of the backend.
+    unsafe { format!("{}/{}", pg_sys::GetSystemIdentifier(), pg_sys::MyDatabaseId.to_u32()) }
+}
+
 /// Waits until transaction `xid` has ended, whatever happens but the end of the postmaster.
 pub fn wait_for_transaction(xid: u32) {
     while super::xact::in_progress(xid) {

@@ -1,8 +1,9 @@
-//! The columns of a relation as the codec's schema, or the reason a column cannot be archived yet.
+//! The columns of a relation as the codec's schema, or the reason a column cannot be archived.
 
-use archive_core::schema::{Field, PgType};
+use archive_core::schema::{Attribute, Field, PgType};
 use pgrx::pg_sys;
 
+use super::encoding::Encoding;
 use super::relation::Relation;
 use crate::error::{Error, Result, SqlState};
 
@@ -37,20 +38,28 @@ pub struct Column {
 
 /// The attributes of `relation` that are not dropped, in order.
 pub fn of_relation(relation: &Relation) -> Vec<Column> {
-    (0..relation.attribute_count()).filter_map(|index| column(relation, index)).collect()
+    of_tupdesc(relation.tupdesc())
 }
 
-fn column(relation: &Relation, index: usize) -> Option<Column> {
+/// The attributes of a tuple descriptor that are not dropped, in order.
+pub(super) fn of_tupdesc(tupdesc: pg_sys::TupleDesc) -> Vec<Column> {
+    // SAFETY: every caller passes a live descriptor.
+    let count = unsafe { (*tupdesc).natts } as usize;
+    (0..count).filter_map(|index| column(tupdesc, index)).collect()
+}
+
+fn column(tupdesc: pg_sys::TupleDesc, index: usize) -> Option<Column> {
     // SAFETY: index < natts of a live tuple descriptor.
-    let attribute = unsafe { &*tuple_desc_attr(relation.tupdesc(), index) };
+    let attribute = unsafe { &*tuple_desc_attr(tupdesc, index) };
     if attribute.attisdropped {
         return None;
     }
     // SAFETY: attname is a NUL-terminated NameData.
-    let name = unsafe { std::ffi::CStr::from_ptr(attribute.attname.data.as_ptr()) };
+    let name = unsafe { std::ffi::CStr::from_ptr(attribute.attname.data.as_ptr()) }.to_bytes();
+    let name = Encoding::of_database().to_utf8(name).unwrap_or_else(|| String::from_utf8_lossy(name));
     Some(Column {
         index,
-        name: name.to_string_lossy().into_owned(),
+        name: name.into_owned(),
         type_oid: attribute.atttypid,
         typmod: attribute.atttypmod,
         collation: attribute.attcollation,
@@ -85,28 +94,81 @@ pub fn pg_type(column: &Column) -> Result<PgType> {
         )
         .hint("Make it STORED."));
     }
-    if let Some(pg_type) = PgType::from_oid(column.type_oid.to_u32(), column.typmod) {
-        return Ok(pg_type);
-    }
-    if is_enum(column.type_oid) {
-        return Ok(PgType::Enum);
-    }
-    // SAFETY: syscache lookup of a valid type OID.
-    let element = unsafe { pg_sys::get_element_type(column.type_oid) };
-    if element != pg_sys::InvalidOid && is_enum(element) {
-        return Ok(PgType::Array(Box::new(PgType::Enum)));
-    }
-    Err(Error::new(
-        SqlState::ERRCODE_FEATURE_NOT_SUPPORTED,
-        format!("column \"{}\" has type {}, which cannot be archived yet", column.name, type_sql(column)),
-    )
-    .detail("Only types whose every value comes back identical are archived; nothing was changed.")
-    .hint("Use one of bool, int2, int4, int8, float4, float8, numeric(p,s), text, varchar, char, bytea, date, time, timestamp, timestamptz, uuid, json, jsonb, enums and one-dimensional arrays of these."))
+    type_of(column.type_oid, column.typmod).map_err(|kind| {
+        Error::new(
+            SqlState::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("column \"{}\" has type {}, which cannot be archived", column.name, type_sql(column)),
+        )
+        .detail(format!("{} is a pseudo-type: its values have no form of their own.", name_of(kind)))
+    })
 }
 
-fn is_enum(type_oid: pg_sys::Oid) -> bool {
-    // SAFETY: syscache lookup.
-    unsafe { pg_sys::get_typtype(type_oid) == pg_sys::TYPTYPE_ENUM as std::ffi::c_char }
+/// The codec type of a type; the OID of the part that has none as error.
+fn type_of(oid: pg_sys::Oid, mut typmod: i32) -> std::result::Result<PgType, pg_sys::Oid> {
+    if let Some(pg_type) = PgType::from_oid(oid.to_u32(), typmod) {
+        return Ok(pg_type);
+    }
+    // SAFETY: raises an error when types nest too deeply; catalog lookups of an existing type.
+    let (base, kind, element) = unsafe {
+        pg_sys::check_stack_depth();
+        let base = pg_sys::getBaseTypeAndTypmod(oid, &mut typmod);
+        (base, pg_sys::get_typtype(base) as u8, pg_sys::get_element_type(base))
+    };
+    match kind {
+        _ if base != oid => type_of(base, typmod),
+        b'e' => Ok(PgType::Enum),
+        b'c' => composite(oid),
+        b'p' => Err(oid),
+        _ if element != pg_sys::InvalidOid => Ok(PgType::array(type_of(element, typmod)?)),
+        _ => Ok(PgType::Other),
+    }
+}
+
+/// Parquet has no struct without members, so a composite without attributes is archived as text.
+fn composite(oid: pg_sys::Oid) -> std::result::Result<PgType, pg_sys::Oid> {
+    let mut attributes = Vec::new();
+    for column in attributes_of(oid) {
+        let pg_type = type_of(column.type_oid, column.typmod)?;
+        attributes.push(Attribute { id: column.index as i32 + 1, name: column.name, pg_type });
+    }
+    Ok(if attributes.is_empty() { PgType::Other } else { PgType::Composite(attributes) })
+}
+
+fn attributes_of(composite: pg_sys::Oid) -> Vec<Column> {
+    // SAFETY: a composite type; the copy needs no reference count and is freed here.
+    unsafe {
+        let tupdesc = pg_sys::lookup_rowtype_tupdesc_copy(composite, -1);
+        let columns = of_tupdesc(tupdesc);
+        pg_sys::FreeTupleDesc(tupdesc);
+        columns
+    }
+}
+
+/// The enum types that values of a column hold, wherever nested.
+pub fn enums_within(column: &Column) -> Vec<pg_sys::Oid> {
+    let mut found = Vec::new();
+    collect_enums(column.type_oid, &mut found);
+    found
+}
+
+fn collect_enums(oid: pg_sys::Oid, found: &mut Vec<pg_sys::Oid>) {
+    // SAFETY: as in `type_of`.
+    let (base, kind, element) = unsafe {
+        pg_sys::check_stack_depth();
+        let base = pg_sys::getBaseType(oid);
+        (base, pg_sys::get_typtype(base) as u8, pg_sys::get_element_type(base))
+    };
+    match kind {
+        b'e' if !found.contains(&base) => found.push(base),
+        b'c' => attributes_of(base).iter().for_each(|attribute| collect_enums(attribute.type_oid, found)),
+        _ if element != pg_sys::InvalidOid => collect_enums(element, found),
+        _ => {}
+    }
+}
+
+fn name_of(type_oid: pg_sys::Oid) -> String {
+    // SAFETY: returns a palloc'd C string.
+    unsafe { std::ffi::CStr::from_ptr(pg_sys::format_type_be(type_oid)).to_string_lossy().into_owned() }
 }
 
 /// `format_type(oid, typmod)`, schema-qualified where needed under the current search path.

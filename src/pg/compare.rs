@@ -31,16 +31,17 @@ enum Order {
 }
 
 impl RangeTracker {
-    /// A tracker for `column`; `None` for types without a useful order (json, jsonb, arrays).
+    /// A tracker for `column`; `None` for types without a useful order (json, jsonb, arrays, composites).
     ///
     /// It keeps copies in the memory context that is current when batches are merged, which must outlive it.
     pub fn new(column: &Column, pg_type: &PgType) -> Option<Self> {
         let order = match pg_type {
-            PgType::Json | PgType::Jsonb | PgType::Array(_) => return None,
+            _ if !pg_type.has_useful_order() => return None,
             PgType::Bool
             | PgType::Int2
             | PgType::Int4
             | PgType::Int8
+            | PgType::Money
             | PgType::Date
             | PgType::Time
             | PgType::Timestamp
@@ -85,11 +86,10 @@ impl RangeTracker {
     /// The object's range as text, and a fresh start for the next object.
     pub fn take_object(&mut self) -> Option<(String, String)> {
         let (lowest, highest) = self.object.take()?;
-        let low = datum::output_text(self.type_oid, lowest);
-        let high = datum::output_text(self.type_oid, highest);
+        let texts = datum::output_text(self.type_oid, lowest).zip(datum::output_text(self.type_oid, highest));
         self.order.free(lowest);
         self.order.free(highest);
-        (low.len() <= LONGEST_BOUND && high.len() <= LONGEST_BOUND).then_some((low, high))
+        texts.filter(|(low, high)| low.len() <= LONGEST_BOUND && high.len() <= LONGEST_BOUND)
     }
 }
 

@@ -6,6 +6,7 @@ use archive_core::codec::Value;
 use pgrx::pg_sys;
 
 use super::datum;
+use super::encoding::Encoding;
 
 /// A non-null value. What it points to lives in the memory context in which it was made.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +32,8 @@ impl Constant {
     /// The value of text that the type's output function printed, in the current memory context. `None` when the type
     /// does not know it any more (a renamed enum label).
     pub fn parse(type_oid: pg_sys::Oid, text: &str) -> Option<Self> {
+        // SAFETY: catalog lookup of an existing type. A domain's constraints are not checked again.
+        let type_oid = unsafe { pg_sys::getBaseType(type_oid) };
         let datum = if is_enum(type_oid) { enum_label(type_oid, text)? } else { datum::input_text(type_oid, text)? };
         Some(Self { type_oid, datum })
     }
@@ -55,7 +58,7 @@ impl Constant {
 
     /// The label of an enum value.
     pub fn enum_label(&self) -> Option<String> {
-        is_enum(self.type_oid).then(|| datum::output_text(self.type_oid, self.datum))
+        is_enum(self.type_oid).then(|| datum::output_text(self.type_oid, self.datum)).flatten()
     }
 
     /// The elements of an array, NULLs left out, in the current memory context; `None` when it is not an array.
@@ -83,21 +86,10 @@ fn is_enum(type_oid: pg_sys::Oid) -> bool {
     unsafe { pg_sys::get_typtype(type_oid) == pg_sys::TYPTYPE_ENUM as std::ffi::c_char }
 }
 
-/// Looked up without an error, unlike enum_in: the label may have been renamed since.
+/// The label may have been renamed since.
 fn enum_label(type_oid: pg_sys::Oid, label: &str) -> Option<pg_sys::Datum> {
-    let label = std::ffi::CString::new(label).ok()?;
-    // SAFETY: both keys are of the cache's key types; a name key may be any NUL-terminated string.
-    let value = unsafe {
-        pg_sys::GetSysCacheOid(
-            pg_sys::SysCacheIdentifier::ENUMTYPOIDNAME as i32,
-            pg_sys::Anum_pg_enum_oid as i16,
-            pg_sys::Datum::from(type_oid),
-            pg_sys::Datum::from(label.as_ptr()),
-            pg_sys::Datum::null(),
-            pg_sys::Datum::null(),
-        )
-    };
-    (value != pg_sys::InvalidOid).then(|| pg_sys::Datum::from(value))
+    let label = Encoding::of_database().encode(label)?;
+    datum::find_label(type_oid, &label).map(pg_sys::Datum::from)
 }
 
 /// The order of a btree operator family between two of its types.

@@ -63,9 +63,18 @@ impl GucNest {
     }
 
     /// Settings under which every output function prints a value that its input function reads back identically,
-    /// as `pg_dump` and `postgres_fdw` use them.
+    /// and the same text in every session.
     pub fn lossless_text() -> Self {
-        Self::new().set(c"datestyle", "ISO").set(c"intervalstyle", "postgres").set(c"extra_float_digits", "3")
+        Self::new()
+            .set(c"datestyle", "ISO")
+            .set(c"intervalstyle", "postgres")
+            .set(c"extra_float_digits", "3")
+            .set(c"timezone", "UTC")
+            .set(c"bytea_output", "hex")
+            .set(c"array_nulls", "on")
+            .set(c"lc_monetary", "C")
+            .set(c"xmloption", "content")
+            .set(c"search_path", "pg_catalog")
     }
 
     /// A search path that no other user can put objects into.

@@ -11,6 +11,7 @@ pub mod columns;
 pub mod compare;
 pub mod constant;
 pub mod datum;
+pub mod encoding;
 pub mod explain;
 pub mod expr;
 pub mod foreign;

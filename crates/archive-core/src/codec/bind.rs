@@ -22,11 +22,19 @@ pub(super) struct Bound {
     pub(super) sidecar: Option<Place>,
 }
 
-/// A column of the file: its position among the fields and that of its first leaf.
+/// A column of the file: its position among the fields, that of its first leaf, and how many leaves it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) root: usize,
     pub(super) leaf: usize,
+    leaves: usize,
+}
+
+impl Place {
+    /// All its leaves.
+    pub(super) fn leaves(self) -> std::ops::Range<usize> {
+        self.leaf..self.leaf + self.leaves
+    }
 }
 
 /// Checks that the file holds every column of `schema` in the right type; the columns and the file's own schema.
@@ -81,8 +89,9 @@ impl File<'_> {
         let id = id.to_string();
         let with_id = |field: &Arc<ArrowField>| field.metadata().get(PARQUET_FIELD_ID_META_KEY) == Some(&id);
         let root = self.arrow.fields().iter().position(with_id)?;
-        let leaf = (0..self.parquet.num_columns()).find(|leaf| self.parquet.get_column_root_idx(*leaf) == root)?;
-        Some(Place { root, leaf })
+        let all = 0..self.parquet.num_columns();
+        let mut leaves = all.filter(|leaf| self.parquet.get_column_root_idx(*leaf) == root);
+        Some(Place { root, leaf: leaves.next()?, leaves: 1 + leaves.count() })
     }
 
     fn check_type(&self, place: Place, expected: &ArrowField, field: &Field) -> Result<()> {
@@ -108,6 +117,7 @@ fn viewed(field: &ArrowField) -> ArrowField {
     let data_type = match field.data_type() {
         DataType::Utf8 => DataType::Utf8View,
         DataType::Binary => DataType::BinaryView,
+        DataType::Struct(members) => DataType::Struct(members.iter().map(|member| viewed(member)).collect()),
         DataType::List(element) => DataType::List(Arc::new(viewed(element))),
         other => other.clone(),
     };

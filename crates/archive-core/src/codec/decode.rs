@@ -2,14 +2,14 @@
 
 use arrow::array::{
     Array, ArrayRef, BinaryViewArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray, Float32Array,
-    Float64Array, Int16Array, Int32Array, Int64Array, ListArray, StringViewArray, Time64MicrosecondArray,
-    TimestampMicrosecondArray,
+    Float64Array, Int16Array, Int32Array, Int64Array, ListArray, StringViewArray, StructArray, Time64MicrosecondArray,
+    TimestampMicrosecondArray, UInt32Array,
 };
 
 use super::guard::corrupt;
 use super::numeric::Numeric;
 use super::outlier::{EPOCH_DAYS, EPOCH_MICROS};
-use super::value::{ArrayValue, Value};
+use super::value::{ArrayValue, IntervalValue, Value};
 use crate::schema::Storage;
 use crate::{Error, ErrorKind, Result};
 
@@ -23,7 +23,7 @@ pub enum Decoded<'a> {
     Null,
     /// The value.
     Value(Value<'a>),
-    /// Text to be given to the input function of the column's type.
+    /// Text to be given to the input function of the column's type; see [`super::sidecar_bytes`].
     Text(&'a str),
 }
 
@@ -57,6 +57,10 @@ enum Cells {
     Time(Time64MicrosecondArray),
     Timestamp(TimestampMicrosecondArray),
     Uuid(FixedSizeBinaryArray),
+    UInt32(UInt32Array),
+    Interval(StructArray, Int32Array, Int32Array, Int64Array),
+    Reg(StructArray, UInt32Array, StringViewArray),
+    Struct(StructArray, Vec<Cells>),
     List(ListArray, Box<Cells>),
 }
 
@@ -86,7 +90,7 @@ impl DecodedBatch {
         match &column.sidecar {
             Some(sidecar) if sidecar.is_valid(row) => Ok(Decoded::Text(sidecar.value(row))),
             _ if column.cells.is_null(row) => Ok(Decoded::Null),
-            _ => column.cells.decoded(row),
+            _ => column.cells.value(row).map(Decoded::Value),
         }
     }
 }
@@ -108,6 +112,27 @@ impl Cells {
             Storage::Time => Cells::Time(concrete(array)?),
             Storage::Timestamp | Storage::TimestampTz => Cells::Timestamp(concrete(array)?),
             Storage::Uuid => Cells::Uuid(concrete(array)?),
+            Storage::UInt32 => Cells::UInt32(concrete(array)?),
+            Storage::Interval => {
+                let all: StructArray = concrete(array)?;
+                let (months, days, micros) = (member(&all, 0)?, member(&all, 1)?, member(&all, 2)?);
+                Cells::Interval(all, months, days, micros)
+            }
+            Storage::Reg => {
+                let all: StructArray = concrete(array)?;
+                let (oids, names) = (member(&all, 0)?, member(&all, 1)?);
+                Cells::Reg(all, oids, names)
+            }
+            Storage::Struct(members) => {
+                let all: StructArray = concrete(array)?;
+                let cells = members.iter().zip(all.columns());
+                let cells: Vec<_> =
+                    cells.map(|(storage, column)| Cells::new(storage, column.as_ref())).collect::<Result<_>>()?;
+                if cells.len() != members.len() {
+                    return Err(corrupt("column was decoded as another type"));
+                }
+                Cells::Struct(all, cells)
+            }
             Storage::List(element) => {
                 let list: ListArray = concrete(array)?;
                 let cells = Cells::new(element, list.values().as_ref())?;
@@ -131,15 +156,14 @@ impl Cells {
             Cells::Time(a) => a.is_null(row),
             Cells::Timestamp(a) => a.is_null(row),
             Cells::Uuid(a) => a.is_null(row),
+            Cells::UInt32(a) => a.is_null(row),
+            Cells::Interval(a, ..) | Cells::Reg(a, ..) | Cells::Struct(a, _) => a.is_null(row),
             Cells::List(a, _) => a.is_null(row),
         }
     }
 
-    fn decoded(&self, row: usize) -> Result<Decoded<'_>> {
-        match self {
-            Cells::NumericText(a) => Ok(Decoded::Text(a.value(row))),
-            cells => cells.value(row).map(Decoded::Value),
-        }
+    fn optional(&self, row: usize) -> Result<Option<Value<'_>>> {
+        if self.is_null(row) { Ok(None) } else { self.value(row).map(Some) }
     }
 
     fn value(&self, row: usize) -> Result<Value<'_>> {
@@ -158,6 +182,16 @@ impl Cells {
             Cells::Time(a) => Value::Time(time(a.value(row))?),
             Cells::Timestamp(a) => Value::Timestamp(timestamp(a.value(row))?),
             Cells::Uuid(a) => Value::Uuid(a.value(row).try_into().map_err(|_| out_of_range("uuid"))?),
+            Cells::UInt32(a) => Value::UInt4(a.value(row)),
+            Cells::Interval(_, months, days, micros) => Value::Interval(IntervalValue {
+                months: months.value(row),
+                days: days.value(row),
+                micros: micros.value(row),
+            }),
+            Cells::Reg(_, oids, names) => Value::Reg(oids.value(row), names.value(row)),
+            Cells::Struct(_, members) => {
+                Value::Composite(members.iter().map(|member| member.optional(row)).collect::<Result<_>>()?)
+            }
             Cells::List(a, element) => Value::Array(list(a, element, row)?),
         })
     }
@@ -169,8 +203,7 @@ fn list<'a>(array: &'a ListArray, element: &'a Cells, row: usize) -> Result<Arra
     let index = |offset: &i32| usize::try_from(*offset).map_err(|_| out_of_bounds());
     let range = index(bounds.0)?..index(bounds.1)?;
     let length = i32::try_from(range.len()).map_err(|_| out_of_bounds())?;
-    let cell = |i| if element.is_null(i) { Ok(None) } else { element.value(i).map(Some) };
-    let elements = range.map(cell).collect::<Result<Vec<_>>>()?;
+    let elements = range.map(|i| element.optional(i)).collect::<Result<Vec<_>>>()?;
     let dims = if length == 0 { Vec::new() } else { vec![(length, 1)] };
     Ok(ArrayValue { dims, elements })
 }
@@ -191,6 +224,12 @@ fn time(micros: i64) -> Result<i64> {
 fn timestamp(micros: i64) -> Result<i64> {
     let timestamp = micros.checked_sub(EPOCH_MICROS).filter(|timestamp| *timestamp != i64::MIN);
     timestamp.ok_or_else(|| out_of_range("timestamp"))
+}
+
+/// A member of a struct.
+fn member<T: Array + Clone + 'static>(array: &StructArray, index: usize) -> Result<T> {
+    let member = array.columns().get(index).ok_or_else(|| corrupt("column was decoded as another type"))?;
+    concrete(member.as_ref())
 }
 
 /// The concrete array; cloning it shares the buffers.

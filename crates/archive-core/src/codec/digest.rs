@@ -199,6 +199,19 @@ fn put_value(out: &mut Vec<u8>, value: &Value<'_>) {
         Value::Timestamp(v) => put(out, 12, &v.to_le_bytes()),
         Value::Uuid(v) => put(out, 13, v),
         Value::Array(v) => put_array(out, v),
+        Value::UInt4(v) => put(out, 15, &v.to_le_bytes()),
+        Value::Interval(v) => {
+            put(out, 16, &v.months.to_le_bytes());
+            out.extend_from_slice(&v.days.to_le_bytes());
+            out.extend_from_slice(&v.micros.to_le_bytes());
+        }
+        // A renamed object is still the same value.
+        Value::Reg(oid, _) => put(out, 17, &oid.to_le_bytes()),
+        Value::Undecodable(v) => put(out, 18, v),
+        Value::Composite(parts) => {
+            put(out, 19, &(parts.len() as u64).to_le_bytes());
+            parts.iter().for_each(|part| put_cell(out, part.as_ref()));
+        }
     }
 }
 

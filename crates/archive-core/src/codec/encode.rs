@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeBinaryBuilder, Float32Builder,
-    Float64Builder, Int16Builder, Int32Builder, Int64Builder, ListArray, StringBuilder, Time64MicrosecondBuilder,
-    TimestampMicrosecondBuilder,
+    Float64Builder, Int16Builder, Int32Builder, Int64Builder, ListArray, StringBuilder, StructArray,
+    Time64MicrosecondBuilder, TimestampMicrosecondBuilder, UInt32Builder,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::FieldRef;
+use arrow::datatypes::{DataType, FieldRef, Fields};
 
 use super::outlier::{Cell, cell};
-use super::value::{ArrayValue, Value};
+use super::value::{ArrayValue, IntervalValue, Value};
 use crate::schema::{PgType, Storage};
 use crate::{Error, ErrorKind, Result};
 
@@ -38,7 +38,35 @@ enum Cells {
     Time(Time64MicrosecondBuilder),
     Timestamp(TimestampMicrosecondBuilder),
     Uuid(FixedSizeBinaryBuilder),
+    UInt32(UInt32Builder),
+    Interval(Box<IntervalCells>),
+    Reg(Box<RegCells>),
+    Struct(StructCells),
     List(Box<ListCells>),
+}
+
+#[derive(Debug)]
+struct IntervalCells {
+    fields: Fields,
+    months: Int32Builder,
+    days: Int32Builder,
+    micros: Int64Builder,
+    valid: Vec<bool>,
+}
+
+#[derive(Debug)]
+struct RegCells {
+    fields: Fields,
+    oids: UInt32Builder,
+    names: StringBuilder,
+    valid: Vec<bool>,
+}
+
+#[derive(Debug)]
+struct StructCells {
+    fields: Fields,
+    members: Vec<ColumnBuilder>,
+    valid: Vec<bool>,
 }
 
 #[derive(Debug)]
@@ -68,8 +96,16 @@ impl ColumnBuilder {
             (Storage::Timestamp, _) => Cells::Timestamp(TimestampMicrosecondBuilder::new()),
             (Storage::TimestampTz, _) => Cells::Timestamp(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
             (Storage::Uuid, _) => Cells::Uuid(FixedSizeBinaryBuilder::new(16)),
+            (Storage::UInt32, _) => Cells::UInt32(UInt32Builder::new()),
+            (Storage::Interval, _) => Cells::Interval(Box::new(IntervalCells::new(fields_of(pg_type)?))),
+            (Storage::Reg, _) => Cells::Reg(Box::new(RegCells::new(fields_of(pg_type)?))),
+            (Storage::Struct(_), PgType::Composite(attributes)) => Cells::Struct(StructCells {
+                fields: fields_of(pg_type)?,
+                members: attributes.iter().map(|a| ColumnBuilder::new(&a.pg_type)).collect::<Result<_>>()?,
+                valid: Vec::new(),
+            }),
             (Storage::List(_), PgType::Array(element)) => Cells::List(Box::new(ListCells::new(pg_type, element)?)),
-            (Storage::List(_), _) => return Err(confused()),
+            (Storage::Struct(_) | Storage::List(_), _) => return Err(confused()),
         };
         Ok(Self { storage, cells })
     }
@@ -107,6 +143,10 @@ impl ColumnBuilder {
             (Cells::Time(b), Cell::Int64(v)) => b.append_value(v),
             (Cells::Timestamp(b), Cell::Int64(v)) => b.append_value(v),
             (Cells::Uuid(b), Cell::Uuid(v)) => b.append_value(v).map_err(|_| confused())?,
+            (Cells::UInt32(b), Cell::UInt32(v)) => b.append_value(v),
+            (Cells::Interval(b), Cell::Interval(v)) => b.put(v),
+            (Cells::Reg(b), Cell::Reg(oid, name)) => b.put(oid, name),
+            (Cells::Struct(b), Cell::Struct(v)) => b.put(v)?,
             (Cells::List(b), Cell::List(v)) => b.put(v)?,
             _ => return Err(confused()),
         }
@@ -128,6 +168,10 @@ impl ColumnBuilder {
             Cells::Time(b) => b.append_null(),
             Cells::Timestamp(b) => b.append_null(),
             Cells::Uuid(b) => b.append_null(),
+            Cells::UInt32(b) => b.append_null(),
+            Cells::Interval(b) => b.put_null(),
+            Cells::Reg(b) => b.put_null(),
+            Cells::Struct(b) => b.put_null(),
             Cells::List(b) => b.end(false),
         }
     }
@@ -148,15 +192,105 @@ impl ColumnBuilder {
             Cells::Time(b) => Arc::new(b.finish()),
             Cells::Timestamp(b) => Arc::new(b.finish()),
             Cells::Uuid(b) => Arc::new(b.finish()),
+            Cells::UInt32(b) => Arc::new(b.finish()),
+            Cells::Interval(b) => b.finish()?,
+            Cells::Reg(b) => b.finish()?,
+            Cells::Struct(b) => b.finish()?,
             Cells::List(b) => b.finish()?,
         })
+    }
+}
+
+/// The members of a struct; each has a cell for every row, NULL where the struct is.
+impl StructCells {
+    fn put(&mut self, parts: &[Option<Value<'_>>]) -> Result<()> {
+        for (member, part) in self.members.iter_mut().zip(parts) {
+            if !member.append(part.as_ref())? {
+                return Err(confused());
+            }
+        }
+        self.valid.push(true);
+        Ok(())
+    }
+
+    fn put_null(&mut self) {
+        self.members.iter_mut().for_each(ColumnBuilder::put_null);
+        self.valid.push(false);
+    }
+
+    fn finish(&mut self) -> Result<ArrayRef> {
+        let members = self.members.iter_mut().map(ColumnBuilder::finish).collect::<Result<Vec<_>>>()?;
+        structs(&self.fields, members, &mut self.valid)
+    }
+}
+
+impl IntervalCells {
+    fn new(fields: Fields) -> Self {
+        let (months, days, micros) = (Int32Builder::new(), Int32Builder::new(), Int64Builder::new());
+        Self { fields, months, days, micros, valid: Vec::new() }
+    }
+
+    fn put(&mut self, interval: IntervalValue) {
+        self.months.append_value(interval.months);
+        self.days.append_value(interval.days);
+        self.micros.append_value(interval.micros);
+        self.valid.push(true);
+    }
+
+    fn put_null(&mut self) {
+        self.months.append_null();
+        self.days.append_null();
+        self.micros.append_null();
+        self.valid.push(false);
+    }
+
+    fn finish(&mut self) -> Result<ArrayRef> {
+        let members: Vec<ArrayRef> =
+            vec![Arc::new(self.months.finish()), Arc::new(self.days.finish()), Arc::new(self.micros.finish())];
+        structs(&self.fields, members, &mut self.valid)
+    }
+}
+
+impl RegCells {
+    fn new(fields: Fields) -> Self {
+        Self { fields, oids: UInt32Builder::new(), names: StringBuilder::new(), valid: Vec::new() }
+    }
+
+    fn put(&mut self, oid: u32, name: &str) {
+        self.oids.append_value(oid);
+        self.names.append_value(name);
+        self.valid.push(true);
+    }
+
+    fn put_null(&mut self) {
+        self.oids.append_null();
+        self.names.append_null();
+        self.valid.push(false);
+    }
+
+    fn finish(&mut self) -> Result<ArrayRef> {
+        let members: Vec<ArrayRef> = vec![Arc::new(self.oids.finish()), Arc::new(self.names.finish())];
+        structs(&self.fields, members, &mut self.valid)
+    }
+}
+
+fn structs(fields: &Fields, members: Vec<ArrayRef>, valid: &mut Vec<bool>) -> Result<ArrayRef> {
+    let nulls = NullBuffer::from(std::mem::take(valid));
+    let array = StructArray::try_new(fields.clone(), members, Some(nulls));
+    Ok(Arc::new(array.map_err(|error| confused().source(error))?))
+}
+
+fn fields_of(pg_type: &PgType) -> Result<Fields> {
+    match pg_type.arrow("", 0).data_type() {
+        DataType::Struct(fields) if !fields.is_empty() => Ok(fields.clone()),
+        _ => Err(confused()),
     }
 }
 
 impl ListCells {
     fn new(list: &PgType, element: &PgType) -> Result<Self> {
         let field = match list.arrow("", 0).data_type() {
-            arrow::datatypes::DataType::List(field) => Arc::clone(field),
+            DataType::List(field) => Arc::clone(field),
             _ => return Err(confused()),
         };
         Ok(Self { field, element: ColumnBuilder::new(element)?, offsets: vec![0], valid: Vec::new() })

@@ -56,9 +56,19 @@ fn short_weight(header: u16) -> i16 {
     if header & SHORT_WEIGHT_SIGN == 0 { magnitude } else { magnitude | !SHORT_WEIGHT.cast_signed() }
 }
 
-/// Builds the varlena payload of a finite numeric, in the short form whenever PostgreSQL would choose it.
+/// Builds the varlena payload of a numeric, in the short form whenever PostgreSQL would choose it.
 pub fn build(numeric: &Numeric<'_>, payload: &mut Vec<u8>) {
     payload.clear();
+    let special = match numeric.sign {
+        NumericSign::NaN => Some(SPECIAL),
+        NumericSign::PositiveInfinity => Some(POSITIVE_INFINITY),
+        NumericSign::NegativeInfinity => Some(NEGATIVE_INFINITY),
+        NumericSign::Positive | NumericSign::Negative => None,
+    };
+    if let Some(header) = special {
+        payload.extend_from_slice(&header.to_ne_bytes());
+        return;
+    }
     let negative = numeric.sign == NumericSign::Negative;
     if numeric.dscale <= SHORT_DSCALE_MAX && SHORT_WEIGHT_RANGE.contains(&numeric.weight) {
         let sign = if negative { SHORT | SHORT_SIGN } else { SHORT };
@@ -96,6 +106,9 @@ mod tests {
         assert_eq!(parse(&payload(&[0xA080, 1, 5000])).to_string(), "-1.5");
         assert_eq!(parse(&payload(&[0xC000])).sign, NumericSign::NaN);
         assert_eq!(parse(&payload(&[0xF000])).sign, NumericSign::NegativeInfinity);
+        for special in ["NaN", "Infinity", "-Infinity"] {
+            assert_eq!(Numeric::parse_text(special).map(|numeric| round_trip(&numeric)).as_deref(), Some(special));
+        }
     }
 
     proptest! {

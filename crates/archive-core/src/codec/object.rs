@@ -243,8 +243,24 @@ fn bloom_filters(
 
 /// Types whose equality is that of the bytes that Parquet hashes.
 pub(super) fn can_bloom(pg_type: &PgType) -> bool {
-    !matches!(pg_type, PgType::Bool | PgType::Bpchar | PgType::Json | PgType::Jsonb | PgType::Array(_))
-        && pg_type.storage() != Storage::NumericText
+    match pg_type {
+        PgType::Numeric { .. } => pg_type.storage() != Storage::NumericText,
+        PgType::Int2
+        | PgType::Int4
+        | PgType::Int8
+        | PgType::Float4
+        | PgType::Float8
+        | PgType::Text
+        | PgType::Varchar
+        | PgType::Bytea
+        | PgType::Date
+        | PgType::Time
+        | PgType::Timestamp
+        | PgType::TimestampTz
+        | PgType::Uuid
+        | PgType::Enum => true,
+        _ => false,
+    }
 }
 
 fn wide_columns(mut builder: WriterPropertiesBuilder, schema: &TableSchema, shape: &Shape) -> WriterPropertiesBuilder {
@@ -255,7 +271,8 @@ fn wide_columns(mut builder: WriterPropertiesBuilder, schema: &TableSchema, shap
     let names = schema.sidecar_names();
     for position in &shape.wide {
         let Some((field, sidecar)) = schema.fields.get(*position).zip(names.get(*position)) else { continue };
-        for path in [native_path(field), ColumnPath::new(vec![sidecar.clone()])] {
+        let native = leaf_paths(&field.pg_type.arrow(&field.name, field.id));
+        for path in native.into_iter().chain([vec![sidecar.clone()]]).map(ColumnPath::new) {
             builder = builder
                 .set_column_dictionary_enabled(path.clone(), false)
                 .set_column_statistics_enabled(path.clone(), EnabledStatistics::None)
@@ -265,12 +282,24 @@ fn wide_columns(mut builder: WriterPropertiesBuilder, schema: &TableSchema, shap
     builder
 }
 
+/// The path of a scalar column.
 fn native_path(field: &Field) -> ColumnPath {
-    let mut parts = vec![field.name.clone()];
-    if matches!(field.pg_type, PgType::Array(_)) {
-        parts.extend(["list".to_owned(), "element".to_owned()]);
-    }
-    ColumnPath::new(parts)
+    ColumnPath::new(vec![field.name.clone()])
+}
+
+/// The paths of the leaves of a field, as Parquet names them.
+fn leaf_paths(field: &ArrowField) -> Vec<Vec<String>> {
+    let below = match field.data_type() {
+        DataType::Struct(members) => members.iter().flat_map(|member| leaf_paths(member)).collect(),
+        DataType::List(element) => {
+            let mut paths = leaf_paths(element);
+            paths.iter_mut().for_each(|path| path.insert(0, "list".to_owned()));
+            paths
+        }
+        _ => vec![Vec::new()],
+    };
+    let prefixed = |path: Vec<String>| std::iter::once(field.name().clone()).chain(path).collect();
+    below.into_iter().map(prefixed).collect()
 }
 
 fn empty_digest(schema: &TableSchema) -> Digest {

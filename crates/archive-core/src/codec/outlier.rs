@@ -2,7 +2,7 @@
 //! the sidecar as text.
 
 use super::numeric::{Numeric, NumericSign};
-use super::value::{ArrayValue, Value};
+use super::value::{ArrayValue, IntervalValue, Value};
 use crate::schema::Storage;
 use crate::{Error, ErrorKind, Result};
 
@@ -27,6 +27,10 @@ pub(super) enum Cell<'v, 'a> {
     Text(&'a str),
     Bytes(&'a [u8]),
     Uuid([u8; 16]),
+    UInt32(u32),
+    Interval(IntervalValue),
+    Reg(u32, &'a str),
+    Struct(&'v [Option<Value<'a>>]),
     List(&'v ArrayValue<'a>),
 }
 
@@ -47,6 +51,11 @@ pub(super) fn cell<'v, 'a>(storage: &Storage, value: &'v Value<'a>) -> Result<Op
         (Storage::Time, Value::Time(v)) => (0..DAY_MICROS).contains(v).then_some(Cell::Int64(*v)),
         (Storage::Timestamp | Storage::TimestampTz, Value::Timestamp(v)) => timestamp(*v).map(Cell::Int64),
         (Storage::Uuid, Value::Uuid(v)) => Some(Cell::Uuid(*v)),
+        (Storage::UInt32, Value::UInt4(v)) => Some(Cell::UInt32(*v)),
+        (Storage::Interval, Value::Interval(v)) => Some(Cell::Interval(*v)),
+        (Storage::Reg, Value::Reg(oid, name)) => Some(Cell::Reg(*oid, name)),
+        (Storage::Text | Storage::Reg, Value::Undecodable(_)) => None,
+        (Storage::Struct(members), Value::Composite(v)) => plain_struct(members, v)?.then_some(Cell::Struct(v)),
         (Storage::List(element), Value::Array(v)) => plain_list(element, v)?.then_some(Cell::List(v)),
         _ => return Err(mismatch(storage, value)),
     })
@@ -68,7 +77,8 @@ fn date(days: i32) -> Option<i32> {
 
 fn timestamp(micros: i64) -> Option<i64> {
     let finite = micros != i64::MIN && micros != i64::MAX;
-    micros.checked_add(EPOCH_MICROS).filter(|_| finite)
+    // Other engines read the largest number as infinity.
+    micros.checked_add(EPOCH_MICROS).filter(|native| finite && *native != i64::MAX)
 }
 
 fn plain_list(element: &Storage, array: &ArrayValue<'_>) -> Result<bool> {
@@ -78,6 +88,17 @@ fn plain_list(element: &Storage, array: &ArrayValue<'_>) -> Result<bool> {
         }
     }
     Ok(array.is_plain())
+}
+
+fn plain_struct(members: &[Storage], parts: &[Option<Value<'_>>]) -> Result<bool> {
+    for (member, part) in members.iter().zip(parts) {
+        if let Some(value) = part
+            && cell(member, value)?.is_none()
+        {
+            return Ok(false);
+        }
+    }
+    Ok(members.len() == parts.len())
 }
 
 fn mismatch(storage: &Storage, value: &Value<'_>) -> Error {
@@ -93,6 +114,10 @@ fn mismatch(storage: &Storage, value: &Value<'_>) -> Error {
         Value::Time(_) => "time",
         Value::Timestamp(_) => "timestamp",
         Value::Uuid(_) => "uuid",
+        Value::UInt4(_) | Value::Reg(..) => "oid",
+        Value::Interval(_) => "interval",
+        Value::Undecodable(_) => "text outside UTF-8",
+        Value::Composite(_) => "composite",
         Value::Array(_) => "array",
     };
     Error::new(ErrorKind::Internal, format!("a value of type {kind} was given for a column stored as {storage:?}"))
@@ -114,7 +139,8 @@ mod tests {
         assert!(!is_native(Storage::Timestamp, Value::Timestamp(i64::MIN)));
         // 294276-12-31 23:59:59.999999
         assert!(!is_native(Storage::TimestampTz, Value::Timestamp(9_223_371_331_199_999_999)));
-        assert!(is_native(Storage::TimestampTz, Value::Timestamp(i64::MAX - EPOCH_MICROS)));
+        assert!(is_native(Storage::TimestampTz, Value::Timestamp(i64::MAX - 1 - EPOCH_MICROS)));
+        assert!(!is_native(Storage::TimestampTz, Value::Timestamp(i64::MAX - EPOCH_MICROS)));
         assert!(!is_native(Storage::Time, Value::Time(DAY_MICROS)));
     }
 

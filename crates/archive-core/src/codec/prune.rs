@@ -58,8 +58,8 @@ pub(super) enum Prepared {
 
 /// Makes a test ready for a column of this type.
 pub(super) fn prepare(test: &Test, pg_type: &PgType) -> Prepared {
-    if matches!(pg_type, PgType::Array(_)) {
-        // Statistics of lists count elements, not rows.
+    if !pg_type.is_scalar() {
+        // Statistics of lists and structs are those of their leaves, not of the rows.
         return Prepared::Anything;
     }
     match test {
@@ -79,12 +79,35 @@ pub(super) fn prepare(test: &Test, pg_type: &PgType) -> Prepared {
     }
 }
 
+/// Whether Parquet's statistics serve range comparisons of a column of this type.
+pub fn is_pruned_by_order(pg_type: &PgType) -> bool {
+    is_ordered(pg_type, TextOrder::Bytewise)
+}
+
+/// Whether Parquet's statistics serve equality with a constant of this type.
+pub fn is_pruned_by_equality(pg_type: &PgType) -> bool {
+    is_pruned_by_order(pg_type) || *pg_type == PgType::Enum
+}
+
 /// Whether PostgreSQL's order is the order of the statistics.
 fn is_ordered(pg_type: &PgType, text_order: TextOrder) -> bool {
     match pg_type {
         PgType::Text | PgType::Varchar => text_order == TextOrder::Bytewise,
-        PgType::Enum | PgType::Bpchar | PgType::Json | PgType::Jsonb | PgType::Array(_) => false,
-        _ => true,
+        PgType::Bool
+        | PgType::Int2
+        | PgType::Int4
+        | PgType::Int8
+        | PgType::Money
+        | PgType::Float4
+        | PgType::Float8
+        | PgType::Bytea
+        | PgType::Date
+        | PgType::Time
+        | PgType::Timestamp
+        | PgType::TimestampTz
+        | PgType::Uuid => true,
+        PgType::Numeric { .. } => matches!(pg_type.storage(), Storage::Decimal(..)),
+        _ => false,
     }
 }
 
@@ -93,7 +116,7 @@ fn point(pg_type: &PgType, scalar: &Scalar) -> Option<Point> {
     let exactly = |floor: i128| Some(Point::Int { floor, exact: true });
     match (pg_type, scalar) {
         (PgType::Bool, Scalar::Bool(v)) => exactly(i128::from(*v)),
-        (PgType::Int2 | PgType::Int4 | PgType::Int8, Scalar::Int(v)) => exactly(i128::from(*v)),
+        (PgType::Int2 | PgType::Int4 | PgType::Int8 | PgType::Money, Scalar::Int(v)) => exactly(i128::from(*v)),
         (PgType::Float4 | PgType::Float8, Scalar::Float(v)) if !v.is_nan() => Some(Point::Float(*v)),
         (PgType::Numeric { .. }, Scalar::Decimal(v)) => decimal_point(pg_type, v),
         (PgType::Text | PgType::Varchar | PgType::Enum, Scalar::Text(v)) => Some(Point::Bytes(v.as_bytes().to_vec())),

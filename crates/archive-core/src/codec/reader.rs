@@ -13,7 +13,7 @@ use parquet::arrow::push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder
 use parquet::bloom_filter::Sbbf;
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 
-use super::bind::{self, Bound};
+use super::bind::{self, Bound, Place};
 use super::decode::DecodedBatch;
 use super::fetch::fetch;
 use super::footer::{Tail, check_counts};
@@ -248,8 +248,9 @@ impl<R: RangeReader> ObjectReader<R> {
 
     /// Rows that decode to about the wanted number of bytes.
     fn batch_rows(&self, group: &RowGroupMetaData) -> usize {
-        let leaves = self.columns.iter().flat_map(|column| [Some(column.native), column.sidecar]).flatten();
-        let sizes = leaves.filter_map(|place| group.columns().get(place.leaf)).map(|chunk| chunk.uncompressed_size());
+        let places = self.columns.iter().flat_map(|column| [Some(column.native), column.sidecar]).flatten();
+        let chunks = places.flat_map(Place::leaves).filter_map(|leaf| group.columns().get(leaf));
+        let sizes = chunks.map(|chunk| chunk.uncompressed_size());
         let bytes: u64 = sizes.map(|size| u64::try_from(size).unwrap_or(0)).sum();
         let rows = u64::try_from(group.num_rows()).unwrap_or(0).max(1);
         let per_row = usize::try_from(bytes / rows).unwrap_or(usize::MAX).max(1);
@@ -330,7 +331,7 @@ fn keeps(metadata: &ParquetMetaData, group: &Group, tests: &[ColumnTest]) -> boo
 fn leaves(columns: &[Bound], tests: &[ColumnTest]) -> (Vec<usize>, Vec<usize>) {
     let tested: Vec<usize> = tests.iter().map(|test| test.column.native.leaf).collect();
     let read = columns.iter().flat_map(|column| [Some(column.native), column.sidecar]).flatten();
-    let read = read.map(|place| place.leaf).chain(tested.iter().copied()).collect();
+    let read = read.flat_map(Place::leaves).chain(tested.iter().copied()).collect();
     (tested, read)
 }
 

@@ -3,7 +3,7 @@
 use super::numeric::Numeric;
 
 /// One non-null value, in PostgreSQL's units and epochs.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Value<'a> {
     /// `boolean`
     Bool(bool),
@@ -31,8 +31,29 @@ pub enum Value<'a> {
     Timestamp(i64),
     /// `uuid`
     Uuid([u8; 16]),
+    /// `oid` and the like
+    UInt4(u32),
+    /// `interval`
+    Interval(IntervalValue),
+    /// A `reg*` value: its OID, which is the value, and the name that the output function prints.
+    Reg(u32, &'a str),
+    /// The text of a value in a database encoding that UTF-8 cannot represent, in that encoding.
+    Undecodable(&'a [u8]),
+    /// A composite value: its attributes in order.
+    Composite(Vec<Option<Value<'a>>>),
     /// An array.
     Array(ArrayValue<'a>),
+}
+
+/// An interval; no part is ever carried over into another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct IntervalValue {
+    /// Months.
+    pub months: i32,
+    /// Days.
+    pub days: i32,
+    /// Microseconds.
+    pub micros: i64,
 }
 
 /// An array value.
@@ -55,15 +76,46 @@ impl ArrayValue<'_> {
     }
 }
 
+/// The same value with the same representation: floats are compared by their bits.
+impl PartialEq for Value<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        use Value as V;
+        match (self, other) {
+            (V::Bool(a), V::Bool(b)) => a == b,
+            (V::Int2(a), V::Int2(b)) => a == b,
+            (V::Int4(a), V::Int4(b)) | (V::Date(a), V::Date(b)) => a == b,
+            (V::Int8(a), V::Int8(b)) | (V::Time(a), V::Time(b)) | (V::Timestamp(a), V::Timestamp(b)) => a == b,
+            (V::Float4(a), V::Float4(b)) => a.to_bits() == b.to_bits(),
+            (V::Float8(a), V::Float8(b)) => a.to_bits() == b.to_bits(),
+            (V::Numeric(a), V::Numeric(b)) => a == b,
+            (V::Text(a), V::Text(b)) => a == b,
+            (V::Bytes(a), V::Bytes(b)) | (V::Undecodable(a), V::Undecodable(b)) => a == b,
+            (V::Uuid(a), V::Uuid(b)) => a == b,
+            // The name is only how the OID is shown.
+            (V::UInt4(a), V::UInt4(b)) | (V::Reg(a, _), V::Reg(b, _)) => a == b,
+            (V::Interval(a), V::Interval(b)) => a == b,
+            (V::Composite(a), V::Composite(b)) => a == b,
+            (V::Array(a), V::Array(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
 impl Value<'_> {
     /// Bytes of memory the value needs when it waits in a batch.
     pub(crate) fn size(&self) -> usize {
         match self {
             Value::Text(text) => text.len(),
-            Value::Bytes(bytes) => bytes.len(),
-            Value::Array(array) => array.elements.iter().map(|e| e.as_ref().map_or(1, Value::size)).sum::<usize>() + 8,
+            Value::Bytes(bytes) | Value::Undecodable(bytes) => bytes.len(),
+            Value::Reg(_, name) => name.len() + 4,
+            Value::Composite(parts) => sizes(parts),
+            Value::Array(array) => sizes(&array.elements) + 8,
             Value::Numeric(numeric) => numeric.text_size(),
             _ => 16,
         }
     }
+}
+
+fn sizes(parts: &[Option<Value<'_>>]) -> usize {
+    parts.iter().map(|part| part.as_ref().map_or(1, Value::size)).sum()
 }

@@ -12,7 +12,7 @@ fn schema() -> TableSchema {
         collation: None,
         not_null: true,
     };
-    TableSchema { fields: vec![field] }
+    TableSchema::new(vec![field])
 }
 
 fn object(ordinal: u32, values: &[i32]) -> ManifestObject {

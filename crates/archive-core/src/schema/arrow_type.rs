@@ -49,9 +49,23 @@ pub enum Storage {
     TimestampTz,
     /// 16 bytes
     Uuid,
+    /// Unsigned 32-bit integer
+    UInt32,
+    /// Struct of months, days and microseconds
+    Interval,
+    /// Struct of an OID and the name it stands for
+    Reg,
+    /// Struct of the attributes' storages
+    Struct(Vec<Storage>),
     /// List of the element's storage
     List(Box<Storage>),
 }
+
+/// Members of an interval.
+pub const INTERVAL_MEMBERS: [(&str, DataType); 3] =
+    [("months", DataType::Int32), ("days", DataType::Int32), ("micros", DataType::Int64)];
+/// Members of a `reg*` value.
+pub const REG_MEMBERS: [(&str, DataType); 2] = [("oid", DataType::UInt32), ("name", DataType::Utf8)];
 
 impl PgType {
     /// How cells of this type are stored.
@@ -64,15 +78,26 @@ impl PgType {
             PgType::Float4 => Storage::Float32,
             PgType::Float8 => Storage::Float64,
             PgType::Numeric { precision, scale } => numeric_storage(*precision, *scale),
-            PgType::Text | PgType::Varchar | PgType::Bpchar | PgType::Json | PgType::Jsonb | PgType::Enum => {
-                Storage::Text
-            }
-            PgType::Bytea => Storage::Bytes,
+            PgType::UnboundedNumeric => Storage::NumericText,
+            PgType::Text
+            | PgType::Varchar
+            | PgType::Bpchar
+            | PgType::Json
+            | PgType::Jsonb
+            | PgType::Enum
+            | PgType::Xml
+            | PgType::Other => Storage::Text,
+            PgType::Bytea | PgType::Opaque => Storage::Bytes,
+            PgType::Money => Storage::Int64,
+            PgType::Oid => Storage::UInt32,
+            PgType::Interval => Storage::Interval,
+            PgType::Reg => Storage::Reg,
             PgType::Date => Storage::Date,
             PgType::Time => Storage::Time,
             PgType::Timestamp => Storage::Timestamp,
             PgType::TimestampTz => Storage::TimestampTz,
             PgType::Uuid => Storage::Uuid,
+            PgType::Composite(attributes) => Storage::Struct(attributes.iter().map(|a| a.pg_type.storage()).collect()),
             PgType::Array(element) => Storage::List(Box::new(element.storage())),
         }
     }
@@ -89,6 +114,11 @@ impl PgType {
     fn nested(&self, name: &str) -> ArrowField {
         let data_type = match self {
             PgType::Array(element) => DataType::List(Arc::new(element.nested(ELEMENT))),
+            PgType::Composite(attributes) => {
+                DataType::Struct(attributes.iter().map(|attribute| attribute.pg_type.nested(&attribute.name)).collect())
+            }
+            PgType::Interval => members(&INTERVAL_MEMBERS),
+            PgType::Reg => members(&REG_MEMBERS),
             scalar => scalar.storage().data_type(),
         };
         ArrowField::new(name, data_type, true).with_metadata(self.extension_metadata())
@@ -122,20 +152,32 @@ impl PgType {
             Storage::Timestamp => "INT64 (TIMESTAMP(MICROS, local))",
             Storage::TimestampTz => "INT64 (TIMESTAMP(MICROS, UTC))",
             Storage::Uuid => "FIXED_LEN_BYTE_ARRAY(16) (UUID)",
-            Storage::List(_) => return format!("LIST of {}", self.element_description()),
+            Storage::UInt32 => "INT32 (INT(32, unsigned))",
+            Storage::Interval => "STRUCT (months INT32, days INT32, micros INT64)",
+            Storage::Reg => "STRUCT (oid INT(32, unsigned), name STRING)",
+            Storage::Struct(_) | Storage::List(_) => return self.nested_description(),
         };
         name.to_owned()
     }
 
-    fn element_description(&self) -> String {
+    fn nested_description(&self) -> String {
         match self {
-            PgType::Array(element) => element.parquet_description(),
+            PgType::Array(element) => format!("LIST of {}", element.parquet_description()),
+            PgType::Composite(attributes) => {
+                let parts = attributes.iter().map(|a| format!("{} {}", a.name, a.pg_type.parquet_description()));
+                format!("STRUCT ({})", parts.collect::<Vec<_>>().join(", "))
+            }
             scalar => scalar.parquet_description(),
         }
     }
 }
 
+fn members(members: &[(&str, DataType)]) -> DataType {
+    DataType::Struct(members.iter().map(|(name, data_type)| ArrowField::new(*name, data_type.clone(), true)).collect())
+}
+
 impl Storage {
+    /// The Arrow type of a scalar; nested types get theirs from the [`PgType`], which knows the names.
     fn data_type(&self) -> DataType {
         match self {
             Storage::Bool => DataType::Boolean,
@@ -152,7 +194,10 @@ impl Storage {
             Storage::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
             Storage::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
             Storage::Uuid => DataType::FixedSizeBinary(16),
-            Storage::List(element) => DataType::List(Arc::new(ArrowField::new(ELEMENT, element.data_type(), true))),
+            Storage::UInt32 => DataType::UInt32,
+            Storage::Interval => members(&INTERVAL_MEMBERS),
+            Storage::Reg => members(&REG_MEMBERS),
+            Storage::Struct(_) | Storage::List(_) => DataType::Null,
         }
     }
 }

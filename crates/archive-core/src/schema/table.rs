@@ -39,9 +39,32 @@ impl Field {
 pub struct TableSchema {
     /// The columns.
     pub fields: Vec<Field>,
+    /// `<system identifier>/<database OID>` of the database in which OIDs in the rows and in [`Self::enums`] mean
+    /// something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// The enum types that occur in the columns, wherever nested, with their labels when the rows were archived.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub enums: Vec<EnumType>,
+}
+
+/// An enum type. A label may be renamed later; the OID of its value stays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnumType {
+    /// OID of the type.
+    pub oid: u32,
+    /// `format_type()` of it.
+    pub name: String,
+    /// OID and label of each value, in the order of the type.
+    pub labels: Vec<(u32, String)>,
 }
 
 impl TableSchema {
+    /// Columns without enums.
+    pub fn new(fields: Vec<Field>) -> Self {
+        Self { fields, ..Self::default() }
+    }
+
     /// The column with this id.
     pub fn field(&self, id: i32) -> Option<&Field> {
         self.fields.iter().find(|field| field.id == id)
@@ -80,7 +103,7 @@ mod tests {
             collation: None,
             not_null: false,
         };
-        TableSchema { fields: names.iter().enumerate().map(field).collect() }
+        TableSchema::new(names.iter().enumerate().map(field).collect())
     }
 
     #[test]

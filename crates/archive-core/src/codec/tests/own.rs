@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::codec::digest::put_cell;
 use crate::codec::*;
-use crate::schema::{Field, PgType, Storage, TableSchema};
+use crate::schema::{Attribute, Field, PgType, TableSchema};
 
 pub(super) type Row = Vec<Option<Own>>;
 
@@ -28,6 +28,11 @@ pub(super) enum Own {
     Time(i64),
     Timestamp(i64),
     Uuid([u8; 16]),
+    UInt4(u32),
+    Interval(IntervalValue),
+    Reg(u32, String),
+    Undecodable(Vec<u8>),
+    Composite(Vec<Option<Own>>),
     Array(Vec<(i32, i32)>, Vec<Option<Own>>),
 }
 
@@ -47,6 +52,11 @@ impl Own {
             Own::Time(v) => Value::Time(*v),
             Own::Timestamp(v) => Value::Timestamp(*v),
             Own::Uuid(v) => Value::Uuid(*v),
+            Own::UInt4(v) => Value::UInt4(*v),
+            Own::Interval(v) => Value::Interval(*v),
+            Own::Reg(oid, name) => Value::Reg(*oid, name),
+            Own::Undecodable(v) => Value::Undecodable(v),
+            Own::Composite(parts) => Value::Composite(parts.iter().map(|part| part.as_ref().map(Own::value)).collect()),
             Own::Array(dims, elements) => Value::Array(ArrayValue {
                 dims: dims.clone(),
                 elements: elements.iter().map(|e| e.as_ref().map(Own::value)).collect(),
@@ -65,7 +75,7 @@ pub(in crate::codec) fn table(types: &[PgType]) -> TableSchema {
         collation: None,
         not_null: false,
     };
-    TableSchema { fields: types.iter().enumerate().map(field).collect() }
+    TableSchema::new(types.iter().enumerate().map(field).collect())
 }
 
 /// Stands for PostgreSQL's text output.
@@ -94,13 +104,7 @@ pub(super) fn expected(pg_type: &PgType, cell: Option<&Own>) -> Vec<u8> {
     let Some(own) = cell else { return canonical(&Decoded::Null) };
     let value = own.value();
     let native = crate::codec::outlier::cell(&pg_type.storage(), &value).unwrap().is_some();
-    match (&value, native) {
-        (_, false) => canonical(&Decoded::Text(&sidecar_text(own))),
-        (Value::Numeric(v), true) if pg_type.storage() == Storage::NumericText => {
-            canonical(&Decoded::Text(&v.to_string()))
-        }
-        _ => canonical(&Decoded::Value(value)),
-    }
+    if native { canonical(&Decoded::Value(value)) } else { canonical(&Decoded::Text(&sidecar_text(own))) }
 }
 
 pub(super) fn scalar_type() -> impl Strategy<Value = PgType> {
@@ -123,6 +127,14 @@ pub(super) fn scalar_type() -> impl Strategy<Value = PgType> {
         PgType::Json,
         PgType::Jsonb,
         PgType::Enum,
+        PgType::UnboundedNumeric,
+        PgType::Interval,
+        PgType::Money,
+        PgType::Oid,
+        PgType::Reg,
+        PgType::Xml,
+        PgType::Other,
+        PgType::Opaque,
     ];
     let numeric = [(5, 2), (9, 0), (18, 6), (38, 10), (38, 38), (50, 5), (4, -2), (2, 4)];
     let numeric = numeric.map(|(precision, scale)| PgType::Numeric { precision, scale });
@@ -130,7 +142,17 @@ pub(super) fn scalar_type() -> impl Strategy<Value = PgType> {
 }
 
 pub(super) fn any_type() -> impl Strategy<Value = PgType> {
-    prop_oneof![4 => scalar_type(), 1 => scalar_type().prop_map(PgType::array)]
+    prop_oneof![
+        4 => scalar_type(),
+        3 => scalar_type().prop_recursive(3, 8, 3, |inner| {
+            prop_oneof![inner.clone().prop_map(PgType::array), vec(inner, 1..4).prop_map(composite)]
+        })
+    ]
+}
+
+fn composite(types: Vec<PgType>) -> PgType {
+    let attribute = |(i, pg_type)| Attribute { id: i as i32 + 1, name: format!("a{i}"), pg_type };
+    PgType::Composite(types.into_iter().enumerate().map(attribute).collect())
 }
 
 fn numeric(precision: u16, scale: i16) -> BoxedStrategy<Own> {
@@ -178,10 +200,28 @@ pub(super) fn value_of(pg_type: &PgType) -> BoxedStrategy<Own> {
         PgType::Float4 => float().prop_map(|v| Own::Float4(v as f32)).boxed(),
         PgType::Float8 => float().prop_map(Own::Float8).boxed(),
         PgType::Numeric { precision, scale } => numeric(*precision, *scale),
-        PgType::Text | PgType::Varchar | PgType::Bpchar | PgType::Json | PgType::Jsonb | PgType::Enum => {
-            text().prop_map(Own::Text).boxed()
+        PgType::Text
+        | PgType::Varchar
+        | PgType::Bpchar
+        | PgType::Json
+        | PgType::Jsonb
+        | PgType::Enum
+        | PgType::Xml
+        | PgType::Other => {
+            prop_oneof![9 => text().prop_map(Own::Text), 1 => vec(any::<u8>(), 1..4).prop_map(Own::Undecodable)].boxed()
         }
-        PgType::Bytea => {
+        PgType::UnboundedNumeric => prop_oneof![numeric(30, 2), numeric(30, 0), numeric(5, 9)].boxed(),
+        PgType::Money => any::<i64>().prop_map(Own::Int8).boxed(),
+        PgType::Oid => any::<u32>().prop_map(Own::UInt4).boxed(),
+        PgType::Reg => (any::<u32>(), "[a-z]{0,3}").prop_map(|(oid, name)| Own::Reg(oid, name)).boxed(),
+        PgType::Interval => (any::<i32>(), any::<i32>(), any::<i64>())
+            .prop_map(|(months, days, micros)| Own::Interval(IntervalValue { months, days, micros }))
+            .boxed(),
+        PgType::Composite(attributes) => {
+            let parts: Vec<_> = attributes.iter().map(|a| option::weighted(0.8, value_of(&a.pg_type))).collect();
+            parts.prop_map(Own::Composite).boxed()
+        }
+        PgType::Bytea | PgType::Opaque => {
             prop_oneof![3 => vec(0u8..3, 0..3), 1 => vec(any::<u8>(), 0..8), 1 => vec(Just(255u8), 60..70)]
                 .prop_map(Own::Bytes)
                 .boxed()
@@ -303,6 +343,8 @@ pub(super) fn scalar_for(own: &Own) -> Option<Scalar> {
         Own::Date(v) => Scalar::Date(*v),
         Own::Time(v) => Scalar::Time(*v),
         Own::Timestamp(v) => Scalar::Timestamp(*v),
-        Own::Array(..) => return None,
+        Own::UInt4(_) | Own::Interval(_) | Own::Reg(..) | Own::Undecodable(_) | Own::Composite(_) | Own::Array(..) => {
+            return None;
+        }
     })
 }

@@ -1,0 +1,188 @@
+//! Codec values to datums, in the current memory context.
+
+use std::cell::RefCell;
+
+use archive_core::codec::{ArrayValue, IntervalValue, Numeric, Value, numeric_disk};
+use archive_core::schema::PgType;
+use pgrx::pg_sys;
+
+use super::node::{Node, RowType, Shape};
+use crate::error::{Error, Result, SqlState};
+
+thread_local! {
+    /// Where a numeric is put together, so that not every one needs an allocation.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Node {
+    /// The datum of a value.
+    pub(super) fn datum(&self, value: &Value<'_>) -> Result<pg_sys::Datum> {
+        Ok(match value {
+            Value::Bool(v) => pg_sys::Datum::from(*v),
+            Value::Int2(v) => pg_sys::Datum::from(*v),
+            Value::Int4(v) | Value::Date(v) => pg_sys::Datum::from(*v),
+            Value::Int8(v) | Value::Time(v) | Value::Timestamp(v) => pg_sys::Datum::from(*v),
+            Value::Float4(v) => pg_sys::Datum::from(v.to_bits()),
+            Value::Float8(v) => pg_sys::Datum::from(v.to_bits()),
+            Value::UInt4(v) => pg_sys::Datum::from(*v),
+            Value::Uuid(v) => palloc_copy(v),
+            Value::Bytes(v) => palloc_varlena(v),
+            Value::Numeric(v) => numeric(v),
+            Value::Interval(v) => interval(*v),
+            Value::Text(v) => self.text_value(v)?,
+            Value::Undecodable(v) => self.read_server_text(v)?,
+            Value::Reg(oid, name) => match self.shape {
+                Shape::Reg { same_database: false } if !name.is_empty() => self.parse(name)?,
+                _ => pg_sys::Datum::from(*oid),
+            },
+            Value::Composite(parts) => match &self.shape {
+                Shape::Composite(row) => row.datum(parts)?,
+                _ => return Err(mismatch("composite")),
+            },
+            Value::Array(v) => match &self.shape {
+                Shape::Array(element) => element.array_datum(v)?,
+                _ => return Err(mismatch("array")),
+            },
+        })
+    }
+
+    fn text_value(&self, text: &str) -> Result<pg_sys::Datum> {
+        match &self.shape {
+            Shape::Enum(labels) => {
+                // SAFETY: catalog lookup of a type in use.
+                let base = unsafe { pg_sys::getBaseType(self.io.oid) };
+                labels.value(text, base, self.encoding).map(pg_sys::Datum::from)
+            }
+            _ if self.pg_type.is_plain_text() => {
+                let bytes = self.encoding.encode(text).ok_or_else(|| untranslatable(&self.pg_type))?;
+                Ok(palloc_varlena(&bytes))
+            }
+            _ => self.parse(text),
+        }
+    }
+
+    /// What the input function makes of a text in UTF-8.
+    pub(super) fn parse(&self, text: &str) -> Result<pg_sys::Datum> {
+        let bytes = self.encoding.encode(text).ok_or_else(|| untranslatable(&self.pg_type))?;
+        self.io.parse(&bytes).ok_or_else(holds_nul)
+    }
+
+    /// The value of a text in the encoding of the database.
+    pub(super) fn read_server_text(&self, bytes: &[u8]) -> Result<pg_sys::Datum> {
+        if self.pg_type.is_plain_text() {
+            return Ok(palloc_varlena(bytes));
+        }
+        self.io.parse(bytes).ok_or_else(holds_nul)
+    }
+
+    /// An array of elements of this type.
+    fn array_datum(&self, array: &ArrayValue<'_>) -> Result<pg_sys::Datum> {
+        let (mut values, mut nulls) = self.datums(array.elements.iter())?;
+        let (mut dims, mut bounds): (Vec<i32>, Vec<i32>) = array.dims.iter().copied().unzip();
+        // SAFETY: the arrays have one entry for each element and dimension; the result is a palloc'd array.
+        let array = unsafe {
+            pg_sys::construct_md_array(
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+                dims.len() as i32,
+                dims.as_mut_ptr(),
+                bounds.as_mut_ptr(),
+                self.io.oid,
+                self.io.len.into(),
+                self.io.by_value,
+                self.io.align,
+            )
+        };
+        Ok(pg_sys::Datum::from(array))
+    }
+
+    fn datums<'v>(
+        &self,
+        elements: impl ExactSizeIterator<Item = &'v Option<Value<'v>>>,
+    ) -> Result<(Vec<pg_sys::Datum>, Vec<bool>)> {
+        let (mut values, mut nulls) = (Vec::with_capacity(elements.len()), Vec::with_capacity(elements.len()));
+        for element in elements {
+            nulls.push(element.is_none());
+            values.push(element.as_ref().map_or(Ok(pg_sys::Datum::null()), |value| self.datum(value))?);
+        }
+        Ok((values, nulls))
+    }
+}
+
+impl RowType {
+    /// A composite value of the type as it is now: attributes that it gained are NULL, those that it lost are left out.
+    fn datum(&self, parts: &[Option<Value<'_>>]) -> Result<pg_sys::Datum> {
+        // SAFETY: the descriptor is a live copy of ours.
+        let count = unsafe { (*self.tupdesc).natts } as usize;
+        let (mut values, mut nulls) = (vec![pg_sys::Datum::null(); count], vec![true; count]);
+        for ((index, node), part) in self.attributes.iter().zip(parts) {
+            let (Some(index), Some(part)) = (index, part) else { continue };
+            let node = node.as_ref().ok_or_else(attribute_changed)?;
+            if let (Some(value), Some(null)) = (values.get_mut(*index), nulls.get_mut(*index)) {
+                (*value, *null) = (node.datum(part)?, false);
+            }
+        }
+        // SAFETY: one value and one flag for each attribute of the descriptor.
+        unsafe {
+            let tuple = pg_sys::heap_form_tuple(self.tupdesc, values.as_mut_ptr(), nulls.as_mut_ptr());
+            Ok(pg_sys::heap_copy_tuple_as_datum(tuple, self.tupdesc))
+        }
+    }
+}
+
+fn numeric(value: &Numeric<'_>) -> pg_sys::Datum {
+    SCRATCH.with_borrow_mut(|scratch| {
+        numeric_disk::build(value, scratch);
+        palloc_varlena(scratch)
+    })
+}
+
+fn interval(value: IntervalValue) -> pg_sys::Datum {
+    // SAFETY: palloc returns memory for the struct, which is filled.
+    unsafe {
+        let target = pg_sys::palloc(size_of::<pg_sys::Interval>()).cast::<pg_sys::Interval>();
+        target.write(pg_sys::Interval { time: value.micros, day: value.days, month: value.months });
+        pg_sys::Datum::from(target)
+    }
+}
+
+pub(super) fn palloc_copy(bytes: &[u8]) -> pg_sys::Datum {
+    // SAFETY: palloc returns at least the requested bytes or raises an error.
+    unsafe {
+        let target = pg_sys::palloc(bytes.len()).cast::<u8>();
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len());
+        pg_sys::Datum::from(target)
+    }
+}
+
+fn palloc_varlena(payload: &[u8]) -> pg_sys::Datum {
+    // SAFETY: cstring_to_text_with_len copies `len` bytes behind a 4-byte header; any varlena is laid out so.
+    unsafe { pg_sys::Datum::from(pg_sys::cstring_to_text_with_len(payload.as_ptr().cast(), payload.len() as i32)) }
+}
+
+fn mismatch(kind: &str) -> Error {
+    Error::new(
+        SqlState::ERRCODE_DATATYPE_MISMATCH,
+        format!("an archived {kind} was found for a column of another kind"),
+    )
+}
+
+fn attribute_changed() -> Error {
+    Error::new(
+        SqlState::ERRCODE_FEATURE_NOT_SUPPORTED,
+        "an attribute of a composite type has another type than when the partition was archived",
+    )
+    .hint("Select other columns, or change the attribute's type back.")
+}
+
+fn untranslatable(pg_type: &PgType) -> Error {
+    Error::new(
+        SqlState::ERRCODE_UNTRANSLATABLE_CHARACTER,
+        format!("archived {} has a character that the encoding of this database lacks", pg_type.sql_name()),
+    )
+    .hint("Import the archive into a database with encoding UTF8.")
+}
+
+fn holds_nul() -> Error {
+    Error::new(SqlState::ERRCODE_DATA_CORRUPTED, "archived text holds a NUL byte")
+}

@@ -1,0 +1,122 @@
+//! PostgreSQL datums to codec values and back.
+
+mod build;
+mod label;
+mod node;
+mod read;
+mod type_io;
+
+use archive_core::codec::{Decoded, Value, sidecar_bytes, sidecar_text};
+use archive_core::schema::{PgType, TableSchema};
+use pgrx::pg_sys;
+
+use self::node::{Node, Origin};
+use self::type_io::TypeIo;
+use super::background;
+use super::columns::Column;
+use super::encoding::Encoding;
+use super::guc::GucNest;
+use super::row::{Row, RowBuffer};
+use crate::error::Result;
+
+pub(super) use self::label::find as find_label;
+
+/// Reads and rebuilds the values of one column.
+#[derive(Debug)]
+pub struct ColumnIo {
+    index: usize,
+    node: Node,
+    depends_on_settings: bool,
+}
+
+impl ColumnIo {
+    /// I/O for `column` of a table of this database, whose codec type is `pg_type`. The current memory context must
+    /// outlive it.
+    pub fn new(column: &Column, pg_type: &PgType) -> Self {
+        Self::with_origin(column, pg_type, Origin::Live)
+    }
+
+    /// I/O for `column`, which takes archived values of type `pg_type` out of files of `schema`.
+    pub fn archived(column: &Column, pg_type: &PgType, schema: &TableSchema) -> Self {
+        let same_database = schema.origin.as_deref().is_none_or(|origin| origin == background::database_identity());
+        Self::with_origin(column, pg_type, Origin::Archive { schema, same_database })
+    }
+
+    fn with_origin(column: &Column, pg_type: &PgType, origin: Origin<'_>) -> Self {
+        let node = Node::new(column.type_oid, pg_type, Encoding::of_database(), origin);
+        Self { index: column.index, depends_on_settings: node.depends_on_settings(), node }
+    }
+
+    /// The value of this column in `row`; `None` for NULL. What it borrows lives until the row's memory is reset.
+    ///
+    /// Text depends on settings: see [`GucNest::lossless_text`].
+    pub fn read<'r>(&self, row: &Row<'r>) -> Result<Option<Value<'r>>> {
+        let Some(datum) = row.datum(self.index) else { return Ok(None) };
+        // SAFETY: the datum is a non-null value of this column's type, valid while the row is borrowed.
+        unsafe { self.node.value(datum) }.map(Some)
+    }
+
+    /// PostgreSQL's text form of this column in `row` for the sidecar, for values that the native Parquet type cannot
+    /// hold.
+    pub fn text(&self, row: &Row<'_>) -> String {
+        let Some(datum) = row.datum(self.index) else { return String::new() };
+        // SAFETY: output function of this column's type on a non-null value of it.
+        let bytes = unsafe { self.node.io.print(datum) };
+        self.node.encoding.to_utf8(bytes).map_or_else(|| sidecar_text(bytes), |text| text.into_owned())
+    }
+
+    /// Rebuilds the datum of this column from an archived cell, in the current memory context.
+    pub fn write(&self, cell: &Decoded<'_>, row: &mut RowBuffer) -> Result<()> {
+        let datum = self.datum(cell)?;
+        row.set(self.index, datum);
+        Ok(())
+    }
+
+    pub(super) fn datum(&self, cell: &Decoded<'_>) -> Result<Option<pg_sys::Datum>> {
+        let _settings = self.depends_on_settings.then(GucNest::lossless_text);
+        match cell {
+            Decoded::Null => Ok(None),
+            Decoded::Value(value) => self.node.datum(value).map(Some),
+            Decoded::Text(text) => match sidecar_bytes(text)? {
+                Some(bytes) => self.node.read_server_text(&bytes).map(Some),
+                None => self.node.parse(text).map(Some),
+            },
+        }
+    }
+}
+
+/// The text form of any datum through its type's output function; `None` when UTF-8 cannot represent it.
+pub(super) fn output_text(type_oid: pg_sys::Oid, datum: pg_sys::Datum) -> Option<String> {
+    // SAFETY: output function of the type on a non-null value of it; the text is copied.
+    let bytes = unsafe { TypeIo::of(type_oid).print(datum) };
+    Encoding::of_database().to_utf8(bytes).map(|text| text.into_owned())
+}
+
+/// A datum of any type from its text form.
+pub(super) fn input_text(type_oid: pg_sys::Oid, text: &str) -> Option<pg_sys::Datum> {
+    TypeIo::of(type_oid).parse(&Encoding::of_database().encode(text)?)
+}
+
+/// The codec value of a constant of one of the built-in scalar types; `None` for others.
+pub(super) fn constant<'r>(type_oid: pg_sys::Oid, datum: pg_sys::Datum) -> Option<Value<'r>> {
+    let pg_type = PgType::from_oid(type_oid.to_u32(), -1).filter(PgType::is_scalar)?;
+    let node = Node::new(type_oid, &pg_type, Encoding::of_database(), Origin::Live);
+    // SAFETY: the caller passes a non-null datum of `type_oid` that lives in the current memory context; a scalar's
+    // value borrows nothing of the node.
+    unsafe { node.value(datum) }.ok()
+}
+
+/// Copies a datum out of the current row into the current memory context.
+pub(super) fn copy(datum: pg_sys::Datum, by_value: bool, len: i16) -> pg_sys::Datum {
+    match (by_value, len) {
+        (true, _) => datum,
+        (false, -1) => {
+            // SAFETY: a varlena; the copy is detoasted, so that it needs no snapshot later.
+            pg_sys::Datum::from(unsafe { pg_sys::pg_detoast_datum_copy(datum.cast_mut_ptr()) })
+        }
+        (false, len) => {
+            // SAFETY: a by-reference type of fixed length; no type of another length has an order.
+            build::palloc_copy(unsafe { std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), len.max(0) as usize) })
+        }
+    }
+}

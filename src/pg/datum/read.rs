@@ -1,0 +1,170 @@
+//! Datums to codec values.
+
+use std::borrow::Cow;
+
+use archive_core::codec::{ArrayValue, IntervalValue, Value, numeric_disk};
+use archive_core::schema::PgType;
+use pgrx::pg_sys;
+
+use super::node::{Node, RowType, Shape};
+use crate::error::{Error, Result, SqlState};
+use crate::pg::encoding::Encoding;
+
+impl Node {
+    /// The codec's value of a datum. What it borrows lives in the datum, in `self`, or in the current memory context.
+    ///
+    /// # Safety
+    /// `datum` is a non-null value of this type; it, `self` and the current memory context stay valid for `'r`.
+    pub(super) unsafe fn value<'r>(&self, datum: pg_sys::Datum) -> Result<Value<'r>> {
+        // SAFETY: every arm reads the representation of its own type, by the caller's promise.
+        unsafe {
+            Ok(match &self.pg_type {
+                PgType::Bool => Value::Bool(datum.value() & 0xFF != 0),
+                PgType::Int2 => Value::Int2(datum.value() as i16),
+                PgType::Int4 => Value::Int4(datum.value() as i32),
+                PgType::Int8 | PgType::Money => Value::Int8(datum.value() as i64),
+                PgType::Float4 => Value::Float4(f32::from_bits(datum.value() as u32)),
+                PgType::Float8 => Value::Float8(f64::from_bits(datum.value() as u64)),
+                PgType::Numeric { .. } | PgType::UnboundedNumeric => {
+                    Value::Numeric(numeric_disk::parse(varlena(datum)))
+                }
+                PgType::Text | PgType::Varchar | PgType::Bpchar | PgType::Json | PgType::Xml => {
+                    text(varlena(datum), self.encoding)
+                }
+                PgType::Jsonb | PgType::Other => text(self.io.print(datum), self.encoding),
+                PgType::Bytea | PgType::Opaque => Value::Bytes(varlena(datum)),
+                PgType::Date => Value::Date(datum.value() as i32),
+                PgType::Time => Value::Time(datum.value() as i64),
+                PgType::Timestamp | PgType::TimestampTz => Value::Timestamp(datum.value() as i64),
+                PgType::Interval => Value::Interval(interval(&*datum.cast_mut_ptr::<pg_sys::Interval>())),
+                PgType::Uuid => Value::Uuid(*datum.cast_mut_ptr::<[u8; 16]>()),
+                PgType::Oid => Value::UInt4(datum.value() as u32),
+                PgType::Reg => Value::Reg(datum.value() as u32, self.reg_name(datum)),
+                PgType::Enum | PgType::Array(_) | PgType::Composite(_) => self.shaped(datum)?,
+            })
+        }
+    }
+
+    /// # Safety
+    /// As for [`Self::value`].
+    unsafe fn shaped<'r>(&self, datum: pg_sys::Datum) -> Result<Value<'r>> {
+        // SAFETY: by the caller's promise; the shape is that of the type.
+        unsafe {
+            match &self.shape {
+                Shape::Enum(labels) => {
+                    Ok(labels.text(pg_sys::Oid::from(datum.value() as u32), &self.io, self.encoding))
+                }
+                Shape::Array(element) => element.array(datum).map(Value::Array),
+                Shape::Composite(row) => row.values(datum).map(Value::Composite),
+                Shape::Scalar | Shape::Reg { .. } => Err(confused()),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`Self::value`].
+    unsafe fn reg_name<'r>(&self, datum: pg_sys::Datum) -> &'r str {
+        // SAFETY: by the caller's promise.
+        match text(unsafe { self.io.print(datum) }, self.encoding) {
+            Value::Text(name) => name,
+            // The OID is the value; elsewhere nothing would have a name like this.
+            _ => "",
+        }
+    }
+
+    /// The array whose elements are of this type.
+    ///
+    /// # Safety
+    /// `datum` is a non-null array of elements of this type; else as for [`Self::value`].
+    unsafe fn array<'r>(&self, datum: pg_sys::Datum) -> Result<ArrayValue<'r>> {
+        // SAFETY: the array is detoasted into the row's memory, which outlives 'r; deconstruct_array fills
+        // `count` entries; ARR_DIMS and ARR_LBOUND follow the fixed header.
+        unsafe {
+            let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+            let ndim = (*array).ndim as usize;
+            let sizes = array.add(1).cast::<i32>();
+            let dims = (0..ndim).map(|d| (*sizes.add(d), *sizes.add(ndim + d))).collect();
+            let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+            pg_sys::deconstruct_array(
+                array,
+                (*array).elemtype,
+                self.io.len.into(),
+                self.io.by_value,
+                self.io.align,
+                &mut values,
+                &mut nulls,
+                &mut count,
+            );
+            let element = |i: usize| if *nulls.add(i) { Ok(None) } else { self.value(*values.add(i)).map(Some) };
+            let elements = (0..count as usize).map(element).collect::<Result<_>>()?;
+            Ok(ArrayValue { dims, elements })
+        }
+    }
+}
+
+impl RowType {
+    /// The attributes of a composite value, in the order in which they are archived.
+    ///
+    /// # Safety
+    /// `datum` is a non-null value of the type; else as for [`Node::value`].
+    unsafe fn values<'r>(&self, datum: pg_sys::Datum) -> Result<Vec<Option<Value<'r>>>> {
+        // SAFETY: the header is detoasted into the row's memory; heap_deform_tuple fills one entry for each attribute.
+        unsafe {
+            let header = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
+            let mut tuple = pg_sys::HeapTupleData {
+                t_len: pgrx::varsize_any(header.cast()) as u32,
+                t_data: header,
+                ..Default::default()
+            };
+            let count = (*self.tupdesc).natts as usize;
+            let (mut values, mut nulls) = (vec![pg_sys::Datum::null(); count], vec![true; count]);
+            pg_sys::heap_deform_tuple(&raw mut tuple, self.tupdesc, values.as_mut_ptr(), nulls.as_mut_ptr());
+            let attribute = |(index, node): &(Option<usize>, Option<Node>)| match (index, node) {
+                (Some(index), Some(node)) if nulls.get(*index) == Some(&false) => {
+                    values.get(*index).map(|datum| node.value(*datum)).transpose()
+                }
+                _ => Ok(None),
+            };
+            self.attributes.iter().map(attribute).collect()
+        }
+    }
+}
+
+fn interval(interval: &pg_sys::Interval) -> IntervalValue {
+    IntervalValue { months: interval.month, days: interval.day, micros: interval.time }
+}
+
+/// Text in the encoding of the database as the codec wants it. A converted text is put into the current memory context.
+pub(super) fn text(bytes: &[u8], encoding: Encoding) -> Value<'_> {
+    match encoding.to_utf8(bytes) {
+        Some(Cow::Borrowed(text)) => Value::Text(text),
+        Some(Cow::Owned(text)) => Value::Text(palloc_text(&text)),
+        None => Value::Undecodable(bytes),
+    }
+}
+
+fn palloc_text<'r>(text: &str) -> &'r str {
+    // SAFETY: as many bytes as the text has are allocated and filled with valid UTF-8; they live as long as the current
+    // memory context, to which the caller's promise binds 'r.
+    unsafe {
+        let copy = pg_sys::MemoryContextAllocHuge(pg_sys::CurrentMemoryContext, text.len().max(1)).cast::<u8>();
+        std::ptr::copy_nonoverlapping(text.as_ptr(), copy, text.len());
+        std::str::from_utf8_unchecked(std::slice::from_raw_parts(copy, text.len()))
+    }
+}
+
+/// The payload of a varlena, detoasted in the current memory context where needed.
+///
+/// # Safety
+/// `datum` points to a varlena that stays valid for `'r`, as does the current memory context's content.
+unsafe fn varlena<'r>(datum: pg_sys::Datum) -> &'r [u8] {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let packed = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+        std::slice::from_raw_parts(pgrx::vardata_any(packed).cast(), pgrx::varsize_any_exhdr(packed))
+    }
+}
+
+fn confused() -> Error {
+    Error::new(SqlState::ERRCODE_INTERNAL_ERROR, "a column's type is not what it was looked up as")
+}

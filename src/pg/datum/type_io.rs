@@ -1,0 +1,63 @@
+//! Length, by-value flag, alignment and I/O functions of a type.
+
+use std::ffi::{CStr, CString, c_char};
+
+use pgrx::pg_sys;
+
+/// How values of a type lie in memory, and its I/O functions. Those of a domain are its base type's: a value that is
+/// stored is not checked again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TypeIo {
+    /// The type itself, which may be a domain.
+    pub(super) oid: pg_sys::Oid,
+    pub(super) len: i16,
+    pub(super) by_value: bool,
+    pub(super) align: c_char,
+    input: *mut pg_sys::FmgrInfo,
+    output: *mut pg_sys::FmgrInfo,
+    io_param: pg_sys::Oid,
+}
+
+impl TypeIo {
+    /// Looks the type up. What the functions remember between calls lives in the current memory context, which must
+    /// outlive the result.
+    pub(super) fn of(oid: pg_sys::Oid) -> Self {
+        let (mut len, mut by_value, mut align) = (0, false, 0);
+        let (mut input, mut output, mut io_param) = (pg_sys::InvalidOid, pg_sys::InvalidOid, pg_sys::InvalidOid);
+        let mut is_varlena = false;
+        // SAFETY: catalog lookups of a type that a column uses; the out pointers are valid.
+        unsafe {
+            let base = pg_sys::getBaseType(oid);
+            pg_sys::get_typlenbyvalalign(base, &mut len, &mut by_value, &mut align);
+            pg_sys::getTypeInputInfo(base, &mut input, &mut io_param);
+            pg_sys::getTypeOutputInfo(base, &mut output, &mut is_varlena);
+        }
+        Self { oid, len, by_value, align, input: function(input), output: function(output), io_param }
+    }
+
+    /// What the output function prints, in the encoding of the database, in the current memory context.
+    ///
+    /// # Safety
+    /// `datum` is a non-null value of the type. `'r` ends before the current memory context is reset.
+    pub(super) unsafe fn print<'r>(&self, datum: pg_sys::Datum) -> &'r [u8] {
+        // SAFETY: by the caller's promise; output functions return a NUL-terminated string.
+        unsafe { CStr::from_ptr(pg_sys::OutputFunctionCall(self.output, datum)).to_bytes() }
+    }
+
+    /// The value that the input function reads, in the current memory context; a text that it refuses raises
+    /// PostgreSQL's error. `None` when the text holds a NUL byte.
+    pub(super) fn parse(&self, text: &[u8]) -> Option<pg_sys::Datum> {
+        let text = CString::new(text).ok()?;
+        // SAFETY: the input function of the type, given a NUL-terminated string.
+        Some(unsafe { pg_sys::InputFunctionCall(self.input, text.as_ptr().cast_mut(), self.io_param, -1) })
+    }
+}
+
+fn function(oid: pg_sys::Oid) -> *mut pg_sys::FmgrInfo {
+    // SAFETY: a function of the catalog, looked up into memory of its struct's size.
+    unsafe {
+        let info = pg_sys::palloc0(size_of::<pg_sys::FmgrInfo>()).cast::<pg_sys::FmgrInfo>();
+        pg_sys::fmgr_info(oid, info);
+        info
+    }
+}
