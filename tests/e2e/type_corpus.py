@@ -4,6 +4,7 @@
 each. What other engines see of a natively stored type is compared through `Type.native`.
 """
 
+import json
 import struct
 from dataclasses import dataclass
 from decimal import Decimal
@@ -27,12 +28,34 @@ BYTES = Native("encode({}, 'hex')", "lower(hex({}))")
 DATE = Native("trunc(extract(epoch FROM {}) / 86400)::text", "date_diff('day', DATE '1970-01-01', {})")
 EPOCH = Native("trunc(extract(epoch FROM {}) * 1000000)::text", "epoch_us({})")
 OID = Native("{}::oid::text", "CAST({} AS VARCHAR)")
+NAMED_OID = Native("{}::oid::text", "CAST({}.oid AS VARCHAR)")
 CENTS = Native("({}::numeric * 100)::numeric(30)::text", "CAST({} AS VARCHAR)")
 INTERVAL = Native(
     "concat_ws(' ', extract(year FROM {0}) * 12 + extract(month FROM {0}), extract(day FROM {0}),"
     " (extract(hour FROM {0}) * 3600000000 + extract(minute FROM {0}) * 60000000"
     " + extract(microseconds FROM {0}))::numeric(30))",
     "concat_ws(' ', {0}.months, {0}.days, {0}.micros)")
+
+
+def parts(value):
+    """Of a JSON document, without the names: attributes that differ in case only get other ones in Parquet."""
+    document = json.loads(value, parse_float=Decimal) if isinstance(value, str) else value
+    if isinstance(document, dict):
+        document = list(document.values())
+    return [parts(v) if isinstance(v, (dict, list)) else v for v in document]
+
+
+STRUCT = Native("to_jsonb({})::text", "CAST(to_json({}) AS VARCHAR)", parts)
+
+LEAF = Native("concat_ws('|', ({0}).id, ({0}).label, trunc(extract(epoch FROM ({0}).at) * 1000000))",
+              "concat_ws('|', {0}.id, {0}.label, epoch_us({0}.at))")
+TREE = Native("concat_ws('|', cardinality(({0}).leaves), (({0}).best).id, cardinality(({0}).weights))",
+              "concat_ws('|', len({0}.leaves), {0}.best.id, len({0}.weights))")
+NASTY_PARTS = Native(
+    "concat_ws('|', ({0}).n, (({0}).f = 0)::text, trunc(extract(epoch FROM ({0}).t) * 1000000), ({0}).d, ({0}).j, ({0}).e,"
+    " extract(second FROM ({0}).i)::int, ({0}).x, ({0}).r, encode(({0}).b, 'hex'), ({0}).ch)",
+    "concat_ws('|', {0}.n, {0}.f = 0, epoch_us({0}.t), {0}.d, {0}.j, {0}.e, {0}.i.micros // 1000000, {0}.x, {0}.r,"
+    " lower(hex({0}.b)), {0}.ch)")
 
 
 @dataclass(frozen=True)
@@ -271,17 +294,17 @@ TYPES = (
     Type("xid8", ("0", "9223372036854775808", "18446744073709551615")),
     Type("cid", ("0", "4294967295")),
     Type("tid", ("(0,0)", "(0,1)", "(4294967295,65535)")),
-    Type("regclass", ("-", "pg_class", "4294967295", "a_table", '"Odd ""name"'), OID),
-    Type("regproc", ("-", "now", "4294967295", "strange_text_in"), OID),
-    Type("regprocedure", ("-", "abs(numeric)", "4294967295", "now()"), OID),
-    Type("regoper", ("0", "||/", "4294967295"), OID),
-    Type("regoperator", ("0", "+(integer,integer)", "-(NONE,integer)", "4294967295"), OID),
-    Type("regtype", ("-", "integer", "timestamp with time zone", "odd_enum", "pair[]", "4294967295"), OID),
-    Type("regrole", ("-", "postgres", "4294967295"), OID),
-    Type("regnamespace", ("-", "pg_catalog", "4294967295"), OID),
-    Type("regconfig", ("-", "english", "4294967295"), OID),
-    Type("regdictionary", ("-", "simple", "4294967295"), OID),
-    Type("regcollation", ("-", '"C"', "insensitive", "4294967295"), OID),
+    Type("regclass", ("-", "pg_class", "4294967295", "a_table", '"Odd ""name"'), NAMED_OID),
+    Type("regproc", ("-", "now", "4294967295", "strange_text_in"), NAMED_OID),
+    Type("regprocedure", ("-", "abs(numeric)", "4294967295", "now()"), NAMED_OID),
+    Type("regoper", ("0", "||/", "4294967295"), NAMED_OID),
+    Type("regoperator", ("0", "+(integer,integer)", "-(NONE,integer)", "4294967295"), NAMED_OID),
+    Type("regtype", ("-", "integer", "timestamp with time zone", "odd_enum", "pair[]", "4294967295"), NAMED_OID),
+    Type("regrole", ("-", "postgres", "4294967295"), NAMED_OID),
+    Type("regnamespace", ("-", "pg_catalog", "4294967295"), NAMED_OID),
+    Type("regconfig", ("-", "english", "4294967295"), NAMED_OID),
+    Type("regdictionary", ("-", "simple", "4294967295"), NAMED_OID),
+    Type("regcollation", ("-", '"C"', "insensitive", "4294967295"), NAMED_OID),
     Type("pg_lsn", ("0/0", "16/B374D848", "FFFFFFFF/FFFFFFFF")),
     Type("txid_snapshot", ("1:1:", "10:20:10,14,15", "1:9223372036854775807:3")),
     Type("pg_snapshot", ("1:1:", "10:20:10,14,15", "1:9223372036854775807:3")),
@@ -297,7 +320,7 @@ TYPES = (
     Type("lower_text", ("", "abc")),
     Type("short_text", ("", "abc", "äöü€😀", "a    ")),
     Type("price", ("NaN", "1.10", "-9999999999.99"), DECIMAL),
-    Type("two_ints", ("{1,2}", "{NULL,NULL}", "[0:1]={1,2}", "{{1},{2}}")),
+    Type("two_ints", ("{1,2}", "{NULL,NULL}", "[0:1]={1,2}", "{{1},{2}}"), STRUCT),
     Type("enum_domain", ("plain", "a,b")),
     Type("smaller", ("1", "99")),
     Type("range_domain", ("empty", "[1,5)")),
@@ -305,21 +328,21 @@ TYPES = (
     Type("never_null", ("0", "-1"), nullable=False),
     Type("icu_text", ("", "a", "B", "ä", "Z", "é", "e\u0301")),
     Type("insensitive_text", ("", "a", "A", "ä", "Ä")),
-    Type("pair", ("(1,a)", "(,)", "(1,)", '(,"")', '(2,"q""uo\\\\te, (x)")', '(3," ")', "(4,NULL)", "(-2147483648,ä€😀)")),
-    Type("pair_domain", ("(1,a)", "(,)", '(999,"x,y")')),
-    Type("nested", ('("(1,a)","(,)",3)', "(,,)", '(,"(2,""q""""uote"")",)', '("(,)",,)')),
-    Type("leaf", ('(1,abc,"2024-01-01 00:00:00+00")', "(,,infinity)", '(2,"",-infinity)')),
+    Type("pair", ("(1,a)", "(,)", "(1,)", '(,"")', '(2,"q""uo\\\\te, (x)")', '(3," ")', "(4,NULL)", "(-2147483648,ä€😀)"), STRUCT),
+    Type("pair_domain", ("(1,a)", "(,)", '(999,"x,y")'), STRUCT),
+    Type("nested", ('("(1,a)","(,)",3)', "(,,)", '(,"(2,""q""""uote"")",)', '("(,)",,)'), STRUCT),
+    Type("leaf", ('(1,abc,"2024-01-01 00:00:00+00")', "(,,infinity)", '(2,"",-infinity)'), LEAF),
     Type("tree", ('("{""(1,abc,)"",NULL,""(,,infinity)""}","(5,x,""2024-01-01 00:00:00+00"")","{1.5,NULL,NaN}")', "(,,)",
-                  '({},,{})', '("[0:0]={""(1,abc,)""}",,"{{1},{2}}")')),
+                  '({},,{})', '("[0:0]={""(1,abc,)""}",,"{{1},{2}}")'), TREE),
     Type("nothing", ("()",)),
-    Type("single", ("()", '("")', '("(a,b)")', "(NULL)")),
-    Type("with_dropped", ("(1,2,x)", "(,,)", "(1,,)")),
-    Type("odd_names", ("(1,2,x,y,3,4)", "(,,,,,)")),
+    Type("single", ("()", '("")', '("(a,b)")', "(NULL)"), STRUCT),
+    Type("with_dropped", ("(1,2,x)", "(,,)", "(1,,)"), STRUCT),
+    Type("odd_names", ("(1,2,x,y,3,4)", "(,,,,,)"), STRUCT),
     Type("nasty_parts", (
         '(NaN,NaN,infinity,-infinity,"{""a"": 1,  ""a"": 2}",last,"1 mon -1 days",Infinity,empty,"\\\\x00ff","a  ")',
         '(1.10,-0,"2024-01-01 00:00:00+00",2024-01-01,1.10,first,00:00:01,1.100,"[1,2)","\\\\x","abc")',
-        "(,,,,,,,,,,)")),
-    Type("a_table", ("(1,x,2)", "(,,)")),
+        "(,,,,,,,,,,)"), NASTY_PARTS),
+    Type("a_table", ("(1,x,2)", "(,,)"), STRUCT),
     Type("strange_text", TEXTS, binary=False),
     Type("strange_int", ("-9223372036854775808", "0", "9223372036854775807")),
     Type("strange_point", POINTS, binary=False),
@@ -355,10 +378,10 @@ TYPES = (
     Type("ismn13", ("979-0-060-11561-5", "9790060115611!"), binary=False),
     Type("ismn", ("M-060-11561-5", "M060115611!"), binary=False),
     Type("upc", ("220356483481", "220356483482!"), binary=False),
-    Type("tablefunc_crosstab_2", ("(a,b,c)", "(,,)")),
-    Type("tablefunc_crosstab_3", ("(a,b,c,d)", "(,,,)")),
-    Type("tablefunc_crosstab_4", ('(a,b,c,d,"")', "(,,,,)")),
-    Type("dblink_pkey_results", ("(1,id)", "(,)")),
+    Type("tablefunc_crosstab_2", ("(a,b,c)", "(,,)"), STRUCT),
+    Type("tablefunc_crosstab_3", ("(a,b,c,d)", "(,,,)"), STRUCT),
+    Type("tablefunc_crosstab_4", ('(a,b,c,d,"")', "(,,,,)"), STRUCT),
+    Type("dblink_pkey_results", ("(1,id)", "(,)"), STRUCT),
 )
 
 # Types of which no column can hold a value, or that nobody can make one of: their input functions only raise errors.
