@@ -5,6 +5,8 @@ use pgrx::PgLogLevel;
 pub use pgrx::pg_sys::errcodes::PgSqlErrorCode as SqlState;
 use pgrx::pg_sys::panic::ErrorReport;
 
+use crate::pg::server_text;
+
 /// Result of everything in the extension below the SQL functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -62,12 +64,12 @@ impl Error {
 
     /// Raises the error: unwinds to PostgreSQL and never returns.
     pub fn raise(self) -> ! {
-        let mut report = ErrorReport::new(self.0.sqlstate, self.0.message, "archive_ext");
+        let mut report = ErrorReport::new(self.0.sqlstate, server_text::message(self.0.message), "archive_ext");
         if let Some(detail) = self.0.detail {
-            report = report.set_detail(detail);
+            report = report.set_detail(server_text::message(detail));
         }
         if let Some(hint) = self.0.hint {
-            report = report.set_hint(hint);
+            report = report.set_hint(server_text::message(hint));
         }
         report.report(PgLogLevel::ERROR);
         unreachable!("reporting an ERROR does not return")

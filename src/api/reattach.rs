@@ -6,12 +6,12 @@ use pgrx::prelude::*;
 use super::seconds;
 use crate::engine::reattach::{self, Options};
 use crate::error::{Error, OrRaise, Result, SqlState};
-use crate::pg::args::Regclass;
+use crate::pg::args::{Regclass, Text};
 
 /// Puts an archived partition back into its table.
 #[pg_extern]
 fn reattach_partition(
-    partition: &str,
+    partition: Text,
     keep_for: default!(Option<Interval>, "NULL"),
     writable: default!(bool, "false"),
     late_rows: default!(&str, "'refuse'"),
@@ -21,7 +21,7 @@ fn reattach_partition(
         writable,
         move_late_rows: parse_late_rows(late_rows).or_raise(),
     };
-    Regclass(reattach::reattach(partition, options).or_raise())
+    Regclass(reattach::reattach(&partition.0, options).or_raise())
 }
 
 fn parse_late_rows(text: &str) -> Result<bool> {

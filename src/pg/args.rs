@@ -6,6 +6,8 @@ use pgrx::nullable::Nullable;
 use pgrx::prelude::*;
 use pgrx::{impl_sql_translatable, pg_sys};
 
+use super::server_text::{self, ServerText};
+
 /// A `regclass`: the OID of a relation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Regclass(pub pg_sys::Oid);
@@ -14,6 +16,11 @@ pub struct Regclass(pub pg_sys::Oid);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name(pub String);
 
+/// A `text`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text(pub String);
+
+impl_sql_translatable!(Text, "text");
 impl_sql_translatable!(Regclass, "regclass");
 impl_sql_translatable!(Name, "name");
 
@@ -53,8 +60,14 @@ impl FromDatum for Name {
             return None;
         }
         // SAFETY: a name datum points to NAMEDATALEN bytes that hold a NUL-terminated string.
-        let name = unsafe { std::ffi::CStr::from_ptr(datum.cast_mut_ptr()) };
-        Some(Self(name.to_string_lossy().into_owned()))
+        Some(Self(unsafe { server_text::of_c_string(datum.cast_mut_ptr()) }))
+    }
+}
+
+impl FromDatum for Text {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, typoid: pg_sys::Oid) -> Option<Self> {
+        // SAFETY: a text datum.
+        unsafe { ServerText::from_polymorphic_datum(datum, is_null, typoid) }.map(|text| Self(text.0))
     }
 }
 
@@ -76,7 +89,7 @@ macro_rules! from_datum_argument {
     )*};
 }
 
-from_datum_argument!(Regclass, Name);
+from_datum_argument!(Regclass, Name, Text);
 
 // SAFETY: a regclass is returned as its oid datum.
 unsafe impl BoxRet for Regclass {

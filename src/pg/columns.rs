@@ -3,8 +3,8 @@
 use archive_core::schema::{Attribute, Field, PgType};
 use pgrx::pg_sys;
 
-use super::encoding::Encoding;
 use super::relation::Relation;
+use super::server_text;
 use crate::error::{Error, Result, SqlState};
 
 /// SQL for the version of the database's default collation now, over `pg_database d`. PostgreSQL 14 reports none.
@@ -55,11 +55,10 @@ fn column(tupdesc: pg_sys::TupleDesc, index: usize) -> Option<Column> {
         return None;
     }
     // SAFETY: attname is a NUL-terminated NameData.
-    let name = unsafe { std::ffi::CStr::from_ptr(attribute.attname.data.as_ptr()) }.to_bytes();
-    let name = Encoding::of_database().to_utf8(name).unwrap_or_else(|| String::from_utf8_lossy(name));
+    let name = unsafe { server_text::of_c_string(attribute.attname.data.as_ptr()) };
     Some(Column {
         index,
-        name: name.into_owned(),
+        name,
         type_oid: attribute.atttypid,
         typmod: attribute.atttypmod,
         collation: attribute.attcollation,
@@ -168,7 +167,7 @@ fn collect_enums(oid: pg_sys::Oid, found: &mut Vec<pg_sys::Oid>) {
 
 fn name_of(type_oid: pg_sys::Oid) -> String {
     // SAFETY: returns a palloc'd C string.
-    unsafe { std::ffi::CStr::from_ptr(pg_sys::format_type_be(type_oid)).to_string_lossy().into_owned() }
+    unsafe { server_text::of_c_string(pg_sys::format_type_be(type_oid)) }
 }
 
 /// `format_type(oid, typmod)`, schema-qualified where needed under the current search path.
@@ -176,7 +175,7 @@ pub fn type_sql(column: &Column) -> String {
     // SAFETY: returns a palloc'd C string.
     unsafe {
         let text = pg_sys::format_type_with_typemod(column.type_oid, column.typmod);
-        std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned()
+        server_text::of_c_string(text)
     }
 }
 
@@ -199,6 +198,6 @@ fn collation_name(collation: pg_sys::Oid) -> Option<String> {
     // SAFETY: palloc'd copy or NULL.
     unsafe {
         let name = pg_sys::get_collation_name(collation);
-        (!name.is_null()).then(|| std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned())
+        (!name.is_null()).then(|| server_text::of_c_string(name))
     }
 }

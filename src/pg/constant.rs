@@ -63,21 +63,34 @@ impl Constant {
 
     /// The elements of an array, NULLs left out, in the current memory context; `None` when it is not an array.
     pub fn elements(&self) -> Option<Vec<Constant>> {
-        // SAFETY: catalog lookups, then deconstruct_array on a detoasted array of that element type.
+        // SAFETY: the constant is a non-null value of its type; catalog lookup of that type.
         unsafe {
+            let elements = elements_of(self.type_oid, self.datum)?;
             let element = pg_sys::get_base_element_type(self.type_oid);
-            if element == pg_sys::InvalidOid {
-                return None;
-            }
-            let (mut len, mut by_value, mut align) = (0i16, false, 0);
-            pg_sys::get_typlenbyvalalign(element, &mut len, &mut by_value, &mut align);
-            let array = pg_sys::pg_detoast_datum(self.datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
-            let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
-            let len = len.into();
-            pg_sys::deconstruct_array(array, element, len, by_value, align, &mut values, &mut nulls, &mut count);
-            let present = (0..count as usize).filter(|i| !*nulls.add(*i));
-            Some(present.map(|i| Constant::new(element, *values.add(i))).collect())
+            Some(elements.into_iter().map(|datum| Constant::new(element, datum)).collect())
         }
+    }
+}
+
+/// The elements of an array, NULLs left out, in the current memory context; `None` when the type is not an array's.
+///
+/// # Safety
+/// `datum` is a non-null value of the type.
+pub(super) unsafe fn elements_of(type_oid: pg_sys::Oid, datum: pg_sys::Datum) -> Option<Vec<pg_sys::Datum>> {
+    // SAFETY: catalog lookups, then deconstruct_array on a detoasted array of that element type.
+    unsafe {
+        let element = pg_sys::get_base_element_type(type_oid);
+        if element == pg_sys::InvalidOid {
+            return None;
+        }
+        let (mut len, mut by_value, mut align) = (0i16, false, 0);
+        pg_sys::get_typlenbyvalalign(element, &mut len, &mut by_value, &mut align);
+        let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+        let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+        let len = len.into();
+        pg_sys::deconstruct_array(array, element, len, by_value, align, &mut values, &mut nulls, &mut count);
+        let present = (0..count as usize).filter(|i| !*nulls.add(*i));
+        Some(present.map(|i| *values.add(i)).collect())
     }
 }
 

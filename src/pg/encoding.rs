@@ -46,6 +46,12 @@ impl Encoding {
         }
     }
 
+    /// Whether Rust's text can be handed over as it is.
+    pub fn is_utf8() -> bool {
+        // SAFETY: a constant of the backend.
+        matches!(unsafe { pg_sys::GetDatabaseEncoding() }, UTF8 | SQL_ASCII)
+    }
+
     /// Whether text sorts bytewise here as its UTF-8 does.
     pub fn keeps_order(self) -> bool {
         matches!(self, Self::Utf8)

@@ -61,7 +61,7 @@ unsafe fn text(text: *const std::ffi::c_char) -> String {
         return String::new();
     }
     // SAFETY: by the caller's promise.
-    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+    unsafe { super::server_text::of_c_string(text) }
 }
 
 /// The role that owns `relation`.

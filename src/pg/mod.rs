@@ -28,6 +28,7 @@ pub mod relation;
 pub mod row;
 pub mod sample;
 pub mod scan;
+pub mod server_text;
 pub mod shmem;
 pub mod snapshot;
 pub mod spi;

@@ -61,7 +61,7 @@ impl Relation {
     /// Its unqualified name.
     pub fn name(&self) -> String {
         // SAFETY: relname is a NUL-terminated NameData.
-        unsafe { CStr::from_ptr(self.form().relname.data.as_ptr()) }.to_string_lossy().into_owned()
+        unsafe { super::server_text::of_c_string(self.form().relname.data.as_ptr()) }
     }
 
     /// The row type.

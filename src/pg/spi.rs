@@ -4,6 +4,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiHeapTupleData;
 
+use super::server_text::{self, Column};
 use crate::error::{Error, Result, SqlState};
 
 /// One row of a result.
@@ -11,12 +12,12 @@ pub struct Row<'conn>(SpiHeapTupleData<'conn>);
 
 impl Row<'_> {
     /// Column `ordinal` (from 1); `None` for NULL.
-    pub fn get<T: IntoDatum + FromDatum>(&self, ordinal: usize) -> Result<Option<T>> {
-        Ok(self.0.get::<T>(ordinal)?)
+    pub fn get<T: Column>(&self, ordinal: usize) -> Result<Option<T>> {
+        Ok(self.0.get::<T::Raw>(ordinal)?.map(T::from_raw))
     }
 
     /// Column `ordinal` (from 1), which is never NULL.
-    pub fn need<T: IntoDatum + FromDatum>(&self, ordinal: usize) -> Result<T> {
+    pub fn need<T: Column>(&self, ordinal: usize) -> Result<T> {
         self.get(ordinal)?.ok_or_else(|| {
             Error::new(SqlState::ERRCODE_INTERNAL_ERROR, format!("catalog query returned NULL in column {ordinal}"))
         })
@@ -26,7 +27,8 @@ impl Row<'_> {
 /// Runs a query and maps each row.
 pub fn rows<'a, T>(sql: &str, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) -> Result<T>) -> Result<Vec<T>> {
     Spi::connect_mut(|client| {
-        let table = client.update(sql, None, args)?;
+        let converted = server_text::arguments(args)?;
+        let table = client.update(&server_text::statement(sql)?, None, converted.as_deref().unwrap_or(args))?;
         table.into_iter().map(|tuple| map(&Row(tuple))).collect()
     })
 }
@@ -44,14 +46,17 @@ pub fn one<'a, T>(sql: &str, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) -
 
 /// Runs a statement; the number of rows it touched.
 pub fn execute(sql: &str, args: &[DatumWithOid<'_>]) -> Result<u64> {
-    Spi::connect_mut(|client| Ok(client.update(sql, None, args)?.len() as u64))
+    Spi::connect_mut(|client| {
+        let converted = server_text::arguments(args)?;
+        let table = client.update(&server_text::statement(sql)?, None, converted.as_deref().unwrap_or(args))?;
+        Ok(table.len() as u64)
+    })
 }
 
 /// Runs a query that returns one text, under the latest snapshot even where the transaction keeps an older one, and
 /// read-only. What an archive holds is decided like the table's shape: by what is committed now.
 pub fn latest_text(sql: &str) -> Result<Option<String>> {
-    let sql = std::ffi::CString::new(sql)
-        .map_err(|_| Error::new(SqlState::ERRCODE_INTERNAL_ERROR, "catalog query holds a NUL byte"))?;
+    let sql = server_text::statement(sql)?;
     let _snapshot = super::snapshot::LatestSnapshot::take();
     // SAFETY: SPI is connected for the call; the text is copied into Rust memory before SPI_finish frees it. An error
     // unwinds and the transaction's abort closes SPI.
@@ -61,7 +66,7 @@ pub fn latest_text(sql: &str) -> Result<Option<String>> {
         let text = if code == pg_sys::SPI_OK_SELECT as i32 && pg_sys::SPI_processed > 0 {
             let table = pg_sys::SPI_tuptable;
             let value = pg_sys::SPI_getvalue(*(*table).vals, (*table).tupdesc, 1);
-            (!value.is_null()).then(|| std::ffi::CStr::from_ptr(value).to_string_lossy().into_owned())
+            (!value.is_null()).then(|| server_text::decode(std::ffi::CStr::from_ptr(value).to_bytes()))
         } else {
             None
         };

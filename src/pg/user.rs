@@ -70,11 +70,7 @@ pub fn name_of(role: pg_sys::Oid) -> String {
     // SAFETY: with noerr the result is NULL or a palloc'd C string.
     unsafe {
         let name = pg_sys::GetUserNameFromId(role, true);
-        if name.is_null() {
-            role.to_u32().to_string()
-        } else {
-            std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned()
-        }
+        if name.is_null() { role.to_u32().to_string() } else { super::server_text::of_c_string(name) }
     }
 }
 

@@ -10,6 +10,7 @@ use pgrx::pg_sys;
 use super::type_io::TypeIo;
 use crate::error::{Error, Result, SqlState};
 use crate::pg::encoding::Encoding;
+use crate::pg::server_text;
 
 /// The labels of one enum type.
 #[derive(Debug, Default)]
@@ -32,7 +33,7 @@ impl Labels {
     /// The labels of enum `oid` as an archive knows them.
     pub(super) fn archived(oid: pg_sys::Oid, enums: &[EnumType], same_database: bool) -> Self {
         // SAFETY: returns a palloc'd string.
-        let name = || unsafe { std::ffi::CStr::from_ptr(pg_sys::format_type_be_qualified(oid)).to_string_lossy() };
+        let name = || unsafe { server_text::of_c_string(pg_sys::format_type_be_qualified(oid)) };
         let by_oid = enums.iter().find(|known| same_database && known.oid == oid.to_u32());
         let known = by_oid.or_else(|| {
             let name = name();
@@ -85,7 +86,7 @@ impl Labels {
 
 fn unknown(label: &str, type_oid: pg_sys::Oid) -> Error {
     // SAFETY: returns a palloc'd string.
-    let name = unsafe { std::ffi::CStr::from_ptr(pg_sys::format_type_be(type_oid)).to_string_lossy().into_owned() };
+    let name = unsafe { server_text::of_c_string(pg_sys::format_type_be(type_oid)) };
     Error::new(
         SqlState::ERRCODE_INVALID_TEXT_REPRESENTATION,
         format!("archived label \"{label}\" is not a value of enum {name} any more"),
