@@ -1,5 +1,7 @@
 """P5 in databases that are not UTF-8: every character, in values and in names; the files hold UTF-8 all the same."""
 
+import itertools
+
 import duckdb
 import psycopg
 import pytest
@@ -9,11 +11,12 @@ from harness.orders import archive
 from harness.typed_tables import differences, dump, storage_of
 
 TEXT = {"LATIN1": "Größe ÿé½¿", "EUC_JP": "漢字かなカナ。", "WIN1251": "Жизнь Ёё№", "EUC_KR": "한국어", "SQL_ASCII": "漢字 äЖ😀"}
+_numbers = itertools.count(1)
 
 
 @pytest.fixture(params=TEXT)
 def db(request, cluster):
-    database = Database(cluster, f"encoding_{request.param.lower()}",
+    database = Database(cluster, f"encoding_{request.param.lower()}_{next(_numbers)}",
                         f"ENCODING '{request.param}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
     database.encoding, database.text, database.root = request.param, TEXT[request.param], storage_of(database)
     yield database

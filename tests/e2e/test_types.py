@@ -2,6 +2,7 @@
 
 import itertools
 
+import psycopg
 import pytest
 from psycopg import sql
 
@@ -100,17 +101,7 @@ def test_the_published_table_has_the_types_of_the_corpus():
     assert rows == [t.name for t in TYPES]
 
 
-ORDERED = """
-    SELECT EXISTS (SELECT FROM pg_opclass AS o JOIN pg_am AS m ON m.oid = o.opcmethod AND m.amname = %s
-                   WHERE o.opcdefault AND (o.opcintype = base.oid
-                      OR o.opcintype = CASE base.typtype WHEN 'e' THEN 'anyenum'::regtype WHEN 'r' THEN 'anyrange'::regtype
-                                       WHEN 'm' THEN 'anymultirange'::regtype WHEN 'c' THEN 'record'::regtype END
-                      OR base.typname IN ('varchar', 'cidr')))
-    FROM pg_type AS t, LATERAL (SELECT * FROM pg_type AS b WHERE b.oid = CASE t.typtype WHEN 'd' THEN (
-            WITH RECURSIVE up AS (SELECT t.typbasetype AS oid
-                UNION ALL SELECT p.typbasetype FROM up JOIN pg_type AS p ON p.oid = up.oid WHERE p.typtype = 'd')
-            SELECT up.oid FROM up JOIN pg_type AS p ON p.oid = up.oid WHERE p.typtype <> 'd') ELSE t.oid END) AS base
-    WHERE t.oid = %s::regtype"""
+OPERATORS = ["<", "<=", "=", ">=", ">", "<>"]
 EACH = 1000  # the smallest archive_ext.row_group_rows
 
 
@@ -125,8 +116,6 @@ ARRAYS = (
 @pytest.mark.parametrize("type_", [t for t in TYPES + ARRAYS if t.values], ids=str)
 def test_p9_predicates_find_what_they_find_in_the_heap(db, type_):
     """Each value fills row groups of its own, so that every comparison prunes as much as it ever will."""
-    operators = ["<", "<=", "=", ">=", ">", "<>"] if db.value(ORDERED, ["btree", type_.name]) else \
-        ["="] if db.value(ORDERED, ["hash", type_.name]) else []
     table = f"t{next(_tables)}"
     values = [v for v in type_.values if db.value(f"SELECT length(concat(%s::{type_.name})) <= 300", [v])][:24]
     create_partitioned(db, table, [("c", type_.name, values)])
@@ -141,13 +130,15 @@ def test_p9_predicates_find_what_they_find_in_the_heap(db, type_):
     archive(db, f"{table}_1", drop_local="0")
 
     literals = [f"{sql.Literal(value).as_string(db.conn)}::{type_.name}" for value in values]
-    predicates = ["c IS NULL", "NOT c IS NULL", "c IS NOT NULL",
-                  *(f"c {operator} {literal}" for literal in literals for operator in operators)]
-    if operators:
-        predicates += [f"c IN ({literals[0]}, {literals[-1]})", f"c IS DISTINCT FROM {literals[0]}"]
+    predicates = ["c IS NULL", "NOT c IS NULL", "c IS NOT NULL", f"c IN ({literals[0]}, {literals[-1]})",
+                  f"c IS DISTINCT FROM {literals[0]}",
+                  *(f"c {operator} {literal}" for literal in literals for operator in OPERATORS)]
     wrong = []
     for predicate in predicates:
-        expected = db.value(f"SELECT count(*) FROM {truth} WHERE {predicate}") * EACH
+        try:
+            expected = db.value(f"SELECT count(*) FROM {truth} WHERE {predicate}") * EACH
+        except (psycopg.errors.UndefinedFunction, psycopg.errors.NumericValueOutOfRange):  # no such operator, or range
+            continue
         found = db.value(f"SELECT count(*) FROM archive.{table} WHERE {predicate}")
         if found != expected:
             wrong.append((predicate, expected, found))
@@ -175,7 +166,7 @@ def test_p5_dropped_generated_identity_columns(db):
         ALTER TABLE {table} ADD COLUMN late interval DEFAULT '1 mon -1 day';
         INSERT INTO {table} (k, c) VALUES (3, '10.0.0.1')""")
     columns = [(c, None, []) for c in ["id", "c", "twice", "upper", "n", "late"]]
-    compare_round_trip(db, table, columns)
+    compare_round_trip(db, table, columns, writable="true")
     db.execute(f"INSERT INTO {table} (k) VALUES (4)")
     assert db.row(f"SELECT id, twice FROM {table} WHERE k = 4") == (4, 8)
 
@@ -293,9 +284,9 @@ def round_trip(db, table, columns):
     compare_round_trip(db, table, columns)
 
 
-def compare_round_trip(db, table, columns):
+def compare_round_trip(db, table, columns, writable="false"):
     before = dump(db.conn, table, columns)
     archive(db, f"{table}_1", verify="deep", drop_local="0")
     assert differences(before, dump(db.conn, f"archive.{table}", columns)) == []
-    db.execute("SELECT reattach_partition(%s)", [f"{table}_1"])
+    db.execute(f"SELECT reattach_partition(%s, writable => {writable})", [f"{table}_1"])
     assert differences(before, dump(db.conn, table, columns)) == []

@@ -45,7 +45,7 @@ def parts(value):
     return [parts(v) if isinstance(v, (dict, list)) else v for v in document]
 
 
-STRUCT = Native("to_jsonb({})::text", "CAST(to_json({}) AS VARCHAR)", parts)
+STRUCT = Native("to_json({})::text", "CAST(to_json({}) AS VARCHAR)", parts)
 
 LEAF = Native("concat_ws('|', ({0}).id, ({0}).label, trunc(extract(epoch FROM ({0}).at) * 1000000))",
               "concat_ws('|', {0}.id, {0}.label, epoch_us({0}.at))")
