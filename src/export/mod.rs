@@ -50,6 +50,11 @@ pub fn export(
     let mut scan = TableScan::begin(&source.relation, &snapshot);
     while let Some(result) = scan.next_row(|row| export.row(&row)) {
         result?;
+        if export.writer.is_full() {
+            // A huge value is in the batch by now; its datum need not wait in memory until the batch is encoded.
+            scan.release_row();
+            export.flush()?;
+        }
         if export.writer.rows().is_multiple_of(TICK_ROWS) {
             tick(export.writer.rows(), export.writer.bytes_written());
         }
@@ -110,9 +115,13 @@ impl Export<'_> {
             }
         }
         self.ranges.observe(row, &self.memory);
-        if let Some(flushed) = self.writer.end_row()? {
-            self.ranges.flushed(&flushed);
-        }
+        self.writer.end_row()?;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let flushed = self.writer.flush()?;
+        self.ranges.flushed(&flushed);
         Ok(())
     }
 

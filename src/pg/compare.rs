@@ -11,6 +11,8 @@ use super::row::Row;
 
 /// Longest text form of a bound that is kept; a column with a longer one has no range.
 const LONGEST_BOUND: usize = 1024;
+/// Larger values are not even compared: that would take as much memory again. Their object has no range of the column.
+const LARGEST_COMPARED: usize = 64 << 10;
 
 /// Lowest and highest value of a column, for one batch and for the object it goes to.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub struct RangeTracker {
     order: Order,
     batch: Option<(pg_sys::Datum, pg_sys::Datum)>,
     object: Option<(pg_sys::Datum, pg_sys::Datum)>,
+    /// A value too large to compare is in the batch, in the object.
+    unknown: (bool, bool),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -48,12 +52,23 @@ impl RangeTracker {
             | PgType::TimestampTz => Order::Integer,
             _ => function(column)?,
         };
-        Some(Self { index: column.index, type_oid: column.type_oid, order, batch: None, object: None })
+        Some(Self {
+            index: column.index,
+            type_oid: column.type_oid,
+            order,
+            batch: None,
+            object: None,
+            unknown: (false, false),
+        })
     }
 
     /// Takes the column's value in `row` into the batch's range.
     pub fn observe(&mut self, row: &Row<'_>, keep: &super::memory::MemoryContext) {
         let Some(value) = row.datum(self.index) else { return };
+        if self.order.is_too_large(value) {
+            self.unknown.0 = true;
+            return;
+        }
         let (below, above) = match &self.batch {
             None => (true, true),
             Some((low, high)) => (
@@ -73,6 +88,7 @@ impl RangeTracker {
 
     /// Adds the batch's range to the object's.
     pub fn merge_batch(&mut self) {
+        self.unknown.1 |= std::mem::take(&mut self.unknown.0);
         let Some((low, high)) = self.batch.take() else { return };
         let order = self.order;
         self.object = Some(match self.object {
@@ -85,15 +101,22 @@ impl RangeTracker {
 
     /// The object's range as text, and a fresh start for the next object.
     pub fn take_object(&mut self) -> Option<(String, String)> {
+        let unknown = std::mem::take(&mut self.unknown.1);
         let (lowest, highest) = self.object.take()?;
         let texts = datum::output_text(self.type_oid, lowest).zip(datum::output_text(self.type_oid, highest));
         self.order.free(lowest);
         self.order.free(highest);
-        texts.filter(|(low, high)| low.len() <= LONGEST_BOUND && high.len() <= LONGEST_BOUND)
+        texts.filter(|(low, high)| !unknown && low.len() <= LONGEST_BOUND && high.len() <= LONGEST_BOUND)
     }
 }
 
 impl Order {
+    fn is_too_large(&self, value: pg_sys::Datum) -> bool {
+        // SAFETY: a varlena, compressed or out of line perhaps; its size is in its header.
+        matches!(self, Self::Function { by_value: false, len: -1, .. })
+            && unsafe { pg_sys::toast_raw_datum_size(value) } > LARGEST_COMPARED
+    }
+
     fn compare(&self, a: pg_sys::Datum, b: pg_sys::Datum) -> Ordering {
         match self {
             Self::Integer => (a.value() as i64).cmp(&(b.value() as i64)),

@@ -1,6 +1,5 @@
 //! Foreign tables and the routine of their wrapper.
 
-use std::ffi::CStr;
 use std::path::PathBuf;
 
 use pgrx::callconv::{BoxRet, FcInfo};

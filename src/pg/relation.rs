@@ -1,7 +1,5 @@
 //! An open relation with its lock.
 
-use std::ffi::CStr;
-
 use pgrx::pg_sys;
 
 /// Table lock levels, weakest first (PostgreSQL's lockdefs.h).

@@ -57,6 +57,11 @@ impl<'a> TableScan<'a> {
         };
         Some(self.memory.within(|| visit(row)))
     }
+
+    /// Frees what the last row's values took.
+    pub fn release_row(&mut self) {
+        self.memory.reset();
+    }
 }
 
 impl Drop for TableScan<'_> {

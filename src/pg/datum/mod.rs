@@ -6,6 +6,8 @@ mod node;
 mod read;
 mod type_io;
 
+use std::borrow::Cow;
+
 use archive_core::codec::{Decoded, Value, sidecar_bytes, sidecar_text};
 use archive_core::schema::{PgType, TableSchema};
 use pgrx::pg_sys;
@@ -58,11 +60,11 @@ impl ColumnIo {
 
     /// PostgreSQL's text form of this column in `row` for the sidecar, for values that the native Parquet type cannot
     /// hold.
-    pub fn text(&self, row: &Row<'_>) -> String {
-        let Some(datum) = row.datum(self.index) else { return String::new() };
+    pub fn text<'r>(&self, row: &Row<'r>) -> Cow<'r, str> {
+        let Some(datum) = row.datum(self.index) else { return Cow::Borrowed("") };
         // SAFETY: output function of this column's type on a non-null value of it.
-        let bytes = unsafe { self.node.io.print(datum) };
-        self.node.encoding.to_utf8(bytes).map_or_else(|| sidecar_text(bytes), |text| text.into_owned())
+        let bytes: &'r [u8] = unsafe { self.node.io.print(datum) };
+        self.node.encoding.to_utf8(bytes).unwrap_or_else(|| Cow::Owned(sidecar_text(bytes)))
     }
 
     /// Rebuilds the datum of this column from an archived cell, in the current memory context.

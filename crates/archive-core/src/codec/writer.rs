@@ -28,7 +28,7 @@ pub struct Flushed {
 }
 
 /// Writes rows value by value: [`append`](Self::append) for each column in schema order, then
-/// [`end_row`](Self::end_row). Memory is bounded by the options, not by the number of rows.
+/// [`end_row`](Self::end_row), and [`flush`](Self::flush) when the batch is full. Memory is bounded by the options, not by the number of rows.
 pub struct PartitionWriter<S> {
     schema: TableSchema,
     opts: WriterOptions,
@@ -127,8 +127,9 @@ impl<S: ObjectSink> PartitionWriter<S> {
         }
     }
 
-    /// The row is complete.
-    pub fn end_row(&mut self) -> Result<Option<Flushed>> {
+    /// The row is complete. When that [fills the batch](Self::is_full), [`Self::flush`] comes before the next row; what
+    /// the row's values borrowed can be freed first.
+    pub fn end_row(&mut self) -> Result<()> {
         if self.pending.next != self.columns.len() || self.pending.owed.is_some() {
             return Err(out_of_order());
         }
@@ -136,14 +137,18 @@ impl<S: ObjectSink> PartitionWriter<S> {
         self.rows += 1;
         self.pending.next = 0;
         self.pending.rows += 1;
-        let full = self.pending.rows >= self.opts.batch_rows
+        Ok(())
+    }
+
+    /// Whether the batch is full.
+    pub fn is_full(&self) -> bool {
+        self.pending.rows >= self.opts.batch_rows
             || self.pending.bytes >= self.opts.batch_bytes
-            || self.group_rows + self.pending.rows >= self.opts.row_group_rows;
-        if full { self.flush().map(Some) } else { Ok(None) }
+            || self.group_rows + self.pending.rows >= self.opts.row_group_rows
     }
 
     /// Hands the pending rows to Parquet and its output to the sink.
-    fn flush(&mut self) -> Result<Flushed> {
+    pub fn flush(&mut self) -> Result<Flushed> {
         let batch = self.take_batch()?;
         let rows = batch.rows;
         self.make_room(&batch.shape)?;

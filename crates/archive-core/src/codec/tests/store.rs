@@ -65,7 +65,7 @@ pub(super) fn tiny() -> WriterOptions {
 pub(super) struct Written {
     pub(super) objects: Vec<Bytes>,
     pub(super) summaries: Vec<ObjectSummary>,
-    /// Object of each row, from what `end_row` reported.
+    /// Object of each row, from what `flush` reported.
     pub(super) homes: Vec<u32>,
 }
 
@@ -76,7 +76,8 @@ pub(super) fn append(writer: &mut PartitionWriter<Memory>, row: &[Option<Own>]) 
             writer.append_text(i, &sidecar_text(cell.as_ref().unwrap())).unwrap();
         }
     }
-    writer.end_row().unwrap()
+    writer.end_row().unwrap();
+    writer.is_full().then(|| writer.flush().unwrap())
 }
 
 pub(super) fn write(schema: &TableSchema, opts: WriterOptions, rows: &[Row]) -> Written {
