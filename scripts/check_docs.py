@@ -27,7 +27,7 @@ class Block(NamedTuple):
 
 def blocks(text):
     fences = [(m[1].strip(), m[2], text.count("\n", 0, m.start()) + 1) for m in FENCE.finditer(text)]
-    for (kind, body, line), following in zip(fences, [*fences[1:], ("", "", 0)], strict=True):
+    for (kind, body, line), following in zip(fences, [*fences[1:], ("", "", 0)], strict=False):
         if kind == "sql":
             yield Block(line, body, following[1] if following[0] == "output" else None)
 

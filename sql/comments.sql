@@ -4,6 +4,7 @@ COMMENT ON FOREIGN DATA WRAPPER archive_fdw IS 'storages of archive_ext (servers
 
 COMMENT ON TABLE archive_ext.managed_table IS 'partitioned tables with an archive, and where their archive relations are';
 COMMENT ON TABLE archive_ext.archive_policy IS 'what owners decided about the archive of their tables; see set_archive_policy';
+COMMENT ON TABLE archive_ext.column_map IS 'which archived field each column of a managed table is, and how rows archived before it existed are filled';
 COMMENT ON TABLE archive_ext.partition IS 'every partition that was ever archived: status, objects, local copy';
 COMMENT ON TABLE archive_ext.archival_job IS 'one row for each run of an archive or reattach call';
 COMMENT ON TABLE archive_ext.object IS 'the Parquet objects of archived partitions, with digests and column ranges';
@@ -24,6 +25,7 @@ COMMENT ON FUNCTION reattach_partition IS 'puts an archived partition back into 
 COMMENT ON FUNCTION cancel_job IS 'ends an interrupted job and makes its partition writable again';
 COMMENT ON FUNCTION check_storage IS 'tries put, range get, list and delete on a storage, one row for each';
 COMMENT ON FUNCTION adopt_storage IS 'takes over a storage prefix that another cluster claimed (superusers only)';
+COMMENT ON FUNCTION import_archive IS 'rebuilds tables, foreign tables and catalog from the manifests of a storage (superusers only: it runs their SQL)';
 COMMENT ON FUNCTION set_archive_policy IS 'sets storage, drop_after and archive names of a table; NULL leaves a setting as it is';
 COMMENT ON FUNCTION drop_archive_policy IS 'removes the archive policy of a table';
 
@@ -34,3 +36,10 @@ COMMENT ON FUNCTION archive_ext.fail_job IS 'internal: ends a job after an error
 COMMENT ON FUNCTION archive_ext.progress_slots IS 'internal: the rows of archive_ext.progress';
 COMMENT ON FUNCTION archive_ext.archive_fdw_handler IS 'handler of archive_fdw';
 COMMENT ON FUNCTION archive_ext.archive_fdw_validator IS 'validator of archive_fdw: servers, user mappings and foreign tables';
+
+COMMENT ON FUNCTION archive_ext.before_ddl IS 'event trigger function: makes way for ALTER TABLE on a table that has an archive';
+COMMENT ON FUNCTION archive_ext.after_ddl IS 'event trigger function: the archive of a table follows its ALTER TABLE, GRANT, REVOKE and policies';
+COMMENT ON FUNCTION archive_ext.after_drop IS 'event trigger function: the archive of a table follows drops that cascade to its columns';
+COMMENT ON EVENT TRIGGER archive_ext_before_ddl IS 'makes way for ALTER TABLE on tables that have an archive';
+COMMENT ON EVENT TRIGGER archive_ext_after_ddl IS 'keeps the archive of a table in step with its columns, privileges and policies';
+COMMENT ON EVENT TRIGGER archive_ext_after_drop IS 'keeps the archive of a table in step when a column goes with its type';

@@ -14,6 +14,7 @@ mod guc;
 mod partition;
 mod pg;
 mod schema_sql;
+mod shape;
 mod worker;
 
 pgrx::pg_module_magic!(name, version);

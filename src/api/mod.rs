@@ -1,7 +1,9 @@
 //! The SQL functions: arguments in, engine called, rows out.
 
 pub mod archive;
+mod ddl;
 mod guard;
+mod import;
 mod policy;
 pub mod progress;
 mod reattach;

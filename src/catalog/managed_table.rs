@@ -53,6 +53,37 @@ pub fn source_of_archive(schema: &str, name: &str) -> Result<Option<pg_sys::Oid>
     })
 }
 
+/// The managed tables of which the command that just ran dropped something, by hot table, and whether that still is there.
+/// Within a `sql_drop` event trigger only.
+pub fn touched_by_drop() -> Result<Vec<(pg_sys::Oid, bool)>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT m.source::oid, EXISTS (SELECT FROM pg_class c WHERE c.oid = m.source::oid)
+             FROM archive_ext.managed_table m
+             WHERE m.archive_table IS NOT NULL AND EXISTS (
+               SELECT FROM pg_event_trigger_dropped_objects() d
+               WHERE d.classid = 'pg_class'::regclass
+                 AND NOT (d.original AND d.objid = m.all_view::oid)
+                 AND d.objid IN (m.source::oid, m.archive_table::oid, m.all_view::oid))
+             ORDER BY m.id",
+            &[],
+            |row| Ok((row.need(1)?, row.need(2)?)),
+        )
+    })
+}
+
+/// The hot tables with an archive in these schemas.
+pub fn sources_in(schemas: &[String]) -> Result<Vec<pg_sys::Oid>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT c.oid FROM archive_ext.managed_table m JOIN pg_class c ON c.oid = m.source::oid
+             JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname::text = ANY ($1)",
+            &[schemas.to_vec().into()],
+            |row| row.need(1),
+        )
+    })
+}
+
 /// Registers `source`, or returns what is registered. A registered row is not touched: calls that archive partitions of
 /// one table must not wait for each other here.
 pub fn register(source: pg_sys::Oid, schema: &str, name: &str) -> Result<ManagedTable> {
@@ -70,7 +101,7 @@ pub fn register(source: pg_sys::Oid, schema: &str, name: &str) -> Result<Managed
 }
 
 /// Notes the archive parent and the view.
-pub fn set_archive(id: i64, archive_table: pg_sys::Oid, all_view: pg_sys::Oid) -> Result<()> {
+pub fn set_archive(id: i64, archive_table: pg_sys::Oid, all_view: Option<pg_sys::Oid>) -> Result<()> {
     user::elevated(|| {
         spi::execute(
             "UPDATE archive_ext.managed_table SET archive_table = $2::oid, all_view = $3::oid

@@ -3,6 +3,7 @@
 //! Statements on our tables run elevated: they are fixed, and the search path is pinned.
 
 pub mod collation;
+pub mod column_map;
 pub mod enums;
 pub mod event;
 pub mod job;

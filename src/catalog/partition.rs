@@ -5,6 +5,7 @@ use archive_core::schema::TableSchema;
 use pgrx::{JsonB, pg_sys};
 use serde::{Deserialize, Deserializer};
 
+use super::column_map::{self, ColumnMap};
 use crate::error::Result;
 use crate::pg::{spi, user};
 
@@ -28,6 +29,13 @@ pub struct ArchivedPartition {
     pub archived_bytes: u64,
     /// Columns as archived.
     pub schema: TableSchema,
+    /// When it was archived, in microseconds since 2000-01-01 UTC.
+    pub archived_at: i64,
+    /// The hot table at the root.
+    #[serde(deserialize_with = "oid")]
+    pub source: Option<pg_sys::Oid>,
+    /// Which field each column of the table is now.
+    pub map: ColumnMap,
 }
 
 /// The archived partition with this id, as committed now: an older snapshot sees the foreign table, so it must see this.
@@ -36,8 +44,12 @@ pub fn archived(id: i64) -> Result<Option<ArchivedPartition>> {
         spi::latest_text(&format!(
             "SELECT jsonb_build_object('id', id, 'foreign_table', foreign_table::oid::bigint,
                     'name', format('%I.%I', schema_name, partition_name), 'storage', storage, 'version', version,
-                    'rows', rows, 'archived_bytes', archived_bytes, 'schema', columns)
-             FROM archive_ext.partition WHERE id = {id} AND status = 'ARCHIVED' AND columns IS NOT NULL"
+                    'rows', rows, 'archived_bytes', archived_bytes, 'schema', columns,
+                    'archived_at', coalesce(((extract(epoch FROM archived_at) - 946684800) * 1000000)::bigint, 0),
+                    'source', (SELECT m.source::oid::bigint FROM archive_ext.managed_table m WHERE m.id = managed_table),
+                    'map', ({MAP}))
+             FROM archive_ext.partition p WHERE id = {id} AND status = 'ARCHIVED' AND columns IS NOT NULL",
+            MAP = column_map::as_json("p.managed_table")
         ))
     })?;
     Ok(text.map(|text| serde_json::from_str(&text)).transpose()?)
@@ -74,11 +86,16 @@ pub struct Known {
     pub version: i32,
     /// Its manifest.
     pub manifest_key: Option<String>,
+    /// Its managed table.
+    pub managed_table: i64,
+    /// When it was archived, in microseconds since 2000-01-01 UTC.
+    pub archived_at: i64,
 }
 
 const COLUMNS: &str = "p.id, m.source::oid, p.schema_name::text, p.partition_name::text, p.parent::oid, p.bounds,
     p.status::text, (SELECT c.oid FROM pg_class c WHERE c.oid = p.foreign_table::oid),
-    (SELECT c.oid FROM pg_class c WHERE c.oid = p.local_copy::oid), p.storage::text, p.version, p.manifest_key";
+    (SELECT c.oid FROM pg_class c WHERE c.oid = p.local_copy::oid), p.storage::text, p.version, p.manifest_key,
+    p.managed_table, coalesce(((extract(epoch FROM p.archived_at) - 946684800) * 1000000)::bigint, 0)";
 
 fn known(row: &spi::Row<'_>) -> Result<Known> {
     Ok(Known {
@@ -94,6 +111,8 @@ fn known(row: &spi::Row<'_>) -> Result<Known> {
         storage: row.get(10)?,
         version: row.need(11)?,
         manifest_key: row.get(12)?,
+        managed_table: row.need(13)?,
+        archived_at: row.need(14)?,
     })
 }
 
@@ -125,6 +144,43 @@ pub fn of_archive_relation(relation: pg_sys::Oid) -> Result<Option<Known>> {
     user::elevated(|| {
         let sql = select("p.status = 'ARCHIVED' AND $1 IN (p.foreign_table::oid, p.local_copy::oid)");
         spi::optional(&sql, &[relation.into()], known)
+    })
+}
+
+/// The columns that the newest archived partition of a managed table was archived with.
+pub fn newest_schema(managed_table: i64) -> Result<Option<TableSchema>> {
+    let found = user::elevated(|| {
+        spi::optional(
+            "SELECT columns FROM archive_ext.partition WHERE managed_table = $1 AND columns IS NOT NULL
+             ORDER BY archived_at DESC NULLS LAST, id DESC LIMIT 1",
+            &[managed_table.into()],
+            |row| row.need::<JsonB>(1),
+        )
+    })?;
+    Ok(found.map(|json| serde_json::from_value(json.0)).transpose()?)
+}
+
+/// The highest field id that any archived partition of a managed table has.
+pub fn highest_field(managed_table: i64) -> Result<i32> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT coalesce(max((f ->> 'id')::int), 0) FROM archive_ext.partition p,
+                    jsonb_array_elements(p.columns -> 'fields') f WHERE p.managed_table = $1",
+            &[managed_table.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// The local copies of a managed table's archived partitions.
+pub fn local_copies(managed_table: i64) -> Result<Vec<pg_sys::Oid>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT c.oid FROM archive_ext.partition p JOIN pg_class c ON c.oid = p.local_copy::oid
+             WHERE p.managed_table = $1 AND p.status = 'ARCHIVED' ORDER BY p.id",
+            &[managed_table.into()],
+            |row| row.need(1),
+        )
     })
 }
 
@@ -165,8 +221,8 @@ pub struct Archived<'a> {
     pub manifest_key: &'a str,
     /// The manifest.
     pub manifest: &'a Manifest,
-    /// Size of the heap, its TOAST and indexes.
-    pub local_bytes: u64,
+    /// Size of the heap, its TOAST and indexes; an import from format 1 does not know it.
+    pub local_bytes: Option<u64>,
 }
 
 /// Makes sure that the partition has a row and returns its id; the row becomes visible with the swap.
@@ -234,7 +290,7 @@ pub fn set_archived(
                 manifest.version.cast_signed().into(),
                 archived.manifest_key.into(),
                 (manifest.rows as i64).into(),
-                (archived.local_bytes as i64).into(),
+                archived.local_bytes.map(|bytes| bytes as i64).into(),
                 (manifest.bytes as i64).into(),
                 JsonB(serde_json::to_value(&manifest.digest)?).into(),
                 JsonB(serde_json::to_value(&manifest.schema)?).into(),
@@ -243,6 +299,18 @@ pub fn set_archived(
             |row| row.get(1),
         )
     })
+}
+
+/// Corrects what an import knows better: when the partition was archived, and whether its objects were read now.
+pub fn set_imported(id: i64, archived_at: &str, verified: bool) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.partition
+             SET archived_at = $2::timestamptz, verified_at = CASE WHEN $3 THEN clock_timestamp() END WHERE id = $1",
+            &[id.into(), archived_at.into(), verified.into()],
+        )
+    })?;
+    Ok(())
 }
 
 fn record_objects(id: i64, manifest: &Manifest) -> Result<()> {

@@ -160,7 +160,10 @@ fn identity(storage: &str, store: &BlockingStore) -> Result<OwnerIdentity> {
         spi::one(
             "SELECT (SELECT system_identifier FROM pg_control_system()) || '/'
                     || (SELECT oid FROM pg_database WHERE datname = current_database()),
-                    (SELECT timeline_id FROM pg_control_checkpoint()),
+                    -- of the log that is written now: pg_control_checkpoint() tells a promoted copy's own timeline only
+                    -- after its first checkpoint
+                    (CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_checkpoint())
+                          ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END),
                     (SELECT incarnation FROM archive_ext.storage_claim WHERE storage = $1::name AND location = $2)",
             &[storage.into(), store.location().to_string().into()],
             |row| Ok((row.need::<String>(1)?, row.need::<i32>(2)?.unsigned_abs(), row.get::<String>(3)?)),

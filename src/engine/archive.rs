@@ -8,6 +8,7 @@ use archive_core::naming;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{Uuid, pg_sys};
 
+use super::drift;
 use super::manifest;
 use super::period;
 use super::plan::{Options, Plan, Verify, job_hex};
@@ -207,6 +208,7 @@ fn export_and_verify(plan: &Plan) -> Result<Finished> {
 /// Exports the frozen partition into a new version, or finds that its last version holds exactly these rows.
 pub fn export(plan: &Plan, progress: &mut Progress) -> Result<Finished> {
     catalog::storage::claim(&plan.storage, &plan.store)?;
+    drift::sync(plan.root)?;
     // Partitions of one name in two schemas share their keys.
     locks::claim_partition(&manifest::key(plan, 0))?;
     let (source, state) = open_frozen(plan)?;
@@ -267,13 +269,14 @@ fn objects_intact(plan: &Plan, manifest: &Manifest) -> bool {
 
 /// The same objects under a manifest of their own where the partition's indexes, grants and the like changed meanwhile.
 fn with_current_ddl(plan: &Plan, key: String, manifest: Manifest) -> Result<(String, Manifest)> {
-    let ddl = ddl::record(&plan.leaf)?;
+    let ddl = ddl::record(&plan.leaf, plan.root)?;
     if ddl == manifest.ddl {
         return Ok((key, manifest));
     }
     let version = manifest::next_version(plan)?;
     let key = manifest::key(plan, version);
-    let manifest = Manifest { version, created_at: catalog::storage::now_text()?, ddl, ..manifest };
+    let mut manifest = Manifest { version, created_at: catalog::storage::now_text()?, ddl, ..manifest };
+    manifest::describe_surroundings(plan, &mut manifest)?;
     manifest::put(&plan.store, &key, &manifest)?;
     Ok((key, manifest))
 }
@@ -289,6 +292,7 @@ pub fn finish(plan: &Plan, finished: Finished) -> Result<Outcome> {
     let manifest = &finished.manifest;
     progress(plan).phase(Phase::Swapping);
     let (managed, mirror) = archive_tree::ensure(plan.root, plan.parent, &plan.names)?;
+    drift::sync(plan.root)?;
     let (lower, upper) = range_bounds(plan.leaf.bounds.as_deref().unwrap_or_default());
     let label = period::label(Status::Archived, plan.span);
     let archived = catalog::partition::Archived {
@@ -300,7 +304,7 @@ pub fn finish(plan: &Plan, finished: Finished) -> Result<Outcome> {
         storage: &plan.storage,
         manifest_key: &finished.key,
         manifest,
-        local_bytes: plan.leaf.total_bytes,
+        local_bytes: Some(plan.leaf.total_bytes),
     };
     let id = catalog::partition::reserve(&archived)?;
     let placed = swap_in(plan, &finished, mirror, id)?;
@@ -325,7 +329,7 @@ fn swap_in(plan: &Plan, finished: &Finished, mirror: pg_sys::Oid, id: i64) -> Re
     note_swap();
     check_unchanged(plan, finished)?;
     swap::finalize_pending(plan.parent)?;
-    let foreign_table = swap::put_foreign(&plan.leaf, mirror, &plan.names.schema, &plan.storage, id)?;
+    let foreign_table = swap::put_foreign(&swap::Place::of(&plan.leaf), mirror, &plan.names.schema, &plan.storage, id)?;
     let local_copy = swap::take_out(&plan.leaf, &plan.names.schema, &plan.local_copy, !plan.drops_local_copy())?;
     Ok(catalog::partition::Placed { foreign_table, local_copy, keep_seconds: plan.keep_seconds })
 }

@@ -1,6 +1,6 @@
 //! Writing and finding manifests.
 
-use archive_core::manifest::{MANIFEST_FORMAT, Manifest, Source};
+use archive_core::manifest::{ArchiveRelations, DatabaseFacts, MANIFEST_FORMAT, Manifest, Source};
 use archive_core::naming;
 use archive_core::store::{BlockingStore, PutMode};
 
@@ -8,7 +8,7 @@ use super::plan::Plan;
 use crate::catalog;
 use crate::error::{Error, Result, SqlState};
 use crate::export::{ExportSource, Exported};
-use crate::partition::{ddl, discover};
+use crate::partition::{ddl, discover, prerequisites, root_ddl};
 use crate::pg::{spi, user};
 
 /// Key of a version's manifest.
@@ -44,7 +44,7 @@ pub fn build(plan: &Plan, source: &ExportSource, exported: Exported, version: u3
     })?;
     let rows = exported.objects.iter().map(|object| object.rows).sum();
     let bytes = exported.objects.iter().map(|object| object.bytes).sum();
-    Ok(Manifest {
+    let mut manifest = Manifest {
         format: MANIFEST_FORMAT,
         source: Source {
             database,
@@ -54,6 +54,7 @@ pub fn build(plan: &Plan, source: &ExportSource, exported: Exported, version: u3
             partition: plan.leaf.name.clone(),
             bounds: plan.leaf.bounds.clone(),
             partition_key: Some(discover::partition_key(plan.parent)?),
+            local_bytes: Some(plan.leaf.total_bytes),
         },
         version,
         created_at: catalog::storage::now_text()?,
@@ -67,7 +68,54 @@ pub fn build(plan: &Plan, source: &ExportSource, exported: Exported, version: u3
         rows,
         bytes,
         objects: exported.objects,
-        ddl: ddl::record(&plan.leaf)?,
+        ddl: ddl::record(&plan.leaf, plan.root)?,
+        database: None,
+        collations: Vec::new(),
+        extensions: Vec::new(),
+        sequences: Vec::new(),
+        root: None,
+        archive: None,
+    };
+    describe_surroundings(plan, &mut manifest)?;
+    Ok(manifest)
+}
+
+/// Records what an empty database needs besides the partition: its root, sequences, extensions.
+pub fn describe_surroundings(plan: &Plan, manifest: &mut Manifest) -> Result<()> {
+    let (leaf, root) = (plan.leaf.oid, plan.root);
+    manifest.format = MANIFEST_FORMAT;
+    manifest.database = Some(database_facts()?);
+    (manifest.collations, manifest.extensions, manifest.sequences) = user::elevated(|| {
+        Ok::<_, Error>((
+            prerequisites::collations(leaf, root)?,
+            prerequisites::extensions(leaf, root)?,
+            prerequisites::sequences(leaf, root)?,
+        ))
+    })?;
+    manifest.root = Some(root_ddl::record(root, plan.parent)?);
+    manifest.archive = Some(ArchiveRelations { schema: plan.names.schema.clone(), table: plan.names.table.clone() });
+    Ok(())
+}
+
+fn database_facts() -> Result<DatabaseFacts> {
+    // The caller's, which is another one while elevated.
+    let timezone: String = spi::one("SELECT pg_catalog.current_setting('TimeZone')", &[], |row| row.need(1))?;
+    user::elevated(|| {
+        spi::one(
+            "SELECT getdatabaseencoding()::text, datcollate::text, datctype::text,
+                    CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text
+             FROM pg_database WHERE datname = current_database()",
+            &[],
+            |row| {
+                Ok(DatabaseFacts {
+                    encoding: row.need(1)?,
+                    collate: row.need(2)?,
+                    ctype: row.need(3)?,
+                    lsn: row.need(4)?,
+                    timezone: timezone.clone(),
+                })
+            },
+        )
     })
 }
 

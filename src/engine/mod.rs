@@ -2,6 +2,8 @@
 //! worker commits after each.
 
 pub mod archive;
+pub mod drift;
+pub mod import;
 mod manifest;
 mod period;
 pub mod plan;

@@ -19,12 +19,18 @@ impl Span {
     /// The span of a leaf; `None` unless its first key column is a date or timestamp with both bounds finite.
     pub fn of(leaf: &Leaf) -> Result<Option<Self>> {
         let (Some(parent), Some(bounds)) = (leaf.parent, &leaf.bounds) else { return Ok(None) };
+        Self::of_bounds(parent, bounds)
+    }
+
+    /// The span of these bounds below `parent`.
+    pub fn of_bounds(parent: pg_sys::Oid, bounds: &str) -> Result<Option<Self>> {
         if !is_time_key(parent)? {
             return Ok(None);
         }
         let (Some(lower), Some(upper)) = range_bounds(bounds) else { return Ok(None) };
         let (Some(lower), Some(upper)) = (moment(&lower)?, moment(&upper)?) else { return Ok(None) };
-        Ok(Granularity::between(lower, upper).map(|granularity| Self { lower, granularity }))
+        let span = |granularity| Self { lower: lower.on_calendar(granularity), granularity };
+        Ok(Granularity::between(lower, upper).map(span))
     }
 
     /// The Hive directories of the partition's objects.
@@ -51,7 +57,7 @@ fn is_time_key(parent: pg_sys::Oid) -> Result<bool> {
     })
 }
 
-/// The wall clock time in a bound; an offset is dropped, for the bound was printed in the session's time zone.
+/// The wall clock time in a bound; an offset is dropped, for bounds are printed in UTC.
 fn moment(bound: &str) -> Result<Option<Moment>> {
     user::elevated(|| {
         let parts = spi::one(

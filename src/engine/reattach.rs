@@ -4,6 +4,7 @@ use archive_core::lifecycle::Status;
 use pgrx::pg_sys;
 use pgrx::spi::quote_qualified_identifier;
 
+use super::drift;
 use super::period::{self, Span};
 use super::restore;
 use crate::catalog;
@@ -12,8 +13,12 @@ use crate::catalog::partition::Known;
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
 use crate::partition::discover::{self, Leaf};
-use crate::partition::{check, default_rows, freeze, locks, swap};
+use crate::partition::{adapt, check, default_rows, freeze, locks, swap};
+use crate::pg::columns;
+use crate::pg::guc::GucNest;
+use crate::pg::relation::{LockMode, Relation};
 use crate::pg::{background, spi, user, xact};
+use crate::shape::{Archived, Difference};
 use crate::worker::freezer;
 
 /// How a partition comes back.
@@ -36,14 +41,21 @@ pub fn reattach(name: &str, options: Options) -> Result<pg_sys::Oid> {
     let known = find(name)?;
     check_owner(&known)?;
     locks::claim_partition(&qualified(&known))?;
+    drift::sync(known.source)?;
+    let (differences, usable) = differences(&known)?;
     let job = start_job(&known)?;
-    let (table, rows) = match known.local_copy {
-        Some(local_copy) => (local_copy, None),
+    let (table, rows) = match known.local_copy.filter(|_| usable) {
+        Some(local_copy) => {
+            adapt_local_copy(&known, local_copy, &differences)?;
+            (local_copy, None)
+        }
         None => {
-            let (table, rows) = restore::restore(&known, job)?;
+            let (table, rows) = restore::restore(&known, job, &differences)?;
             (table, Some(rows))
         }
     };
+    adapt::adopt_constraints(known.parent, table)?;
+    differences.iter().for_each(|difference| pgrx::notice!("{}", difference.describe()));
     let default = keep_range_out_of_default(&known, table, options)?;
     swap_back(&known, table)?;
     default.map_or(Ok(()), default_rows::admit)?;
@@ -53,8 +65,43 @@ pub fn reattach(name: &str, options: Options) -> Result<pg_sys::Oid> {
     let label = period::label(status, Span::of(&leaf)?);
     catalog::partition::set_reattached(known.id, table, status.as_str(), &label, options.keep_for_seconds)?;
     catalog::job::complete(job, rows.unwrap_or(0))?;
-    record_event(&known, job, &leaf, status, rows)?;
+    record_event(&known, job, &leaf, status, rows, &differences)?;
     Ok(table)
+}
+
+/// What became of the table's columns since the partition was archived, and whether its local copy can follow.
+fn differences(known: &Known) -> Result<(Vec<Difference>, bool)> {
+    let _path = GucNest::new().safe_search_path();
+    let (Some(partition), Some(parent)) = (catalog::partition::archived(known.id)?, Relation::peek(known.parent))
+    else {
+        return Err(vanished(known));
+    };
+    let name = qualified(known);
+    let archived =
+        Archived { name: &name, schema: &partition.schema, map: &partition.map, archived_at: partition.archived_at };
+    let differences = archived.differences(&columns::of_relation(&parent))?;
+    let usable = match known.local_copy {
+        Some(local_copy) => adapt::fits_without_rewrite(&differences) && is_whole(local_copy, &archived)?,
+        None => false,
+    };
+    Ok((differences, usable))
+}
+
+/// Whether the local copy still has every column that was archived and is in the table: one may have gone with its type.
+fn is_whole(local_copy: pg_sys::Oid, archived: &Archived<'_>) -> Result<bool> {
+    let has = discover::attributes(local_copy)?;
+    let dropped: Vec<_> = archived.dropped().map(|field| field.id).collect();
+    let mut wanted = archived.schema.fields.iter().filter(|field| !dropped.contains(&field.id));
+    Ok(wanted.all(|field| has.iter().any(|column| column.name == field.name)))
+}
+
+/// The local copy gets the shape of its parent; nobody else sees it before it is attached.
+fn adapt_local_copy(known: &Known, local_copy: pg_sys::Oid, differences: &[Difference]) -> Result<()> {
+    if differences.is_empty() {
+        return Ok(());
+    }
+    locks::acquire(local_copy, &catalog::qualified_name(local_copy)?, LockMode::AccessExclusive)?;
+    adapt::local_copy(local_copy, known.parent, differences)
 }
 
 fn qualified(known: &Known) -> String {
@@ -170,8 +217,13 @@ fn swap_back(known: &Known, table: pg_sys::Oid) -> Result<()> {
     super::archive::note_swap();
     swap::finalize_pending(known.parent)?;
     swap::drop_foreign(foreign_table)?;
-    if known.local_copy == Some(table) {
-        swap::restore_name(table, &known.schema_name, &known.partition_name)?;
+    match known.local_copy {
+        Some(local_copy) if local_copy == table => {
+            swap::restore_name(table, &known.schema_name, &known.partition_name)?;
+        }
+        // Its rows were restored from the objects, in the shape that the table has now.
+        Some(local_copy) => swap::drop_local_copy(local_copy)?,
+        None => {}
     }
     swap::attach(known.parent, &qualified(known), &known.bounds)?;
     xact::command_counter_increment();
@@ -189,10 +241,20 @@ fn set_guards(table: pg_sys::Oid, known: &Known, writable: bool) -> Result<()> {
     freeze::guard(table, &name, owner, freeze::Reason::ReadOnly)
 }
 
-fn record_event(known: &Known, job: pgrx::Uuid, leaf: &Leaf, status: Status, rows: Option<u64>) -> Result<()> {
-    let details = match rows {
+fn record_event(
+    known: &Known,
+    job: pgrx::Uuid,
+    leaf: &Leaf,
+    status: Status,
+    rows: Option<u64>,
+    differences: &[Difference],
+) -> Result<()> {
+    let mut details = match rows {
         Some(rows) => serde_json::json!({ "from": "objects", "rows": rows, "version": known.version }),
         None => serde_json::json!({ "from": "local copy", "version": known.version }),
     };
+    if !differences.is_empty() {
+        details["columns"] = differences.iter().map(Difference::describe).collect();
+    }
     catalog::event::record(known.source, &leaf.qualified(), "reattached", status.as_str(), Some(job), details)
 }

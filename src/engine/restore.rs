@@ -11,19 +11,22 @@ use super::storage;
 use crate::catalog;
 use crate::catalog::partition::Known;
 use crate::error::{Error, Result, SqlState};
-use crate::export::{self, ExportSource};
-use crate::partition::{discover, freeze};
+use crate::partition::{adapt, discover, freeze};
+use crate::pg::columns;
 use crate::pg::guc::GucNest;
 use crate::pg::load::BulkLoader;
-use crate::pg::relation::LockMode;
+use crate::pg::relation::{LockMode, Relation};
+use crate::pg::reshape::Reshaper;
 use crate::pg::row::RowBuffer;
 use crate::pg::{interrupts, spi, user, xact};
+use crate::shape::{Archived, Builder, Difference, Volatile};
 
 /// Rows between two progress reports.
 const TICK_ROWS: u64 = 4096;
 
-/// Creates the table, loads and checks every row, builds indexes and the rest; the table and its number of rows.
-pub fn restore(known: &Known, job: Uuid) -> Result<(pg_sys::Oid, u64)> {
+/// Creates the table in the shape that its parent has now, loads and checks every row, builds indexes and the rest; the
+/// table and its number of rows.
+pub fn restore(known: &Known, job: Uuid, differences: &[Difference]) -> Result<(pg_sys::Oid, u64)> {
     let owner = discover::owner(known.source)?;
     let (Some(storage_name), Some(key)) = (&known.storage, &known.manifest_key) else {
         return Err(no_objects(known));
@@ -40,11 +43,11 @@ pub fn restore(known: &Known, job: Uuid) -> Result<(pg_sys::Oid, u64)> {
     }
     let name = quote_qualified_identifier(&known.schema_name, &known.partition_name);
     let owner = recorded_owner(&manifest.ddl).unwrap_or(owner);
-    let table = create_table(known, &manifest.ddl, &name, owner)?;
+    let table = create_table(known, &name, owner)?;
     let mut progress = Progress::new(job, table, &name, manifest.rows);
     let rows = load(known, &store, &manifest, table, &mut progress)?;
     progress.phase(Phase::Indexing);
-    user::as_user(owner, || decorate(known, &manifest.ddl, &name))?;
+    decorate(known, &manifest.ddl, table, owner, differences)?;
     Ok((table, rows))
 }
 
@@ -62,7 +65,7 @@ fn no_objects(known: &Known) -> Error {
 }
 
 /// The table has the parent's columns as they are now, so that ATTACH takes it.
-fn create_table(known: &Known, ddl: &Ddl, name: &str, owner: pg_sys::Oid) -> Result<pg_sys::Oid> {
+fn create_table(known: &Known, name: &str, owner: pg_sys::Oid) -> Result<pg_sys::Oid> {
     if discover::find_relation(&known.schema_name, &known.partition_name)?.is_some() {
         return Err(Error::new(SqlState::ERRCODE_DUPLICATE_TABLE, format!("relation \"{name}\" already exists"))
             .hint("Rename or drop it, then reattach the partition."));
@@ -72,9 +75,6 @@ fn create_table(known: &Known, ddl: &Ddl, name: &str, owner: pg_sys::Oid) -> Res
         spi::execute(&format!("CREATE TABLE {name} (LIKE {parent} INCLUDING GENERATED INCLUDING STORAGE)"), &[])?;
         let role = quote_identifier(user::name_of(owner));
         spi::execute(&format!("ALTER TABLE {name} OWNER TO {role}"), &[])
-    })?;
-    user::as_user(owner, || {
-        ddl.defaults.iter().chain(&ddl.storage_parameters).try_for_each(|sql| spi::execute(sql, &[]).map(drop))
     })?;
     xact::command_counter_increment();
     discover::find_relation(&known.schema_name, &known.partition_name)?
@@ -89,15 +89,21 @@ fn load(
     progress: &mut Progress,
 ) -> Result<u64> {
     progress.phase(Phase::Loading);
-    let source = ExportSource::open(table, known.source, LockMode::AccessExclusive)?;
-    let source = source.arranged_as(&manifest.schema).ok_or_else(columns_changed)?;
-    let columns: Vec<i32> = source.schema.fields.iter().map(|field| field.id).collect();
+    let map = catalog::column_map::load(known.managed_table)?;
+    let name = quote_qualified_identifier(&known.schema_name, &known.partition_name);
+    let archived = Archived { name: &name, schema: &manifest.schema, map: &map, archived_at: known.archived_at };
+    admit_nulls(&archived, table)?;
+    let Some(relation) = Relation::open(table, LockMode::AccessExclusive) else {
+        return Err(Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, format!("relation \"{name}\" was dropped")));
+    };
+    let (mut reshaper, complete) = reshaper(archived, &relation, known.source)?;
+    // Some values are hashed as text.
     let _text = GucNest::lossless_text();
-    let mut loader = BulkLoader::begin(&source.relation);
-    let mut buffer = RowBuffer::new(source.relation.attribute_count());
+    let mut loader = BulkLoader::begin(&relation);
+    let mut buffer = RowBuffer::new(relation.attribute_count());
     let mut rows = 0;
     for object in &manifest.objects {
-        let options = ScanOptions { columns: columns.clone(), ..ScanOptions::default() };
+        let options = ScanOptions { columns: reshaper.fields().to_vec(), ..ScanOptions::default() };
         let mut reader =
             ObjectReader::open(store.reader(&object.key, object.bytes), object.bytes, &manifest.schema, options)?;
         let mut hasher = RowHasher::new(&manifest.schema);
@@ -105,10 +111,8 @@ fn load(
             for at in 0..batch.rows() {
                 interrupts::check();
                 loader.add(&mut buffer, |buffer| {
-                    for (column, io) in source.io.iter().enumerate() {
-                        io.write(&batch.get(column, at)?, buffer)?;
-                    }
-                    export::hash_row(&source, &mut hasher, &buffer.row())
+                    reshaper.decode(&batch, at, buffer)?;
+                    if complete { reshaper.hash(&batch, at, &mut hasher) } else { Ok(()) }
                 })?;
                 rows += 1;
                 if u64::is_multiple_of(rows, TICK_ROWS) {
@@ -116,44 +120,105 @@ fn load(
                 }
             }
         }
-        check_digest(object, &hasher)?;
+        if complete {
+            check_digest(object, &hasher)?;
+        } else {
+            check_bytes(object, store)?;
+        }
     }
     let loaded = loader.finish();
     xact::command_counter_increment();
     Ok(loaded)
 }
 
-fn columns_changed() -> Error {
-    Error::new(SqlState::ERRCODE_FEATURE_NOT_SUPPORTED, "the table's columns changed since the partition was archived")
-        .detail("Columns were added, dropped, renamed or got another type.")
-        .hint("The archived rows can still be read from the archive; undo the change to reattach the partition.")
+/// A new column's NOT NULL is checked after the load.
+fn admit_nulls(archived: &Archived<'_>, table: pg_sys::Oid) -> Result<()> {
+    let Some(relation) = Relation::peek(table) else { return Ok(()) };
+    let columns = columns::of_relation(&relation);
+    drop(relation);
+    let nullable = archived.nullable(&columns);
+    let doubtful: Vec<_> =
+        nullable.iter().filter(|column| column.not_null).map(|column| column.name.as_str()).collect();
+    adapt::allow_null(table, &doubtful)
+}
+
+/// What makes archived rows rows of the table, and whether every archived column is read, so that the digest can be
+/// compared. The fields are read in the order of the archive, as the digest has them.
+fn reshaper(archived: Archived<'_>, relation: &Relation, source: pg_sys::Oid) -> Result<(Reshaper, bool)> {
+    let _path = GucNest::new().safe_search_path();
+    let mut builder = Builder::new(archived, relation, Some(source), Volatile::Evaluate);
+    let complete = builder.read_all();
+    builder.add_every_column()?;
+    Ok((builder.finish(), complete))
+}
+
+/// Where a column's type is gone, rows cannot be hashed: then the object as a whole is.
+fn check_bytes(
+    object: &archive_core::manifest::ManifestObject,
+    store: &archive_core::store::BlockingStore,
+) -> Result<()> {
+    let sha256 = archive_core::codec::sha256_of(&mut store.reader(&object.key, object.bytes))?;
+    if sha256 == object.sha256 { Ok(()) } else { Err(not_what_was_archived(object)) }
 }
 
 fn check_digest(object: &archive_core::manifest::ManifestObject, hasher: &RowHasher) -> Result<()> {
-    if hasher.digest() == object.digest {
-        return Ok(());
-    }
-    Err(Error::new(
-        SqlState::ERRCODE_DATA_CORRUPTED,
-        format!("archive object \"{}\" is not what was archived", object.key),
-    )
-    .detail("The digest of its rows differs from the manifest's.")
-    .hint("Nothing was changed. Restore the object from a copy or an older version of the bucket."))
+    if hasher.digest() == object.digest { Ok(()) } else { Err(not_what_was_archived(object)) }
 }
 
-/// Indexes after the load, constraints, the bounds CHECK, statistics, triggers, comments and grants.
-fn decorate(known: &Known, ddl: &Ddl, name: &str) -> Result<()> {
-    for sql in ddl.indexes.iter().chain(&ddl.constraints).map(|item| item.sql.as_str()) {
-        interrupts::check();
-        spi::execute(sql, &[])?;
+fn not_what_was_archived(object: &archive_core::manifest::ManifestObject) -> Error {
+    Error::new(SqlState::ERRCODE_DATA_CORRUPTED, format!("archive object \"{}\" is not what was archived", object.key))
+        .detail("The digest of its rows differs from the manifest's.")
+        .hint("Nothing was changed. Restore the object from a copy or an older version of the bucket.")
+}
+
+fn plain(list: &[String]) -> Vec<&str> {
+    list.iter().map(String::as_str).collect()
+}
+
+fn named(list: &[archive_core::manifest::NamedDdl]) -> Vec<&str> {
+    list.iter().map(|item| item.sql.as_str()).collect()
+}
+
+/// Defaults, indexes after the load, constraints, the bounds CHECK, statistics, triggers, policies, comments and grants.
+fn decorate(
+    known: &Known,
+    ddl: &Ddl,
+    table: pg_sys::Oid,
+    owner: pg_sys::Oid,
+    differences: &[Difference],
+) -> Result<()> {
+    let recorded = recorded_statements(ddl);
+    if differences.is_empty() {
+        user::as_user(owner, || {
+            recorded.into_iter().try_for_each(|sql| {
+                interrupts::check();
+                spi::execute(sql, &[]).map(drop)
+            })
+        })?;
+    } else {
+        adapt::under_former_names(table, differences, recorded.into_iter())?;
+        adapt::adopt_defaults(known.parent, table, differences)?;
     }
-    let condition = bounds_condition(known)?;
-    spi::execute(&format!("ALTER TABLE {name} ADD CONSTRAINT {} CHECK ({condition})", freeze::BOUNDS_CHECK), &[])?;
-    let triggers = ddl.triggers.iter().map(|item| &item.sql);
-    for sql in ddl.statistics.iter().chain(triggers).chain(&ddl.comments).chain(&ddl.grants) {
-        spi::execute(sql, &[])?;
-    }
+    let (name, condition) = (catalog::qualified_name(table)?, bounds_condition(known)?);
+    user::as_user(owner, || {
+        spi::execute(&format!("ALTER TABLE {name} ADD CONSTRAINT {} CHECK ({condition})", freeze::BOUNDS_CHECK), &[])
+    })?;
     Ok(())
+}
+
+fn recorded_statements(ddl: &Ddl) -> Vec<&str> {
+    [
+        plain(&ddl.defaults),
+        plain(&ddl.storage_parameters),
+        named(&ddl.indexes),
+        named(&ddl.constraints),
+        plain(&ddl.statistics),
+        named(&ddl.triggers),
+        plain(&ddl.policies),
+        plain(&ddl.comments),
+        plain(&ddl.grants),
+    ]
+    .concat()
 }
 
 /// The partition constraint that ATTACH will want, taken from the foreign table that holds the place now.

@@ -43,8 +43,9 @@ impl ExportSource {
         let partition = relation.oid();
         let _settings = GucNest::new().safe_search_path();
         let columns = columns::of_relation(&relation);
-        let ids = field_ids(root)?;
-        let id = |name: &str| ids.iter().find(|(field, _)| field == name).map(|(_, id)| *id);
+        let (map, numbers) = (catalog::column_map::of_source(root)?, field_ids(root)?);
+        let number = |name: &str| numbers.iter().find(|(field, _)| field == name).map(|(_, number)| *number);
+        let id = |name: &str| map.id_of(name).or_else(|| number(name));
         let fields = columns
             .iter()
             .map(|column| columns::field(column, id(&column.name).unwrap_or(column.index as i32 + 1)))
@@ -63,34 +64,12 @@ impl ExportSource {
     }
 }
 
-impl ExportSource {
-    /// The same source with its columns in the order of `archived`; `None` unless it has just these columns, by name and
-    /// type. A restored table has its parent's order of columns, which need not be that of the archived partition.
-    pub fn arranged_as(self, archived: &TableSchema) -> Option<Self> {
-        let Self { relation, columns, schema, io, key_fields } = self;
-        let mut ready: Vec<_> = columns.into_iter().zip(schema.fields).zip(io).map(Some).collect();
-        if ready.len() != archived.fields.len() {
-            return None;
-        }
-        let (mut columns, mut io) = (Vec::new(), Vec::new());
-        for field in &archived.fields {
-            let slot = ready.iter_mut().find(|slot| {
-                slot.as_ref().is_some_and(|((_, now), _)| now.name == field.name && now.pg_type == field.pg_type)
-            })?;
-            let ((column, _), column_io) = slot.take()?;
-            columns.push(column);
-            io.push(column_io);
-        }
-        Some(Self { relation, columns, schema: archived.clone(), io, key_fields })
-    }
-}
-
 /// Equality of these types is equality of their Parquet bytes.
 fn has_bloom(pg_type: &PgType) -> bool {
     matches!(pg_type, PgType::Int4 | PgType::Int8 | PgType::Uuid | PgType::Text | PgType::Varchar)
 }
 
-/// A column's field id is its attribute number in the root table, which ALTER TABLE never changes.
+/// Before the first archive: a column's field id will be its attribute number in the root table.
 fn field_ids(root: pg_sys::Oid) -> Result<Vec<(String, i32)>> {
     user::elevated(|| {
         spi::rows(

@@ -7,7 +7,6 @@ use archive_core::codec::ScanOptions;
 use pgrx::pg_sys;
 
 use super::archive::Archive;
-use super::decode::RowDecoder;
 use super::exec;
 use crate::catalog::object::ArchivedObject;
 use crate::catalog::storage;
@@ -15,6 +14,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::pg::interrupts;
 use crate::pg::memory::MemoryContext;
 use crate::pg::relation::{LockMode, Relation};
+use crate::pg::reshape::Reshaper;
 use crate::pg::row::RowBuffer;
 use crate::pg::sample::SampleRows;
 
@@ -40,13 +40,13 @@ pub(super) fn sample(table: pg_sys::Oid, sample: &mut SampleRows) -> Result<u64>
     let wanted = blocks(archive.partition.rows, &mut random);
     let candidates = wanted.iter().map(|rows| rows.end - rows.start).sum();
     let choice = Choice { random, wanted: sample.capacity() as u64, left: candidates };
-    Sampler { decoder: RowDecoder::lenient(&archive), archive, relation, choice, sample }.run(&files, &wanted)
+    Sampler { decoder: archive.lenient_reshaper()?, archive, relation, choice, sample }.run(&files, &wanted)
 }
 
 struct Sampler<'a> {
     archive: Archive,
     relation: Relation,
-    decoder: RowDecoder,
+    decoder: Reshaper,
     choice: Choice,
     sample: &'a mut SampleRows,
 }

@@ -9,11 +9,16 @@ use crate::catalog::partition::{self, ArchivedPartition};
 use crate::error::{Error, Result, SqlState};
 use crate::pg::columns::{self, Column};
 use crate::pg::foreign;
+use crate::pg::guc::GucNest;
 use crate::pg::relation::{LockMode, Relation};
+use crate::pg::reshape::Reshaper;
+use crate::shape::{Archived, Builder, Origin, Volatile};
 
 /// A foreign table whose right to read its partition was checked.
 #[derive(Debug)]
 pub(super) struct Archive {
+    /// The foreign table.
+    pub(super) table: pg_sys::Oid,
     /// The partition.
     pub(super) partition: ArchivedPartition,
     /// Owner of the foreign table: the storage is opened with this role's credentials.
@@ -36,6 +41,7 @@ impl Archive {
         let found = partition::archived(id)?.filter(|partition| partition.foreign_table == Some(table));
         let partition = found.ok_or_else(|| not_registered(&relation))?;
         Ok(Self {
+            table,
             partition,
             owner: foreign::owner(&relation),
             columns: columns::of_relation(&relation),
@@ -64,34 +70,51 @@ impl Archive {
         self.columns.iter().find(|column| column.index == index)
     }
 
-    /// The archive's field of the column's name, if there is one of the column's type.
+    /// The archive's field of the column, if its values can be compared with the column's as they are: not where it was
+    /// retyped or added later.
     pub(super) fn field(&self, column: &Column) -> Option<&Field> {
-        self.matching_field(column).ok()
+        match self.shape().origin(column) {
+            Ok(Origin::Field(field)) => Some(field),
+            _ => None,
+        }
     }
 
-    /// The same, or the reason why the column cannot be read (0A000).
-    pub(super) fn matching_field(&self, column: &Column) -> Result<&Field> {
-        let unsupported = |message: String| Error::new(SqlState::ERRCODE_FEATURE_NOT_SUPPORTED, message);
-        let fields = &self.partition.schema.fields;
-        let Some(field) = fields.iter().find(|field| field.name == column.name) else {
-            return Err(unsupported(format!(
-                "column \"{}\" is not in archived partition {}",
-                column.name, self.partition.name
-            ))
-            .detail("The column was added or renamed after the partition was archived.")
-            .hint("Select other columns, or bring the partition back with reattach_partition()."));
+    /// How its rows were shaped, and how they are now.
+    pub(super) fn shape(&self) -> Archived<'_> {
+        let ArchivedPartition { name, schema, map, archived_at, .. } = &self.partition;
+        Archived { name, schema, map, archived_at: *archived_at }
+    }
+
+    /// What makes archived rows rows of the foreign table: these attributes, or all. A column that cannot be read is
+    /// refused (0A000).
+    pub(super) fn reshaper(&self, attributes: Option<&[i16]>) -> Result<Reshaper> {
+        let is_wanted = |column: &&Column| {
+            attributes.is_none_or(|wanted| wanted.iter().any(|a| usize::try_from(*a) == Ok(column.index + 1)))
         };
-        if columns::pg_type(column)? != field.pg_type {
-            return Err(unsupported(format!(
-                "column \"{}\" has type {}, but archived partition {} holds {}",
-                column.name,
-                columns::type_sql(column),
-                self.partition.name,
-                field.type_sql
-            ))
-            .hint("Select other columns, or bring the partition back with reattach_partition()."));
+        let _path = GucNest::new().safe_search_path();
+        let relation = self.relation()?;
+        let mut builder = Builder::new(self.shape(), &relation, self.partition.source, Volatile::Refuse);
+        for column in self.columns.iter().filter(is_wanted) {
+            builder.add(column.index)?;
         }
-        Ok(field)
+        Ok(builder.finish())
+    }
+
+    /// The same for the columns that can be read; others stay NULL. For statistics only.
+    pub(super) fn lenient_reshaper(&self) -> Result<Reshaper> {
+        let _path = GucNest::new().safe_search_path();
+        let relation = self.relation()?;
+        let mut builder = Builder::new(self.shape(), &relation, self.partition.source, Volatile::Refuse);
+        for column in &self.columns {
+            // What cannot be read has no statistics.
+            let _ = builder.add(column.index);
+        }
+        Ok(builder.finish())
+    }
+
+    fn relation(&self) -> Result<Relation> {
+        Relation::open(self.table, LockMode::AccessShare)
+            .ok_or_else(|| Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, "the foreign table was dropped meanwhile"))
     }
 }
 

@@ -7,7 +7,6 @@ use archive_core::codec::{DecodedBatch, ObjectReader, Predicate, ReadMetrics, Sc
 use archive_core::store::{BlockingStore, StoreMetrics};
 
 use super::archive::Archive;
-use super::decode::RowDecoder;
 use super::prune::FilePruner;
 use super::pushdown::{self, PlanData};
 use super::source::{ObjectSource, RangeCache};
@@ -16,6 +15,7 @@ use crate::catalog::storage;
 use crate::error::{Error, Result, SqlState};
 use crate::pg::expr::{Evaluated, Expressions};
 use crate::pg::foreign_scan::ScanNode;
+use crate::pg::reshape::Reshaper;
 use crate::pg::row::RowBuffer;
 
 /// The state of a scan. The query's memory owns it; it holds nothing that must be given back to PostgreSQL.
@@ -25,7 +25,7 @@ pub(super) struct Scan {
     files: Vec<ArchivedObject>,
     pruner: FilePruner,
     expressions: Expressions,
-    decoder: RowDecoder,
+    decoder: Reshaper,
     row: RowBuffer,
     store: Option<BlockingStore>,
     cache: Option<Rc<RefCell<RangeCache>>>,
@@ -58,7 +58,8 @@ pub(super) fn begin(node: &mut ScanNode<Scan>, explain_only: bool) -> Result<()>
     let archive = Archive::of(node.relation())?;
     let files = archive.objects()?;
     let pruner = FilePruner::new(&archive, &plan.conditions, &files);
-    let decoder = RowDecoder::new(&archive, plan.columns.as_deref())?;
+    // What cannot be read can still be explained.
+    let decoder = if explain_only { archive.lenient_reshaper()? } else { archive.reshaper(plan.columns.as_deref())? };
     let expressions = node.prepare_expressions();
     let row = RowBuffer::new(archive.attributes);
     let planned = files.len();

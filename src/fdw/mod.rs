@@ -5,7 +5,7 @@
 //! | `CREATE SERVER`, `CREATE FOREIGN TABLE`, … | `options` |
 //! | planning | `plan`, with `pushdown` (clauses → conditions) and `prune` (conditions → objects) |
 //! | `EXPLAIN` | `explain` |
-//! | execution | `exec`, reading through `decode` and `source` |
+//! | execution | `exec`, reading through `source` and `pg::reshape` |
 //! | `ANALYZE` | `analyze` |
 //! | `INSERT`, `UPDATE`, `DELETE`, `TRUNCATE` | `modify`: refused |
 //!
@@ -15,7 +15,6 @@
 mod analyze;
 mod archive;
 mod datetime;
-mod decode;
 mod exec;
 mod explain;
 mod modify;

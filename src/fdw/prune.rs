@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use archive_core::codec::CompareOp;
 use archive_core::manifest::ColumnRange;
+use archive_core::schema::PgType;
 use pgrx::pg_sys;
 
 use super::archive::Archive;
@@ -76,8 +77,11 @@ type Versions = HashMap<pg_sys::Oid, Option<String>>;
 impl ConditionColumn {
     fn new(archive: &Archive, condition: &Condition, versions: &mut Versions) -> Option<Self> {
         let column = archive.column(condition.attribute)?;
-        let field_id = archive.field(column)?.id;
-        let compared = condition.operand().is_some_and(|operand| operand.collation == column.collation.to_u32());
+        let field = archive.field(column)?;
+        let field_id = field.id;
+        // Labels of enums may have been renamed since the range was computed.
+        let compared = !matches!(field.pg_type, PgType::Enum)
+            && condition.operand().is_some_and(|operand| operand.collation == column.collation.to_u32());
         let order = if compared { range_order(column, field_id, versions) } else { None };
         Some(Self { field_id, type_oid: column.type_oid, order })
     }

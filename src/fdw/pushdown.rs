@@ -350,8 +350,8 @@ fn compare_test(field: &Field, order: Order, op: CompareOp, constant: &Constant)
 /// What the codec may rely on; `None` when it may not compare at all.
 fn text_order(field: &Field, order: Order, op: CompareOp) -> Option<TextOrder> {
     match (&field.pg_type, order) {
-        // Labels are not in the order of the enum.
-        (PgType::Enum, _) => (op == CompareOp::Eq).then_some(TextOrder::EqualityOnly),
+        // Labels may have been renamed since.
+        (PgType::Enum, _) => None,
         (PgType::Text | PgType::Varchar | PgType::Bpchar, Order::Nondeterministic) => None,
         (PgType::Text | PgType::Varchar | PgType::Bpchar, Order::Deterministic) => {
             (op == CompareOp::Eq).then_some(TextOrder::EqualityOnly)

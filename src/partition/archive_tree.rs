@@ -4,7 +4,7 @@ use archive_core::naming;
 use pgrx::pg_sys;
 use pgrx::spi::{quote_identifier, quote_literal, quote_qualified_identifier};
 
-use super::discover;
+use super::{all_view, discover};
 use crate::catalog::managed_table::{self, ManagedTable};
 use crate::catalog::policy::Policy;
 use crate::error::{Error, Result, SqlState};
@@ -31,6 +31,13 @@ impl ArchiveNames {
                 policy.archive_name.clone().unwrap_or_else(|| source_name.to_owned()),
             ),
         };
+        let view = naming::all_view_name(&table)?;
+        Ok(Self { schema, table, view })
+    }
+
+    /// The names of a table that is registered.
+    pub fn existing(managed: &ManagedTable) -> Result<Self> {
+        let (schema, table) = (managed.archive_schema.clone(), managed.archive_name.clone());
         let view = naming::all_view_name(&table)?;
         Ok(Self { schema, table, view })
     }
@@ -159,13 +166,10 @@ pub fn ensure(source: pg_sys::Oid, parent: pg_sys::Oid, names: &ArchiveNames) ->
         Some(oid) => oid,
         None => create_root(source, names, owner)?,
     };
-    let view = match managed.all_view {
-        Some(oid) => oid,
-        None => create_view(source, archive_root, names, owner)?,
-    };
+    let view = ensure_view(source, archive_root, managed.all_view, names, owner)?;
     managed_table::set_archive(managed.id, archive_root, view)?;
     let mirror = mirror_levels(source, parent, archive_root, names, owner)?;
-    Ok((ManagedTable { archive_table: Some(archive_root), all_view: Some(view), ..managed }, mirror))
+    Ok((ManagedTable { archive_table: Some(archive_root), all_view: view, ..managed }, mirror))
 }
 
 fn schema_ready(schema: &str, owner: pg_sys::Oid) -> Result<bool> {
@@ -206,34 +210,41 @@ fn create_view(
     owner: pg_sys::Oid,
 ) -> Result<pg_sys::Oid> {
     let hot = crate::catalog::qualified_name(source)?;
-    let archive = crate::catalog::qualified_name(archive_root)?;
     let view = names.qualified_view();
-    let columns = column_list(source)?;
     let comment = quote_literal(format!("Every row of {hot}, hot and archived (archive_ext)"));
-    user::as_user(owner, || {
-        spi::execute(
-            &format!("CREATE VIEW {view} AS SELECT {columns} FROM {hot} UNION ALL SELECT {columns} FROM {archive}"),
-            &[],
-        )?;
-        spi::execute(&format!("COMMENT ON VIEW {view} IS {comment}"), &[])
-    })?;
+    all_view::create(source, archive_root, &view, owner)?;
+    user::as_user(owner, || spi::execute(&format!("COMMENT ON VIEW {view} IS {comment}"), &[]))?;
     copy_select_grants(source, &view, owner)?;
     required(&names.schema, &names.view)
 }
 
-fn column_list(relation: pg_sys::Oid) -> Result<String> {
-    user::elevated(|| {
-        spi::one(
-            "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
-             WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped",
-            &[relation.into()],
-            |row| row.need(1),
-        )
-    })
+/// Makes the view where it is missing: at the first archive, or after something took it away.
+pub fn ensure_view(
+    source: pg_sys::Oid,
+    archive_root: pg_sys::Oid,
+    view: Option<pg_sys::Oid>,
+    names: &ArchiveNames,
+    owner: pg_sys::Oid,
+) -> Result<Option<pg_sys::Oid>> {
+    match view {
+        Some(oid) => Ok(Some(oid)),
+        None if all_view::allowed(source)? => create_view(source, archive_root, names, owner).map(Some),
+        None => Ok(None),
+    }
 }
 
 /// Who may SELECT from `from` may SELECT from `to`: whole tables and single columns.
 pub fn copy_select_grants(from: pg_sys::Oid, to: &str, owner: pg_sys::Oid) -> Result<()> {
+    copy_select_grants_of(from, to, owner, None)
+}
+
+/// The same for these roles only.
+pub fn copy_select_grants_of(
+    from: pg_sys::Oid,
+    to: &str,
+    owner: pg_sys::Oid,
+    roles: Option<&[pg_sys::Oid]>,
+) -> Result<()> {
     let grants = user::elevated(|| {
         spi::rows(
             "SELECT format('GRANT SELECT%s ON %s TO %s%s', g.columns, $2,
@@ -244,8 +255,9 @@ pub fn copy_select_grants(from: pg_sys::Oid, to: &str, owner: pg_sys::Oid) -> Re
                    UNION ALL
                    SELECT format(' (%I)', t.attname), a.grantee, a.is_grantable
                    FROM pg_attribute t, aclexplode(t.attacl) a
-                   WHERE t.attrelid = $1 AND NOT t.attisdropped AND a.privilege_type = 'SELECT') g",
-            &[from.into(), to.into()],
+                   WHERE t.attrelid = $1 AND NOT t.attisdropped AND a.privilege_type = 'SELECT') g
+             WHERE $3 IS NULL OR g.grantee = ANY ($3)",
+            &[from.into(), to.into(), roles.map(<[pg_sys::Oid]>::to_vec).into()],
             |row| row.need::<String>(1),
         )
     })?;

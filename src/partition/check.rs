@@ -119,16 +119,6 @@ fn access(leaf: &Leaf) -> Result<()> {
         )
         .hint(format!("ALTER TABLE {name} OWNER TO {};", pgrx::spi::quote_identifier(role))));
     }
-    if leaf.row_security {
-        return Err(Error::new(
-            SqlState::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("table \"{name}\" has row-level security"),
-        )
-        .detail("The archive is a foreign table, on which policies cannot be enforced.")
-        .hint(
-            "ALTER TABLE … DISABLE ROW LEVEL SECURITY on the table and its parents, if its readers may see every row.",
-        ));
-    }
     Ok(())
 }
 

@@ -5,32 +5,40 @@ use pgrx::pg_sys;
 
 use super::discover::Leaf;
 use super::freeze::{BOUNDS_CHECK, ROW_GUARD, TRUNCATE_GUARD};
+use super::prerequisites::{self, SEQUENCE_OPTIONS};
 use crate::error::Result;
 use crate::pg::{spi, user};
 
 /// Records the partition. All names are qualified; constraints and triggers of the freeze are left out.
-pub fn record(leaf: &Leaf) -> Result<Ddl> {
-    let name = leaf.qualified();
+pub fn record(leaf: &Leaf, root: pg_sys::Oid) -> Result<Ddl> {
     user::elevated(|| {
         Ok(Ddl {
-            prerequisites: prerequisites(leaf)?,
-            create_table: create_table(leaf.oid, &name)?,
-            defaults: defaults(leaf.oid, &name)?,
-            identity: identity(leaf.oid, &name)?,
-            generated: generated(leaf.oid)?,
-            storage_parameters: storage_parameters(leaf.oid, &name)?,
-            indexes: indexes(leaf.oid)?,
-            constraints: constraints(leaf.oid, &name)?,
-            statistics: texts(
-                "SELECT pg_get_statisticsobjdef(oid) FROM pg_statistic_ext WHERE stxrelid = $1 ORDER BY oid",
-                leaf.oid,
-            )?,
-            triggers: triggers(leaf.oid, &name)?,
-            policies: Vec::new(),
-            comments: comments(leaf.oid, &name)?,
-            owner: user::name_of(leaf.owner),
-            grants: grants(leaf.oid, &name)?,
+            prerequisites: prerequisites::statements(leaf.oid, root)?,
+            ..of_table(leaf.oid, &leaf.qualified(), leaf.owner)?
         })
+    })
+}
+
+/// A table's DDL but for its prerequisites. Runs elevated.
+pub(super) fn of_table(oid: pg_sys::Oid, name: &str, owner: pg_sys::Oid) -> Result<Ddl> {
+    Ok(Ddl {
+        prerequisites: Vec::new(),
+        create_table: create_table(oid, name)?,
+        defaults: defaults(oid, name)?,
+        identity: identity(oid, name)?,
+        generated: generated(oid)?,
+        storage_parameters: storage_parameters(oid, name)?,
+        indexes: indexes(oid)?,
+        constraints: constraints(oid, name)?,
+        statistics: texts(
+            "SELECT pg_get_statisticsobjdef(oid) FROM pg_statistic_ext WHERE stxrelid = $1 ORDER BY oid",
+            oid,
+        )?,
+        triggers: triggers(oid, name)?,
+        policies: policies(oid, name)?,
+        comments: comments(oid, name)?,
+        owner: user::name_of(owner),
+        grants: grants(oid, name)?,
     })
 }
 
@@ -44,23 +52,6 @@ fn texts_named(sql: &str, oid: pg_sys::Oid, name: &str) -> Result<Vec<String>> {
 
 fn pairs(sql: &str, args: &[pgrx::datum::DatumWithOid<'_>]) -> Result<Vec<NamedDdl>> {
     spi::rows(sql, args, |row| Ok(NamedDdl { name: row.need(1)?, sql: row.need(2)? }))
-}
-
-/// The schema and the enums that the columns use, so that an empty database can take the table.
-fn prerequisites(leaf: &Leaf) -> Result<Vec<String>> {
-    let mut statements = vec![format!("CREATE SCHEMA IF NOT EXISTS {}", pgrx::spi::quote_identifier(&leaf.schema))];
-    statements.extend(texts(
-        "SELECT DISTINCT s FROM pg_attribute a
-         JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_type e ON e.oid = t.typelem
-         CROSS JOIN LATERAL (
-           SELECT format('CREATE TYPE %s AS ENUM (%s)', format_type(u.oid, NULL),
-                         (SELECT string_agg(quote_literal(l.enumlabel), ', ' ORDER BY l.enumsortorder)
-                          FROM pg_enum l WHERE l.enumtypid = u.oid)) AS s
-           FROM pg_type u WHERE u.typtype = 'e' AND u.oid IN (t.oid, e.oid)) d
-         WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped",
-        leaf.oid,
-    )?);
-    Ok(statements)
 }
 
 fn create_table(oid: pg_sys::Oid, name: &str) -> Result<String> {
@@ -91,15 +82,22 @@ fn defaults(oid: pg_sys::Oid, name: &str) -> Result<Vec<String>> {
     )
 }
 
+/// Identity columns with their sequences' names and parameters; a partition may share its root's (PostgreSQL 17).
 fn identity(oid: pg_sys::Oid, name: &str) -> Result<Vec<Identity>> {
-    spi::rows(
+    let sql = format!(
         "SELECT a.attname::text,
-                format('ALTER TABLE %s ALTER COLUMN %I ADD GENERATED %s AS IDENTITY', $2, a.attname,
-                       CASE a.attidentity WHEN 'a' THEN 'ALWAYS' ELSE 'BY DEFAULT' END)
-         FROM pg_attribute a WHERE a.attrelid = $1 AND a.attidentity <> '' AND NOT a.attisdropped ORDER BY a.attnum",
-        &[oid.into(), name.into()],
-        |row| Ok(Identity { column: row.need(1)?, sql: row.need(2)? }),
-    )
+                format('ALTER TABLE %s ALTER COLUMN %I ADD GENERATED %s AS IDENTITY%s', $2, a.attname,
+                       CASE a.attidentity WHEN 'a' THEN 'ALWAYS' ELSE 'BY DEFAULT' END, coalesce(s.options, ''))
+         FROM pg_attribute a
+         LEFT JOIN LATERAL (
+           SELECT format(' (SEQUENCE NAME %I.%I %s)', n.nspname, c.relname, {SEQUENCE_OPTIONS}) AS options
+           FROM pg_depend d JOIN pg_class c ON c.oid = d.objid AND c.relkind = 'S'
+           JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_sequence q ON q.seqrelid = c.oid
+           WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype = 'i'
+             AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum) s ON true
+         WHERE a.attrelid = $1 AND a.attidentity <> '' AND NOT a.attisdropped ORDER BY a.attnum"
+    );
+    spi::rows(&sql, &[oid.into(), name.into()], |row| Ok(Identity { column: row.need(1)?, sql: row.need(2)? }))
 }
 
 fn generated(oid: pg_sys::Oid) -> Result<Vec<NamedDdl>> {
@@ -169,6 +167,31 @@ fn triggers(oid: pg_sys::Oid, name: &str) -> Result<Vec<NamedDdl>> {
          FROM pg_trigger
          WHERE tgrelid = $1 AND NOT tgisinternal AND tgparentid = 0 AND tgname NOT IN ($2, $3) ORDER BY tgname",
         &[oid.into(), ROW_GUARD.into(), TRUNCATE_GUARD.into(), name.into()],
+    )
+}
+
+/// The partition's own row security, which counts when it is queried by its own name.
+fn policies(oid: pg_sys::Oid, name: &str) -> Result<Vec<String>> {
+    texts_named(
+        "SELECT s FROM (
+           SELECT 0 AS o, p.polname, format('CREATE POLICY %I ON %s AS %s FOR %s TO %s%s%s', p.polname, $2,
+                    CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
+                    CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
+                         WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
+                    (SELECT string_agg(CASE WHEN r = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(r)) END, ', ')
+                     FROM unnest(p.polroles) r),
+                    coalesce(' USING (' || pg_get_expr(p.polqual, p.polrelid) || ')', ''),
+                    coalesce(' WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')', '')) AS s
+           FROM pg_policy p WHERE p.polrelid = $1
+           UNION ALL
+           SELECT 1, '', format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', $2) FROM pg_class
+           WHERE oid = $1 AND relrowsecurity
+           UNION ALL
+           SELECT 2, '', format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', $2) FROM pg_class
+           WHERE oid = $1 AND relforcerowsecurity) x
+         ORDER BY o, polname",
+        oid,
+        name,
     )
 }
 

@@ -20,7 +20,7 @@ pub struct Leaf {
     pub persistence: char,
     /// Owner.
     pub owner: pg_sys::Oid,
-    /// Whether row-level security is on, here or at any ancestor.
+    /// Whether row-level security is on, here or at any ancestor: then readers do not get at the archived partition itself.
     pub row_security: bool,
     /// Immediate parent, if a partition.
     pub parent: Option<pg_sys::Oid>,
@@ -131,6 +131,62 @@ pub fn find_relation(schema: &str, name: &str) -> Result<Option<pg_sys::Oid>> {
 /// Owner of a relation.
 pub fn owner(oid: pg_sys::Oid) -> Result<pg_sys::Oid> {
     user::elevated(|| spi::one("SELECT relowner FROM pg_class WHERE oid = $1", &[oid.into()], |row| row.need(1)))
+}
+
+/// One live column of a relation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attribute {
+    /// Attribute number.
+    pub number: i16,
+    /// Name.
+    pub name: String,
+    /// Type.
+    pub type_oid: pg_sys::Oid,
+    /// Type modifier.
+    pub typmod: i32,
+    /// The type as SQL.
+    pub type_sql: String,
+    /// `COLLATE …` for types with collations, else empty.
+    pub collate: String,
+    /// Whether NULL is refused.
+    pub not_null: bool,
+}
+
+impl Attribute {
+    /// Whether the two have the same type, modifier and collation.
+    pub fn same_type(&self, other: &Self) -> bool {
+        self.type_oid == other.type_oid && self.typmod == other.typmod && self.collate == other.collate
+    }
+
+    /// The column's type with its collation.
+    pub fn full_type(&self) -> String {
+        format!("{}{}", self.type_sql, self.collate)
+    }
+}
+
+/// The live columns of a relation in order.
+pub fn attributes(relation: pg_sys::Oid) -> Result<Vec<Attribute>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT a.attnum::int4, a.attname::text, a.atttypid, a.atttypmod, format_type(a.atttypid, a.atttypmod),
+                    coalesce((SELECT format(' COLLATE %I.%I', n.nspname, c.collname) FROM pg_collation c
+                              JOIN pg_namespace n ON n.oid = c.collnamespace WHERE c.oid = a.attcollation), ''),
+                    a.attnotnull
+             FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+            &[relation.into()],
+            |row| {
+                Ok(Attribute {
+                    number: row.need::<i32>(1)? as i16,
+                    name: row.need(2)?,
+                    type_oid: row.need(3)?,
+                    typmod: row.need(4)?,
+                    type_sql: row.need(5)?,
+                    collate: row.need(6)?,
+                    not_null: row.need(7)?,
+                })
+            },
+        )
+    })
 }
 
 /// `pg_get_partkeydef`: `RANGE (created_at)`.

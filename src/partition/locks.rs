@@ -45,7 +45,7 @@ fn blockers(relation: pg_sys::Oid) -> Result<Vec<String>> {
         spi::rows(
             "SELECT format('Process %s (user %s, %s, query started %s) holds %s.', l.pid,
                            coalesce(a.usename::text, '?'), coalesce(a.state, a.backend_type),
-                           coalesce(to_char(a.query_start, 'YYYY-MM-DD HH24:MI:SS'), '?'), l.mode)
+                           coalesce(to_char(a.query_start, 'YYYY-MM-DD HH24:MI:SS TZ'), '?'), l.mode)
              FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
              WHERE l.locktype = 'relation' AND l.relation = $1 AND l.granted AND l.pid <> pg_backend_pid()
                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())

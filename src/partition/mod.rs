@@ -1,5 +1,8 @@
 //! Partitions of the hot table: what they are, freezing them, taking them out and putting them back.
 
+pub mod access;
+pub mod adapt;
+pub mod all_view;
 pub mod archive_tree;
 pub mod check;
 pub mod ddl;
@@ -7,4 +10,7 @@ pub mod default_rows;
 pub mod discover;
 pub mod freeze;
 pub mod locks;
+pub mod mirror;
+pub mod prerequisites;
+pub mod root_ddl;
 pub mod swap;

@@ -51,7 +51,7 @@ pub fn finalize_pending(parent: pg_sys::Oid) -> Result<()> {
 /// The locks of [`lock_in_order`] are held. Returns the local copy.
 pub fn take_out(leaf: &Leaf, archive_schema: &str, local_copy: &str, keep: bool) -> Result<Option<pg_sys::Oid>> {
     let _bounded = bounded();
-    let Some(parent) = leaf.parent else { return Err(vanished(leaf)) };
+    let Some(parent) = leaf.parent else { return Err(vanished(&leaf.qualified())) };
     let parent = catalog::qualified_name(parent)?;
     let name = leaf.qualified();
     user::as_user(user::current(), || {
@@ -71,13 +71,45 @@ pub fn take_out(leaf: &Leaf, archive_schema: &str, local_copy: &str, keep: bool)
     Ok(Some(leaf.oid))
 }
 
-fn vanished(leaf: &Leaf) -> Error {
-    Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, format!("partition \"{}\" is no longer attached", leaf.qualified()))
+fn vanished(name: &str) -> Error {
+    Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, format!("partition \"{name}\" is no longer attached"))
+}
+
+/// The place that a foreign table takes in the archive tree.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// Hot schema of the partition.
+    pub schema: &'a str,
+    /// Its name, which the foreign table gets.
+    pub name: &'a str,
+    /// `FOR VALUES …`.
+    pub bounds: &'a str,
+    /// Owner of the foreign table.
+    pub owner: pg_sys::Oid,
+    /// The table whose readers may read it.
+    pub readers_of: pg_sys::Oid,
+}
+
+impl<'a> Place<'a> {
+    /// The place of a partition that is still there.
+    pub fn of(leaf: &'a Leaf) -> Self {
+        Self {
+            schema: &leaf.schema,
+            name: &leaf.name,
+            bounds: leaf.bounds.as_deref().unwrap_or_default(),
+            owner: leaf.owner,
+            readers_of: leaf.oid,
+        }
+    }
+
+    fn qualified(&self) -> String {
+        quote_qualified_identifier(self.schema, self.name)
+    }
 }
 
 /// Creates the foreign table in the partition's place of the archive tree, with the partition's name and readers.
 pub fn put_foreign(
-    leaf: &Leaf,
+    place: &Place<'_>,
     archive_parent: pg_sys::Oid,
     archive_schema: &str,
     storage: &str,
@@ -85,11 +117,11 @@ pub fn put_foreign(
 ) -> Result<pg_sys::Oid> {
     let _bounded = bounded();
     let parent = catalog::qualified_name(archive_parent)?;
-    let foreign = quote_qualified_identifier(archive_schema, &leaf.name);
-    let bounds = leaf.bounds.as_deref().unwrap_or_default();
+    let foreign = quote_qualified_identifier(archive_schema, place.name);
+    let bounds = place.bounds;
     let server = quote_identifier(storage);
-    let comment = quote_literal(format!("Archived partition {} (archive_ext)", leaf.qualified()));
-    user::as_user(leaf.owner, || {
+    let comment = quote_literal(format!("Archived partition {} (archive_ext)", place.qualified()));
+    user::as_user(place.owner, || {
         spi::execute(
             &format!(
                 "CREATE FOREIGN TABLE {foreign} PARTITION OF {parent} {bounds} SERVER {server} \
@@ -99,8 +131,11 @@ pub fn put_foreign(
         )?;
         spi::execute(&format!("COMMENT ON FOREIGN TABLE {foreign} IS {comment}"), &[])
     })?;
-    archive_tree::copy_select_grants(leaf.oid, &foreign, leaf.owner)?;
-    discover::find_relation(archive_schema, &leaf.name)?.ok_or_else(|| vanished(leaf))
+    // A foreign table has no policies: it is read through the archive parent, which has those of the hot table.
+    if !discover::leaf(place.readers_of)?.is_some_and(|readers| readers.row_security) {
+        archive_tree::copy_select_grants(place.readers_of, &foreign, place.owner)?;
+    }
+    discover::find_relation(archive_schema, place.name)?.ok_or_else(|| vanished(&place.qualified()))
 }
 
 /// Drops the foreign table of a partition that is coming back. Its objects stay.
@@ -109,6 +144,14 @@ pub fn drop_foreign(foreign_table: pg_sys::Oid) -> Result<()> {
     let owner = discover::owner(foreign_table)?;
     let name = catalog::qualified_name(foreign_table)?;
     user::as_user(owner, || spi::execute(&format!("DROP FOREIGN TABLE {name}"), &[]))?;
+    Ok(())
+}
+
+/// Drops a local copy that another table replaces.
+pub fn drop_local_copy(local_copy: pg_sys::Oid) -> Result<()> {
+    let _bounded = bounded();
+    let (owner, name) = (discover::owner(local_copy)?, catalog::qualified_name(local_copy)?);
+    user::as_user(owner, || spi::execute(&format!("DROP TABLE {name}"), &[]))?;
     Ok(())
 }
 

@@ -44,6 +44,23 @@ pub(super) unsafe fn list_pointers<T>(list: *const pg_sys::List) -> Vec<*mut T> 
     unsafe { (0..(*list).length as usize).map(|i| (*(*list).elements.add(i)).ptr_value.cast()).collect() }
 }
 
+/// Text of a String node, a Value node before PostgreSQL 15.
+///
+/// # Safety
+/// `node` is a String node.
+pub(super) unsafe fn string_value(node: *mut pg_sys::Node) -> *const std::ffi::c_char {
+    #[cfg(feature = "pg14")]
+    // SAFETY: by the caller's promise.
+    unsafe {
+        (*node.cast::<pg_sys::Value>()).val.str_
+    }
+    #[cfg(not(feature = "pg14"))]
+    // SAFETY: by the caller's promise.
+    unsafe {
+        (*node.cast::<pg_sys::String>()).sval
+    }
+}
+
 /// The options of a foreign table.
 pub fn table_options(table: pg_sys::Oid) -> Vec<(String, String)> {
     // SAFETY: GetForeignTable raises an error for anything but a foreign table; its options are DefElems.
@@ -55,7 +72,7 @@ pub fn table_options(table: pg_sys::Oid) -> Vec<(String, String)> {
 
 /// # Safety
 /// `text` is NULL or a NUL-terminated string.
-unsafe fn text(text: *const std::ffi::c_char) -> String {
+pub(super) unsafe fn text(text: *const std::ffi::c_char) -> String {
     if text.is_null() {
         return String::new();
     }

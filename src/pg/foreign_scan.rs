@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use pgrx::{PgMemoryContexts, pg_sys};
 
 use super::expr::Expressions;
-use super::foreign::list_pointers;
+use super::foreign::{list_pointers, string_value};
 use super::row::RowBuffer;
 
 /// A node whose state, once kept, is a `T`. The query's memory owns the state, so an error anywhere frees it.
@@ -69,40 +69,35 @@ impl<T> ScanNode<T> {
     /// Puts a row into the node's slot, or leaves it empty, and returns the slot. The row's values live in the per-tuple
     /// memory.
     pub fn slot(&self, row: Option<&RowBuffer>) -> *mut pg_sys::TupleTableSlot {
-        // SAFETY: the slot has as many entries as the relation has attributes; no more are copied.
+        // SAFETY: the slot of a live node.
         unsafe {
             let slot = (*self.node).ss.ss_ScanTupleSlot;
-            pg_sys::ExecClearTuple(slot);
-            if let Some(row) = row {
-                let (values, nulls) = row.parts();
-                let count = values.len().min((*(*slot).tts_tupleDescriptor).natts as usize);
-                std::ptr::copy_nonoverlapping(values.as_ptr(), (*slot).tts_values, count);
-                std::ptr::copy_nonoverlapping(nulls.as_ptr(), (*slot).tts_isnull, count);
-                pg_sys::ExecStoreVirtualTuple(slot);
+            match row {
+                Some(row) => fill_slot(slot, row),
+                None => drop(pg_sys::ExecClearTuple(slot)),
             }
             slot
         }
     }
 }
 
+/// Puts a row into a virtual slot, which borrows its values.
+///
+/// # Safety
+/// `slot` is live and virtual.
+pub(super) unsafe fn fill_slot(slot: *mut pg_sys::TupleTableSlot, row: &RowBuffer) {
+    // SAFETY: the slot has as many entries as its relation has attributes; no more are copied.
+    unsafe {
+        pg_sys::ExecClearTuple(slot);
+        let (values, nulls) = row.parts();
+        let count = values.len().min((*(*slot).tts_tupleDescriptor).natts as usize);
+        std::ptr::copy_nonoverlapping(values.as_ptr(), (*slot).tts_values, count);
+        std::ptr::copy_nonoverlapping(nulls.as_ptr(), (*slot).tts_isnull, count);
+        pg_sys::ExecStoreVirtualTuple(slot);
+    }
+}
+
 /// Whether the plan is only explained, not run.
 pub fn explain_only(flags: i32) -> bool {
     flags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as i32 != 0
-}
-
-/// Text of a String node, a Value node before PostgreSQL 15.
-///
-/// # Safety
-/// `node` is a String node.
-unsafe fn string_value(node: *mut pg_sys::Node) -> *const std::ffi::c_char {
-    #[cfg(feature = "pg14")]
-    // SAFETY: by the caller's promise.
-    unsafe {
-        (*node.cast::<pg_sys::Value>()).val.str_
-    }
-    #[cfg(not(feature = "pg14"))]
-    // SAFETY: by the caller's promise.
-    unsafe {
-        (*node.cast::<pg_sys::String>()).sval
-    }
 }

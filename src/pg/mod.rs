@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod background;
+pub mod cast;
 pub mod clause;
 pub mod clock;
 pub mod columns;
@@ -12,6 +13,7 @@ pub mod compare;
 pub mod constant;
 pub mod datum;
 pub mod encoding;
+pub mod event_trigger;
 pub mod explain;
 pub mod expr;
 pub mod foreign;
@@ -25,7 +27,9 @@ pub mod mailbox;
 pub mod memory;
 pub mod planner;
 pub mod relation;
+pub mod reshape;
 pub mod row;
+pub mod row_expr;
 pub mod sample;
 pub mod scan;
 pub mod server_text;

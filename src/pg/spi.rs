@@ -5,6 +5,8 @@ use pgrx::prelude::*;
 use pgrx::spi::SpiHeapTupleData;
 
 use super::server_text::{self, Column};
+use super::snapshot::LatestSnapshot;
+use super::xact;
 use crate::error::{Error, Result, SqlState};
 
 /// One row of a result.
@@ -25,12 +27,29 @@ impl Row<'_> {
 }
 
 /// Runs a query and maps each row.
+///
+/// A SELECT in a transaction that has changed nothing yet leaves it without a transaction id: a hot standby has none to
+/// give, and reading an archive should not use them up. It sees what is committed now, as a query that writes would.
 pub fn rows<'a, T>(sql: &str, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) -> Result<T>) -> Result<Vec<T>> {
+    let statement = server_text::statement(sql)?;
+    let converted = server_text::arguments(args)?;
+    let args = converted.as_deref().unwrap_or(args);
+    if is_select(sql) && !xact::has_id() {
+        let _snapshot = xact::may_take_snapshots().then(LatestSnapshot::take);
+        return Spi::connect(|client| {
+            let table = client.select(&statement, None, args)?;
+            table.into_iter().map(|tuple| map(&Row(tuple))).collect()
+        });
+    }
     Spi::connect_mut(|client| {
-        let converted = server_text::arguments(args)?;
-        let table = client.update(&server_text::statement(sql)?, None, converted.as_deref().unwrap_or(args))?;
+        let table = client.update(&statement, None, args)?;
         table.into_iter().map(|tuple| map(&Row(tuple))).collect()
     })
+}
+
+/// Our statements are fixed: those that begin with WITH may write, those with SELECT do not.
+fn is_select(sql: &str) -> bool {
+    sql.trim_start().get(..6).is_some_and(|word| word.eq_ignore_ascii_case("select"))
 }
 
 /// Runs a query that returns at most one row of interest.
@@ -57,7 +76,7 @@ pub fn execute(sql: &str, args: &[DatumWithOid<'_>]) -> Result<u64> {
 /// read-only. What an archive holds is decided like the table's shape: by what is committed now.
 pub fn latest_text(sql: &str) -> Result<Option<String>> {
     let sql = server_text::statement(sql)?;
-    let _snapshot = super::snapshot::LatestSnapshot::take();
+    let _snapshot = LatestSnapshot::take();
     // SAFETY: SPI is connected for the call; the text is copied into Rust memory before SPI_finish frees it. An error
     // unwinds and the transaction's abort closes SPI.
     unsafe {

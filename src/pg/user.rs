@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys;
 
+use super::event_trigger::Quiet;
 use super::guc::GucNest;
 
 /// Switches the current user until dropped. On an error the (sub)transaction abort switches back.
@@ -41,9 +42,10 @@ impl Drop for UserGuard {
 
 /// Runs fixed statements on our own catalog with the rights of the extension's owner and a safe search path.
 pub fn elevated<T>(statements: impl FnOnce() -> T) -> T {
-    // ISO dates, so that bounds read from the catalog mean the same in every session.
+    // ISO dates in UTC, so that bounds read from the catalog are the same text in every session.
     let _settings = GucNest::lossless_text().safe_search_path();
     let _user = UserGuard::become_user(extension_owner());
+    let _quiet = Quiet::begin();
     statements()
 }
 
@@ -51,6 +53,7 @@ pub fn elevated<T>(statements: impl FnOnce() -> T) -> T {
 pub fn as_user<T>(user: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
     let _settings = GucNest::new().safe_search_path();
     let _user = UserGuard::become_user(user);
+    let _quiet = Quiet::begin();
     work()
 }
 

@@ -11,6 +11,19 @@ pub fn keeps_one_snapshot() -> bool {
     unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }
 
+/// Whether the transaction has an id: it has changed something, or is about to.
+pub fn has_id() -> bool {
+    // SAFETY: reads a backend-local variable.
+    unsafe { pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId }
+}
+
+/// Whether a query may see more than the statement that calls it: not where the transaction keeps one snapshot, nor
+/// while parallel workers share it.
+pub fn may_take_snapshots() -> bool {
+    // SAFETY: reads a backend-local variable.
+    !keeps_one_snapshot() && unsafe { !pg_sys::IsInParallelMode() }
+}
+
 /// The transaction's id, assigned if it has none yet.
 pub fn top_transaction_id() -> u32 {
     // SAFETY: inside a transaction that may write.

@@ -22,6 +22,8 @@ SELECT reattach_partition('no_such', '1 day', 'true', 'move');
 SELECT cancel_job('7b3a0a9e-0000-0000-0000-000000000000');
 SELECT count(*) > 5 AS checks, bool_and(ok) AS all_ok FROM check_storage('cold');
 SELECT adopt_storage('no_such');
+SELECT import_archive('no_such', 'true', 'public.%', 'postgres', 'false');
+SELECT * FROM import_archive('cold', tables => 'no such.%');
 SELECT set_archive_policy('no_such', 'cold', '1 day', 'archive', 'x');
 SELECT drop_archive_policy('no_such');
 SELECT count(*) FROM archive_ext.progress;

@@ -36,6 +36,54 @@ impl Moment {
         exists.then_some(Self { year, month, day, hour, minute, second })
     }
 
+    /// The moment so many seconds later; `None` outside the years that have labels.
+    fn plus(self, seconds: i64) -> Option<Self> {
+        let total = self.seconds() + seconds;
+        let (days, rest) = (total.div_euclid(86_400), total.rem_euclid(86_400));
+        // The reverse of `seconds`: eras of 400 years, years from March on.
+        let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let shifted = (5 * day_of_year + 2) / 153;
+        let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+        let year = year_of_era + era * 400 + i64::from(month <= 2);
+        let small = |value: i64| u8::try_from(value).ok();
+        Self::new(
+            i32::try_from(year).ok()?,
+            small(month)?,
+            small(day_of_year - (153 * shifted + 2) / 5 + 1)?,
+            small(rest / 3_600)?,
+            small(rest / 60 % 60)?,
+            small(rest % 60)?,
+        )
+    }
+
+    fn is_midnight(self) -> bool {
+        (self.hour, self.minute, self.second) == (0, 0, 0)
+    }
+
+    /// Whether a period of this length can begin here.
+    fn begins(self, granularity: Granularity) -> bool {
+        match granularity {
+            Granularity::Hour => (self.minute, self.second) == (0, 0),
+            Granularity::Day | Granularity::Week => self.is_midnight(),
+            Granularity::Month => self.is_midnight() && self.day == 1,
+            Granularity::Quarter => self.is_midnight() && self.day == 1 && self.month % 3 == 1,
+            Granularity::Year => self.is_midnight() && self.day == 1 && self.month == 1,
+        }
+    }
+
+    /// Where a period that begins at this moment of UTC begins on the calendar of those who made the partitions. Bounds
+    /// of another time zone are no midnights in UTC: `2023-12-31 23:00` is the beginning of January in Berlin. The
+    /// nearest begin within the offsets of the world's time zones is taken, the moment itself where it is one.
+    pub fn on_calendar(self, granularity: Granularity) -> Self {
+        const QUARTER_HOUR: i64 = 900;
+        const FARTHEST: i64 = 14 * 4;
+        let offsets = (0..=FARTHEST).flat_map(|quarters| [quarters * QUARTER_HOUR, -quarters * QUARTER_HOUR]);
+        let mut candidates = offsets.filter_map(|offset| self.plus(offset));
+        candidates.find(|moment| moment.begins(granularity)).unwrap_or(self)
+    }
+
     /// Seconds since 0000-03-01, for differences.
     fn seconds(self) -> i64 {
         let year = i64::from(self.year) - i64::from(self.month <= 2);
@@ -190,6 +238,41 @@ mod tests {
 
     fn date(year: i32, month: u8, day: u8) -> Moment {
         Moment::date(year, month, day).unwrap()
+    }
+
+    #[test]
+    fn bounds_of_other_time_zones_keep_their_calendar() {
+        let begin = |text: (i32, u8, u8, u8, u8), granularity| {
+            let (year, month, day, hour, minute) = text;
+            Moment::new(year, month, day, hour, minute, 0).unwrap().on_calendar(granularity)
+        };
+        let january = Moment::date(2024, 1, 1).unwrap();
+        for utc in [
+            (2024, 1, 1, 0, 0),
+            (2023, 12, 31, 23, 0),
+            (2024, 1, 1, 8, 0),
+            (2023, 12, 31, 10, 0),
+            (2023, 12, 31, 18, 30),
+        ] {
+            assert_eq!(begin(utc, Granularity::Month), january, "{utc:?}");
+            assert_eq!(begin(utc, Granularity::Year), january, "{utc:?}");
+        }
+        assert_eq!(begin((2024, 2, 28, 23, 0), Granularity::Day), Moment::date(2024, 2, 29).unwrap());
+        assert_eq!(begin((2024, 2, 29, 5, 0), Granularity::Day), Moment::date(2024, 2, 29).unwrap());
+        // No calendar has such a month.
+        assert_eq!(begin((2024, 1, 15, 3, 0), Granularity::Month), Moment::new(2024, 1, 15, 3, 0, 0).unwrap());
+        assert_eq!(begin((2024, 1, 15, 3, 0), Granularity::Hour).hour, 3);
+    }
+
+    #[test]
+    fn moments_add_up() {
+        let mut moment = Moment::date(1999, 12, 30).unwrap();
+        for _ in 0..1000 {
+            let next = moment.plus(86_400 + 3_661).unwrap();
+            assert_eq!(next.seconds() - moment.seconds(), 86_400 + 3_661);
+            moment = next;
+        }
+        assert_eq!(Moment::date(9999, 12, 31).unwrap().plus(86_400), None);
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! The JSON that describes one archived partition; with the objects it names it is enough to restore the table.
 
+mod context;
 mod ddl;
 mod model;
+mod rebuild;
 mod validate;
 
+pub use context::{ArchiveRelations, CollationFact, DatabaseFacts, Extension, Level, Root, Sequence};
 pub use ddl::{Ddl, Identity, NamedDdl};
 pub use model::{ColumnRange, MANIFEST_FORMAT, Manifest, ManifestObject, Source};
 

@@ -2,13 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::context::{ArchiveRelations, CollationFact, DatabaseFacts, Extension, Root, Sequence};
 use super::ddl::Ddl;
 use crate::codec::{DIGEST_ALGORITHM, Digest, ObjectSummary};
 use crate::schema::TableSchema;
 use crate::{Error, ErrorKind, Result};
 
 /// The newest manifest format this code reads, and the one it writes.
-pub const MANIFEST_FORMAT: u32 = 1;
+pub const MANIFEST_FORMAT: u32 = 2;
 
 /// One archived partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +45,24 @@ pub struct Manifest {
     pub objects: Vec<ManifestObject>,
     /// SQL to make the table again.
     pub ddl: Ddl,
+    /// The source database. Since format 2, as all that follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseFacts>,
+    /// Collations of the columns, and the database's.
+    #[serde(default)]
+    pub collations: Vec<CollationFact>,
+    /// Extensions that have types of the columns.
+    #[serde(default)]
+    pub extensions: Vec<Extension>,
+    /// Sequences of defaults and identity columns, with their state.
+    #[serde(default)]
+    pub sequences: Vec<Sequence>,
+    /// The partitioned table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<Root>,
+    /// Where its archive was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveRelations>,
 }
 
 /// Where the rows come from.
@@ -62,8 +81,11 @@ pub struct Source {
     pub partition: String,
     /// `FOR VALUES …`; `None` for a batch of a plain table.
     pub bounds: Option<String>,
-    /// `pg_get_partkeydef()` of the partitioned table.
+    /// `pg_get_partkeydef()` of the partition's parent.
     pub partition_key: Option<String>,
+    /// Heap, TOAST and indexes of the partition in bytes; since format 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_bytes: Option<u64>,
 }
 
 /// One object.

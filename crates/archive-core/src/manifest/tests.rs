@@ -1,6 +1,6 @@
 use super::*;
 use crate::codec::{DIGEST_ALGORITHM, Digest, RowHasher, Value};
-use crate::schema::{Field, PgType, TableSchema};
+use crate::schema::{EnumType, Field, PgType, TableSchema};
 use crate::{Error, ErrorKind};
 
 fn schema() -> TableSchema {
@@ -9,10 +9,11 @@ fn schema() -> TableSchema {
         name: "id".into(),
         pg_type: PgType::Int4,
         type_sql: "integer".into(),
-        collation: None,
+        collation: Some("C".into()),
         not_null: true,
     };
-    TableSchema::new(vec![field])
+    let mood = EnumType { oid: 16_400, name: "public.mood".into(), labels: vec![(16_402, "fine".into())] };
+    TableSchema { fields: vec![field], origin: Some("7212345678901234567/5".into()), enums: vec![mood] }
 }
 
 fn object(ordinal: u32, values: &[i32]) -> ManifestObject {
@@ -29,13 +30,13 @@ fn object(ordinal: u32, values: &[i32]) -> ManifestObject {
         digest: hasher.take(),
         row_groups: 1,
         null_counts: vec![(1, 0)],
-        sidecars: vec![],
+        sidecars: vec![1],
         ranges: vec![ColumnRange {
             field_id: 1,
             min: "1".into(),
             max: "9".into(),
-            collation: None,
-            collation_version: None,
+            collation: Some("C".into()),
+            collation_version: Some(String::new()),
         }],
     }
 }
@@ -54,6 +55,7 @@ fn manifest() -> Manifest {
             partition: "orders_2024_01".into(),
             bounds: Some("FOR VALUES FROM ('2024-01-01') TO ('2024-02-01')".into()),
             partition_key: Some("RANGE (created_at)".into()),
+            local_bytes: Some(8192),
         },
         version: 1,
         created_at: "2026-01-01T00:00:00Z".into(),
@@ -67,7 +69,43 @@ fn manifest() -> Manifest {
         rows: 3,
         bytes: 200,
         objects,
-        ddl: Ddl { create_table: "CREATE TABLE public.orders_2024_01 (id integer NOT NULL);".into(), ..Ddl::default() },
+        ddl: Ddl {
+            prerequisites: vec!["CREATE SCHEMA IF NOT EXISTS public".into(), "CREATE TYPE public.t AS (a int)".into()],
+            create_table: "CREATE TABLE public.orders_2024_01 (id integer NOT NULL);".into(),
+            ..everything()
+        },
+        database: Some(DatabaseFacts { encoding: "UTF8".into(), ..DatabaseFacts::default() }),
+        collations: vec![CollationFact { version: Some("153.120".into()), ..CollationFact::default() }],
+        extensions: vec![Extension { name: "hstore".into(), schema: "Ext".into(), version: "1.8".into() }],
+        sequences: vec![Sequence::default()],
+        root: Some(Root {
+            partition_key: "RANGE (created_at)".into(),
+            ddl: everything(),
+            levels: vec![Level { schema: "deep".into(), ..Level::default() }],
+        }),
+        archive: Some(ArchiveRelations { schema: "archive".into(), table: "orders".into() }),
+    }
+}
+
+/// Every list has an element, so that every member is in the JSON.
+fn everything() -> Ddl {
+    let named = || vec![NamedDdl { name: "n".into(), sql: "s".into() }];
+    let text = || vec!["s".to_owned()];
+    Ddl {
+        prerequisites: text(),
+        create_table: "s".into(),
+        defaults: text(),
+        identity: vec![Identity { column: "c".into(), sql: "s".into() }],
+        generated: named(),
+        storage_parameters: text(),
+        indexes: named(),
+        constraints: named(),
+        statistics: text(),
+        triggers: named(),
+        policies: text(),
+        comments: text(),
+        owner: "o".into(),
+        grants: text(),
     }
 }
 
@@ -81,12 +119,12 @@ fn read_changed(change: impl FnOnce(&mut Manifest)) -> Error {
 fn json_comes_back() {
     let json = manifest().to_json().unwrap();
     assert_eq!(Manifest::from_json(&json).unwrap(), manifest());
-    assert!(json.starts_with("{\n  \"format\": 1,"));
+    assert!(json.starts_with("{\n  \"format\": 2,"));
 }
 
 #[test]
 fn newer_formats_are_refused_whatever_else_they_hold() {
-    let error = Manifest::from_json(r#"{"format": 2, "other": true}"#).unwrap_err();
+    let error = Manifest::from_json(r#"{"format": 3, "other": true}"#).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.hint_text().is_some());
     assert_eq!(read_changed(|m| m.digest_algorithm = "sha3".into()).kind(), ErrorKind::Unsupported);
@@ -123,4 +161,83 @@ fn statements_are_in_replay_order() {
     };
     assert_eq!(ddl.statements().collect::<Vec<_>>(), ["table", "default", "index", "constraint", "grant"]);
     assert_eq!(ddl.before_load().count(), 2);
+}
+
+/// A storage that format 1 wrote; the e2e tests import it too.
+const FORMAT_1: &str =
+    include_str!("../../../../tests/fixtures/format1/public.orders/_manifests/orders_2024_01.v1.json");
+
+#[test]
+fn format_1_is_still_read() {
+    let manifest = Manifest::from_json(FORMAT_1).unwrap();
+    assert_eq!((manifest.format, manifest.rows, manifest.root.is_none()), (1, 21, true));
+    let root = manifest.root_or_derived().unwrap();
+    assert!(root.ddl.create_table.starts_with("CREATE TABLE \"public\".\"orders\" (\n    id bigint NOT NULL,"));
+    assert!(root.ddl.create_table.ends_with(") PARTITION BY RANGE (created_at)"));
+    assert_eq!(
+        root.ddl.defaults,
+        ["ALTER TABLE \"public\".\"orders\" ALTER COLUMN status SET DEFAULT 'new'::public.order_status"]
+    );
+    assert_eq!(root.ddl.owner, "postgres");
+}
+
+#[test]
+fn what_an_import_needs() {
+    let manifest = manifest();
+    assert_eq!(manifest.schemas(), ["public", "deep", "Ext"]);
+    assert_eq!(manifest.own_prerequisites().collect::<Vec<_>>(), ["CREATE TYPE public.t AS (a int)"]);
+    assert_eq!(manifest.extensions[0].create(), "CREATE EXTENSION IF NOT EXISTS \"hstore\" SCHEMA \"Ext\"");
+    assert_eq!(manifest.root_or_derived(), manifest.root);
+}
+
+/// Every member of the JSON is described in docs/manifest.schema.json, and nothing else is.
+#[test]
+fn the_published_schema_is_current() {
+    let schema: serde_json::Value =
+        serde_json::from_str(include_str!("../../../../docs/manifest.schema.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest().to_json().unwrap()).unwrap();
+    let mut differences = Vec::new();
+    compare(&schema, &schema, &manifest, "manifest", &mut differences);
+    assert_eq!(differences, Vec::<String>::new());
+    assert_eq!(schema["properties"]["format"]["maximum"], MANIFEST_FORMAT);
+}
+
+fn compare(
+    document: &serde_json::Value,
+    schema: &serde_json::Value,
+    value: &serde_json::Value,
+    path: &str,
+    out: &mut Vec<String>,
+) {
+    let schema = match schema["$ref"].as_str() {
+        Some(reference) => document.pointer(reference.trim_start_matches('#')).unwrap(),
+        None => schema,
+    };
+    match value {
+        // Types are recursive and have a grammar of their own.
+        _ if schema["$comment"] == "opaque" => {}
+        serde_json::Value::Array(items) => match items.first() {
+            Some(first) if schema.get("items").is_some() => {
+                compare(document, &schema["items"], first, &format!("{path}[]"), out);
+            }
+            Some(_) if schema.get("prefixItems").is_some() => {}
+            Some(_) => out.push(format!("{path}: no items")),
+            None => out.push(format!("{path}: the sample has no element")),
+        },
+        serde_json::Value::Object(members) => {
+            let Some(described) = schema["properties"].as_object() else {
+                return out.push(format!("{path}: no properties"));
+            };
+            out.extend(
+                described.keys().filter(|key| !members.contains_key(*key)).map(|key| format!("{path}.{key}: gone")),
+            );
+            for (key, member) in members {
+                match described.get(key) {
+                    Some(found) => compare(document, found, member, &format!("{path}.{key}"), out),
+                    None => out.push(format!("{path}.{key}: not described")),
+                }
+            }
+        }
+        _ => {}
+    }
 }

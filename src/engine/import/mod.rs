@@ -1,0 +1,250 @@
+//! `import_archive`: catalog, hot roots and foreign tables rebuilt from nothing but a storage (P3).
+//!
+//! The SQL that manifests hold comes from the bucket. It runs as the owner of the tables under
+//! `SECURITY_RESTRICTED_OPERATION`; only schemas and extensions are made with the caller's rights, from their names.
+
+mod place;
+mod rebuild;
+mod survey;
+
+use pgrx::pg_sys;
+use pgrx::spi::quote_qualified_identifier;
+
+use crate::catalog;
+use crate::error::{Error, OrRaise, Result, SqlState};
+use crate::pg::guc::GucNest;
+use crate::pg::{spi, user, xact};
+use survey::{Found, Table};
+
+/// The arguments of `import_archive`.
+#[derive(Debug)]
+pub struct Options {
+    /// Where to import from.
+    pub storage: String,
+    /// Only tell what would be done.
+    pub dry_run: bool,
+    /// LIKE pattern over `schema.table`.
+    pub tables: Option<String>,
+    /// Who owns what is made, instead of the recorded owners.
+    pub owner: Option<String>,
+    /// Whether to read all objects and compare their SHA-256.
+    pub verify: bool,
+}
+
+/// What one line of the result tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// The partitioned table was made.
+    Table,
+    /// The partition is queryable now.
+    Import,
+    /// The catalog has it already.
+    Known,
+    /// Something is in its place; it was left alone.
+    Conflict,
+    /// It could not be imported.
+    Failed,
+    /// Objects are missing or damaged.
+    Incomplete,
+    /// A manifest that cannot be read; an older version may have been taken instead.
+    Unreadable,
+    /// Something optional did not work.
+    Warning,
+}
+
+impl Action {
+    /// The word in the result.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Import => "import",
+            Self::Known => "known",
+            Self::Conflict => "conflict",
+            Self::Failed => "failed",
+            Self::Incomplete => "incomplete",
+            Self::Unreadable => "unreadable",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// One line of the result.
+#[derive(Debug)]
+pub struct Line {
+    /// The partition, or the table or manifest that the line is about.
+    pub partition: String,
+    /// What was done.
+    pub action: Action,
+    /// Rows of the partition.
+    pub rows: Option<u64>,
+    /// Bytes of its objects.
+    pub bytes: Option<u64>,
+    /// Version of its manifest.
+    pub version: Option<u32>,
+    /// More about it.
+    pub detail: Option<String>,
+}
+
+impl Line {
+    /// A line about anything that is not a partition.
+    fn about(name: impl Into<String>, action: Action, detail: impl Into<String>) -> Self {
+        Self { partition: name.into(), action, rows: None, bytes: None, version: None, detail: Some(detail.into()) }
+    }
+
+    fn of(found: &Found, action: Action, detail: Option<String>) -> Self {
+        let manifest = &found.manifest;
+        Self {
+            partition: found.name(),
+            action,
+            rows: Some(manifest.rows),
+            bytes: Some(manifest.bytes),
+            version: Some(manifest.version),
+            detail,
+        }
+    }
+}
+
+/// Imports what the storage holds. A dry run does the same and takes it back, so that it tells just what would happen.
+pub fn run(options: &Options) -> Result<Vec<Line>> {
+    if !user::is_superuser() {
+        return Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, "must be superuser to import an archive")
+            .detail("Manifests hold SQL that is run, like a dump."));
+    }
+    catalog::storage::options(&options.storage)?;
+    let store = catalog::storage::open(&options.storage, user::current())?;
+    let (tables, mut lines) = survey::survey(&store, options)?;
+    let _quiet = GucNest::new().set(c"client_min_messages", "warning");
+    let mut import = || tables.iter().try_for_each(|table| import_table(table, options, &store, &mut lines));
+    if options.dry_run { xact::rolled_back(import) } else { import() }?;
+    report_losses(&lines);
+    Ok(lines)
+}
+
+fn report_losses(lines: &[Line]) {
+    let lost = |line: &&Line| matches!(line.action, Action::Conflict | Action::Failed | Action::Incomplete);
+    let count = lines.iter().filter(lost).count();
+    if count > 0 {
+        pgrx::warning!("{count} partitions are not imported; the column detail tells why");
+    }
+}
+
+/// Runs `work` in a subtransaction: an error leaves nothing of it behind.
+fn attempt<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    Ok(xact::subtransaction(|| work().or_raise())?)
+}
+
+/// Message, DETAIL and HINT of an error in one line.
+fn told(error: &Error) -> String {
+    [Some(error.message()), error.detail_text(), error.hint_text()].into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+fn import_table(
+    table: &Table,
+    options: &Options,
+    store: &archive_core::store::BlockingStore,
+    lines: &mut Vec<Line>,
+) -> Result<()> {
+    let owner = owner(table, options, lines)?;
+    let granted = rebuild::prepare_schemas(table, owner, lines)?;
+    let root = attempt(|| rebuild::ensure_root(table, owner, lines));
+    match root {
+        Ok(root) => {
+            warn_of_credentials(options, table, owner, lines);
+            warn_of_encoding(table, lines)?;
+            for found in &table.partitions {
+                let line = import_partition(found, root, options, store, lines);
+                lines.push(line);
+            }
+        }
+        Err(error) => {
+            let action = refusal(&error);
+            lines.extend(table.partitions.iter().map(|found| Line::of(found, action, Some(told(&error)))));
+        }
+    }
+    rebuild::revoke(&granted, owner)
+}
+
+/// The role that gets the table: as asked for, else as recorded, else the caller.
+fn owner(table: &Table, options: &Options, lines: &mut Vec<Line>) -> Result<pg_sys::Oid> {
+    if let Some(name) = &options.owner {
+        return user::find(name)
+            .ok_or_else(|| Error::new(SqlState::ERRCODE_UNDEFINED_OBJECT, format!("role \"{name}\" does not exist")));
+    }
+    let recorded = table.root.ddl.owner.as_str();
+    if let Some(role) = user::find(recorded) {
+        return Ok(role);
+    }
+    let me = user::name_of(user::current());
+    lines.push(Line::about(
+        table.name(),
+        Action::Warning,
+        format!("its owner \"{recorded}\" does not exist; what is made belongs to \"{me}\""),
+    ));
+    Ok(user::current())
+}
+
+/// Queries will read with the owner's rights on the storage.
+fn warn_of_credentials(options: &Options, table: &Table, owner: pg_sys::Oid, lines: &mut Vec<Line>) {
+    if let Err(error) = attempt(|| super::storage::open_for(&options.storage, owner).map(drop)) {
+        lines.push(Line::about(table.name(), Action::Warning, told(&error)));
+    }
+}
+
+/// The objects are UTF-8; only text that UTF-8 cannot hold is in the encoding of the database that archived.
+fn warn_of_encoding(table: &Table, lines: &mut Vec<Line>) -> Result<()> {
+    let here = spi::one("SELECT pg_catalog.getdatabaseencoding()::text", &[], |row| row.need::<String>(1))?;
+    let other = table.partitions.iter().map(|found| &found.manifest.database_encoding).find(|other| **other != here);
+    if let Some(other) = other {
+        let detail = format!("it was archived in encoding {other}; this database has {here}");
+        lines.push(Line::about(table.name(), Action::Warning, detail));
+    }
+    Ok(())
+}
+
+fn import_partition(
+    found: &Found,
+    root: pg_sys::Oid,
+    options: &Options,
+    store: &archive_core::store::BlockingStore,
+    lines: &mut Vec<Line>,
+) -> Line {
+    match attempt(|| place::known(found, root)) {
+        Ok(Some(detail)) => return Line::of(found, Action::Known, detail),
+        Ok(None) => {}
+        Err(error) => return Line::of(found, Action::Failed, Some(told(&error))),
+    }
+    if let Some(detail) = survey::missing(found, store, options.verify) {
+        return Line::of(found, Action::Incomplete, Some(detail));
+    }
+    let mut warnings = Vec::new();
+    let imported = attempt(|| place::import(found, root, options, &mut warnings));
+    lines.append(&mut warnings);
+    match imported {
+        Ok(foreign_table) => Line::of(found, Action::Import, Some(foreign_table)),
+        Err(error) => Line::of(found, refusal(&error), Some(told(&error))),
+    }
+}
+
+/// Whether an error means that something else is in the place, or that the work failed.
+fn refusal(error: &Error) -> Action {
+    match error.sqlstate() {
+        SqlState::ERRCODE_DUPLICATE_TABLE
+        | SqlState::ERRCODE_DUPLICATE_OBJECT
+        | SqlState::ERRCODE_INVALID_OBJECT_DEFINITION
+        | SqlState::ERRCODE_CHECK_VIOLATION
+        | SqlState::ERRCODE_WRONG_OBJECT_TYPE => Action::Conflict,
+        _ => Action::Failed,
+    }
+}
+
+impl Found {
+    fn name(&self) -> String {
+        quote_qualified_identifier(&self.manifest.source.partition_schema, &self.manifest.source.partition)
+    }
+}
+
+impl Table {
+    fn name(&self) -> String {
+        quote_qualified_identifier(&self.schema, &self.name)
+    }
+}

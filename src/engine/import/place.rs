@@ -1,0 +1,177 @@
+//! The archive side of an import: a partition's foreign table and its rows in the catalog, as an archive run leaves them.
+
+use archive_core::lifecycle::{Status, range_bounds};
+use archive_core::manifest::{Level, Manifest};
+use archive_core::naming;
+use pgrx::pg_sys;
+use pgrx::spi::quote_qualified_identifier;
+
+use super::survey::Found;
+use super::{Action, Line, Options};
+use crate::catalog;
+use crate::catalog::managed_table::{self, ManagedTable};
+use crate::catalog::partition::{Archived, Placed};
+use crate::engine::period::{self, Span};
+use crate::error::{Error, Result, SqlState};
+use crate::partition::archive_tree::{self, ArchiveNames};
+use crate::partition::{discover, swap};
+use crate::pg::{spi, user, xact};
+
+/// Whether the catalog has the partition, and what is to be said about that.
+pub(super) fn known(found: &Found, root: pg_sys::Oid) -> Result<Option<Option<String>>> {
+    let source = &found.manifest.source;
+    let Some(known) = catalog::partition::find(root, &source.partition_schema, &source.partition)? else {
+        return Ok(None);
+    };
+    let version = known.version.cast_unsigned();
+    Ok(Some(if known.status != "ARCHIVED" {
+        Some(format!("it was reattached and is {}", known.status))
+    } else if version < found.manifest.version {
+        Some(format!("the catalog has version {version}: another database wrote a newer one"))
+    } else {
+        None
+    }))
+}
+
+/// Imports one partition; the name of its foreign table.
+pub(super) fn import(found: &Found, root: pg_sys::Oid, options: &Options, warnings: &mut Vec<Line>) -> Result<String> {
+    let manifest = &found.manifest;
+    let owner = discover::owner(root)?;
+    let Some(bounds) = &manifest.source.bounds else { return Err(no_partition()) };
+    let parent = ensure_levels(manifest, root, owner)?;
+    check_hot_side(manifest, parent, bounds, owner)?;
+    let names = archive_names(manifest, root)?;
+    archive_tree::check_schema(&names.schema, owner)?;
+    archive_tree::check_names(root, &names, &manifest.source.partition, &manifest.source.partition)?;
+    let (managed, mirror) = archive_tree::ensure(root, parent, &names)?;
+    let span = Span::of_bounds(parent, bounds)?;
+    let (lower, upper) = range_bounds(bounds);
+    let archived = Archived {
+        managed_table: managed.id,
+        parent,
+        lower_bound: lower.as_deref(),
+        upper_bound: upper.as_deref(),
+        label: &period::label(Status::Archived, span),
+        storage: &options.storage,
+        manifest_key: &found.key,
+        manifest,
+        local_bytes: manifest.source.local_bytes,
+    };
+    let id = catalog::partition::reserve(&archived)?;
+    let place = swap::Place {
+        schema: &manifest.source.partition_schema,
+        name: &manifest.source.partition,
+        bounds,
+        owner,
+        readers_of: root,
+    };
+    let foreign_table = swap::put_foreign(&place, mirror, &names.schema, &options.storage, id)?;
+    register(&managed, id, &archived, foreign_table, options)?;
+    record_event(found, root, options)?;
+    if let Some(warning) = other_columns(found, foreign_table)? {
+        warnings.push(warning);
+    }
+    catalog::qualified_name(foreign_table)
+}
+
+fn no_partition() -> Error {
+    Error::new(SqlState::ERRCODE_WRONG_OBJECT_TYPE, "it was not archived as a partition")
+}
+
+/// Everything that the catalog learns about an imported partition is written here, and nowhere else.
+fn register(
+    _managed: &ManagedTable,
+    id: i64,
+    archived: &Archived<'_>,
+    foreign_table: pg_sys::Oid,
+    options: &Options,
+) -> Result<()> {
+    let placed = Placed { foreign_table, local_copy: None, keep_seconds: 0 };
+    catalog::partition::set_archived(id, archived, &placed)?;
+    catalog::partition::set_imported(id, &archived.manifest.created_at, options.verify)
+}
+
+fn record_event(found: &Found, root: pg_sys::Oid, options: &Options) -> Result<()> {
+    let manifest = &found.manifest;
+    let details = serde_json::json!({
+        "storage": options.storage, "manifest": found.key, "version": manifest.version, "rows": manifest.rows,
+        "bytes": manifest.bytes, "system_identifier": manifest.system_identifier,
+        "database": manifest.source.database,
+    });
+    catalog::event::record(root, &found.name(), "imported", "ARCHIVED", None, details)
+}
+
+/// The registered names, else those of the database that archived, as long as both its own are free.
+fn archive_names(manifest: &Manifest, root: pg_sys::Oid) -> Result<ArchiveNames> {
+    let policy = catalog::policy::of(root)?;
+    let chosen = policy.archive_schema.is_some() || policy.archive_name.is_some();
+    match &manifest.archive {
+        Some(archive) if !chosen && managed_table::of_source(root)?.is_none() => Ok(ArchiveNames {
+            schema: archive.schema.clone(),
+            table: archive.table.clone(),
+            view: naming::all_view_name(&archive.table)?,
+        }),
+        _ => ArchiveNames::of(root, &manifest.source.table, &policy),
+    }
+}
+
+/// The partitioned tables between root and partition; the partition's parent.
+fn ensure_levels(manifest: &Manifest, root: pg_sys::Oid, owner: pg_sys::Oid) -> Result<pg_sys::Oid> {
+    let levels = manifest.root.as_ref().map_or(&[][..], |recorded| &recorded.levels);
+    levels.iter().try_fold(root, |above, level| ensure_level(above, level, owner))
+}
+
+fn ensure_level(above: pg_sys::Oid, level: &Level, owner: pg_sys::Oid) -> Result<pg_sys::Oid> {
+    if discover::find_relation(&level.schema, &level.name)?.is_none() {
+        user::as_user(owner, || spi::execute(&level.sql, &[]))?;
+        xact::command_counter_increment();
+    }
+    let taken = |what: String| {
+        Error::new(SqlState::ERRCODE_WRONG_OBJECT_TYPE, format!("relation {}.{} {what}", level.schema, level.name))
+    };
+    let Some(oid) = discover::find_relation(&level.schema, &level.name)? else {
+        return Err(taken("was not made by the manifest's statement".to_owned()));
+    };
+    match discover::leaf(oid)? {
+        Some(found)
+            if found.kind == 'p' && found.parent == Some(above) && found.bounds.as_deref() == Some(&level.bounds) =>
+        {
+            Ok(oid)
+        }
+        _ => Err(taken(format!("is not the partition of its parent {}", level.bounds))),
+    }
+}
+
+/// Rows must not be readable twice (P1): no hot partition may have the range, nor rows of it in the DEFAULT partition.
+/// PostgreSQL tells, by making a partition in the place that is taken back again.
+fn check_hot_side(manifest: &Manifest, parent: pg_sys::Oid, bounds: &str, owner: pg_sys::Oid) -> Result<()> {
+    let source = &manifest.source;
+    if discover::find_relation(&source.partition_schema, &source.partition)?.is_some() {
+        let name = quote_qualified_identifier(&source.partition_schema, &source.partition);
+        return Err(Error::new(SqlState::ERRCODE_DUPLICATE_TABLE, format!("relation \"{name}\" exists")));
+    }
+    let probe = quote_qualified_identifier(source.schema.as_str(), "archive_ext_import_probe");
+    let parent = catalog::qualified_name(parent)?;
+    let sql = format!("CREATE TABLE {probe} PARTITION OF {parent} {bounds}");
+    xact::rolled_back(|| user::as_user(owner, || spi::execute(&sql, &[]).map(drop)))
+}
+
+/// Columns that a query cannot read, because the table that is there has others.
+fn other_columns(found: &Found, foreign_table: pg_sys::Oid) -> Result<Option<Line>> {
+    let columns = user::elevated(|| {
+        spi::rows(
+            "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute
+             WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped",
+            &[foreign_table.into()],
+            |row| Ok((row.need::<String>(1)?, row.need::<String>(2)?)),
+        )
+    })?;
+    let fields = &found.manifest.schema.fields;
+    let differs = |(name, sql): &&(String, String)| {
+        fields.iter().find(|field| field.name == *name).is_none_or(|field| field.type_sql != *sql)
+    };
+    let names: Vec<_> = columns.iter().filter(differs).map(|(name, _)| name.as_str()).collect();
+    Ok((!names.is_empty()).then(|| {
+        Line::about(found.name(), Action::Warning, format!("columns differ from the archive's: {}", names.join(", ")))
+    }))
+}

@@ -1,0 +1,136 @@
+//! The hot side of an import: schemas, extensions, types, the empty partitioned table.
+
+use archive_core::manifest::Manifest;
+use pgrx::pg_sys;
+use pgrx::spi::quote_identifier;
+
+use super::survey::Table;
+use super::{Action, Line, attempt, told};
+use crate::error::{Error, Result, SqlState};
+use crate::partition::discover;
+use crate::pg::{interrupts, spi, user, xact};
+
+/// Characters of a statement that a warning shows.
+const SHOWN: usize = 120;
+
+/// Schemas on which the owner got CREATE for the time of the import.
+#[derive(Debug)]
+pub(super) struct Granted(Vec<String>);
+
+/// Makes the schemas that are missing, and lets the owner create in all of them until [`revoke`].
+pub(super) fn prepare_schemas(table: &Table, owner: pg_sys::Oid, lines: &mut Vec<Line>) -> Result<Granted> {
+    let mut schemas: Vec<String> = table.partitions.iter().flat_map(|found| found.manifest.schemas()).collect();
+    schemas.sort();
+    schemas.dedup();
+    let role = quote_identifier(user::name_of(owner));
+    let mut granted = Vec::new();
+    for schema in schemas {
+        let quoted = quote_identifier(&schema);
+        let made = attempt(|| {
+            user::as_user(user::current(), || {
+                if !exists(&schema)? {
+                    spi::execute(&format!("CREATE SCHEMA {quoted} AUTHORIZATION {role}"), &[])?;
+                }
+                if may_create(&schema, owner)? {
+                    return Ok(false);
+                }
+                spi::execute(&format!("GRANT USAGE, CREATE ON SCHEMA {quoted} TO {role}"), &[])?;
+                Ok(true)
+            })
+        });
+        match made {
+            Ok(true) => granted.push(schema),
+            Ok(false) => {}
+            Err(error) => lines.push(Line::about(schema, Action::Warning, told(&error))),
+        }
+    }
+    Ok(Granted(granted))
+}
+
+/// Takes back what [`prepare_schemas`] granted; USAGE stays, or the owner could not reach the tables.
+pub(super) fn revoke(granted: &Granted, owner: pg_sys::Oid) -> Result<()> {
+    let role = quote_identifier(user::name_of(owner));
+    user::as_user(user::current(), || {
+        granted.0.iter().try_for_each(|schema| {
+            let schema = quote_identifier(schema);
+            spi::execute(&format!("REVOKE CREATE ON SCHEMA {schema} FROM {role}"), &[]).map(drop)
+        })
+    })
+}
+
+fn exists(schema: &str) -> Result<bool> {
+    spi::one("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1::name)", &[schema.into()], |row| row.need(1))
+}
+
+fn may_create(schema: &str, role: pg_sys::Oid) -> Result<bool> {
+    spi::one(
+        "SELECT has_schema_privilege($2::oid, n.oid, 'USAGE') AND has_schema_privilege($2::oid, n.oid, 'CREATE')
+         FROM pg_namespace n WHERE n.nspname = $1::name",
+        &[schema.into(), role.into()],
+        |row| row.need(1),
+    )
+}
+
+/// The hot root: the one that is there if it fits, else made from the newest manifest.
+pub(super) fn ensure_root(table: &Table, owner: pg_sys::Oid, lines: &mut Vec<Line>) -> Result<pg_sys::Oid> {
+    if let Some(root) = discover::find_relation(&table.schema, &table.name)? {
+        check_root(table, root)?;
+        return Ok(root);
+    }
+    let Some(newest) = table.partitions.first().map(|found| &found.manifest) else { return Err(not_made(table)) };
+    create_prerequisites(table, newest, owner, lines);
+    let ddl = &table.root.ddl;
+    user::as_user(owner, || spi::execute(&ddl.create_table, &[]))?;
+    xact::command_counter_increment();
+    let root = discover::find_relation(&table.schema, &table.name)?.ok_or_else(|| not_made(table))?;
+    check_root(table, root)?;
+    let rest = ddl.defaults.iter().chain(&ddl.storage_parameters).map(String::as_str).chain(ddl.after_load());
+    for sql in rest.chain(newest.sequences.iter().map(|sequence| sequence.sql.as_str())) {
+        try_statement(table, owner, sql, lines);
+    }
+    let detail = format!("made, partitioned by {}", table.root.partition_key);
+    lines.push(Line::about(table.name(), Action::Table, detail));
+    Ok(root)
+}
+
+fn not_made(table: &Table) -> Error {
+    Error::new(
+        SqlState::ERRCODE_DATA_CORRUPTED,
+        format!("the manifest's statement did not make table {}", table.name()),
+    )
+}
+
+fn check_root(table: &Table, root: pg_sys::Oid) -> Result<()> {
+    let wrong = |what: &str| Error::new(SqlState::ERRCODE_WRONG_OBJECT_TYPE, format!("{} {what}", table.name()));
+    match discover::leaf(root)? {
+        Some(leaf) if leaf.kind == 'p' && leaf.parent.is_none() => {}
+        _ => return Err(wrong("exists and is not the root of a partition tree")),
+    }
+    let key = discover::partition_key(root)?;
+    if key == table.root.partition_key {
+        return Ok(());
+    }
+    Err(wrong("is partitioned otherwise")
+        .detail(format!("It is partitioned by {key}, in the archive by {}.", table.root.partition_key)))
+}
+
+/// Extensions as the caller, from their names; the rest as the owner. What fails is reported: the table may do without.
+fn create_prerequisites(table: &Table, manifest: &Manifest, owner: pg_sys::Oid, lines: &mut Vec<Line>) {
+    for extension in &manifest.extensions {
+        try_statement(table, user::current(), &extension.create(), lines);
+    }
+    for sql in manifest.own_prerequisites() {
+        try_statement(table, owner, sql, lines);
+    }
+}
+
+fn try_statement(table: &Table, role: pg_sys::Oid, sql: &str, lines: &mut Vec<Line>) {
+    interrupts::check();
+    if let Err(error) = attempt(|| user::as_user(role, || spi::execute(sql, &[]))) {
+        let mut shown: String = sql.chars().take(SHOWN).collect();
+        if shown.len() < sql.len() {
+            shown.push('…');
+        }
+        lines.push(Line::about(table.name(), Action::Warning, format!("{}: {shown}", told(&error))));
+    }
+}

@@ -1,0 +1,267 @@
+"""Copies of a database: pg_dump, pg_upgrade, a promoted physical copy. All read the archive, one of them writes it."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from harness.cluster import SCRIPT, Cluster, Database, wait_until
+from harness.orders import archive, create_orders, summary
+
+REFUSED = psycopg.errors.ObjectNotInPrerequisiteState
+CONFIG_TABLES = ["managed_table", "archive_policy", "partition", "archival_job", "object", "lifecycle_event",
+                 "storage_claim", "archive_schema"]
+
+
+def program(name):
+    bindir = subprocess.check_output([os.environ["PG_CONFIG"], "--bindir"], text=True).strip()
+    return f"{bindir}/{name}"
+
+
+def run(*command, user=None, cwd=None):
+    prefix = ["runuser", "-u", user, "--"] if user else []
+    done = subprocess.run([*prefix, *map(str, command)], capture_output=True, text=True, timeout=240, cwd=cwd or "/")
+    assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def dump_and_restore(source, target_cluster, target):
+    """pg_dump -Fc | pg_restore into a new, empty database; any error fails."""
+    dump = source.cluster.dir / f"{source.name}.dump"
+    run(program("pg_dump"), "-Fc", "-h", source.cluster.dir, "-U", "postgres", "-f", dump, source.name)
+    with target_cluster.connect() as admin:
+        admin.execute(f"CREATE DATABASE {target}")
+    run(program("pg_restore"), "--exit-on-error", "-h", target_cluster.dir, "-U", "postgres", "-d", target, dump)
+    dump.unlink()
+
+
+class Copy(Database):
+    """A database that is there already."""
+
+    def __init__(self, cluster, name):
+        self.cluster, self.name, self._sessions = cluster, name, []
+        self.conn = self.connect(options="-c archive_ext.default_storage=cold")
+
+
+@pytest.fixture(params=["file", "s3"])
+def stored(request, db, cluster):
+    """`db` with a storage `cold`."""
+    if request.param == "file":
+        db.execute("CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw"
+                   f" OPTIONS (location 'file://{cluster.storage / db.name}')")
+        db.execute("SET archive_ext.default_storage = 'cold'")
+    else:
+        request.getfixturevalue("s3").create_storage(db.conn)
+    return db
+
+
+@pytest.fixture
+def lived_in(stored, role):
+    """Archived partitions with and without local copy, a reattached one, a hot one; policy, owner, grants."""
+    db, owner, reader = stored, role("owner"), role("reader")
+    create_orders(db.conn, months=5, rows=200)
+    db.execute(f"GRANT SELECT ON orders TO {reader}")
+    db.execute("SELECT set_archive_policy('orders', storage => 'cold', drop_after => '10 days')")
+    archive(db, "orders_2024_01", drop_local="0")
+    archive(db, "orders_2024_02")
+    archive(db, "orders_2024_03", drop_local="0")
+    db.execute("SELECT reattach_partition('orders_2024_03')")
+    db.reader, db.owner = reader, owner
+    return db
+
+
+def catalog_text(db):
+    """The catalog as text: regclass columns print names, so they are compared whatever their OIDs are."""
+    return {t: db.all(f"SELECT t::text FROM archive_ext.{t} t ORDER BY 1") for t in CONFIG_TABLES}
+
+
+def assert_reads_alike(copy, original):
+    assert summary(copy, "archive.orders_all") == summary(original, "archive.orders_all")
+    assert summary(copy, "archive.orders") == summary(original, "archive.orders")
+    assert catalog_text(copy) == catalog_text(original)
+    wrong = copy.all("SELECT partition_name FROM archive_ext.partition p WHERE status = 'ARCHIVED'"
+                     " AND NOT EXISTS (SELECT FROM pg_foreign_table f WHERE f.ftrelid = p.foreign_table)")
+    assert wrong == []
+
+
+def assert_one_writer(copy, original):
+    """The copy is refused, the original is not; after adopt_storage it is the other way round."""
+    with pytest.raises(REFUSED, match="belongs to another cluster"):
+        archive(copy, "orders_2024_04")
+    assert copy.value("SELECT count(*) FROM orders_2024_04") == 200
+    archive(original, "orders_2024_04", drop_local="0")
+
+    copy.execute("SELECT adopt_storage('cold')")
+    archive(copy, "orders_2024_05", drop_local="0")
+    with pytest.raises(REFUSED, match="belongs to another cluster"):
+        archive(original, "orders_2024_05")
+    expected = summary(original, "archive.orders_all")
+    assert summary(copy, "archive.orders_all") == expected
+
+
+def assert_ids_go_on(copy):
+    for table in ["managed_table", "partition", "object", "lifecycle_event"]:
+        assert copy.value(f"SELECT nextval(pg_get_serial_sequence('archive_ext.{table}', 'id'))"
+                          f" > (SELECT max(id) FROM archive_ext.{table})"), table
+
+
+def test_pg_dump_into_the_same_cluster(lived_in, cluster):
+    name = f"{lived_in.name}_copy"
+    dump_and_restore(lived_in, cluster, name)
+    copy = Copy(cluster, name)
+    try:
+        assert_reads_alike(copy, lived_in)
+        assert_ids_go_on(copy)
+        reader = copy.connect(lived_in.reader)
+        assert reader.execute("SELECT count(*) FROM archive.orders_all").fetchone()[0] == 1000
+        # What was frozen, kept or reattached is so here too.
+        with pytest.raises(psycopg.errors.ObjectInUse):
+            copy.execute("DELETE FROM orders_2024_03")
+        assert copy.value("SELECT reattach_partition('orders_2024_01')::text") == "orders_2024_01"
+        assert copy.value("SELECT reattach_partition('orders_2024_02')::text") == "orders_2024_02"
+        assert summary(copy, "archive.orders_all") == summary(lived_in, "archive.orders_all")
+        assert copy.value("SELECT count(*) FROM archive.orders") == 0
+        assert_one_writer(copy, lived_in)
+    finally:
+        copy.drop()
+
+
+def test_pg_dump_into_another_cluster(lived_in):
+    other = Cluster()
+    try:
+        with other.connect() as admin:
+            admin.execute(f"CREATE ROLE {lived_in.reader}; CREATE ROLE {lived_in.owner}")
+        dump_and_restore(lived_in, other, "elsewhere")
+        copy = Copy(other, "elsewhere")
+        assert_reads_alike(copy, lived_in)
+        assert_one_writer(copy, lived_in)
+    finally:
+        other.stop()
+
+
+def test_the_sections_that_pg_upgrade_dumps(lived_in, cluster):
+    """pg_dump --binary-upgrade prints every object of the extension; the script must be complete."""
+    dump = run(program("pg_dump"), "--schema-only", "--quote-all-identifiers", "--binary-upgrade", "-h",
+               cluster.dir, "-U", "postgres", lived_in.name).stdout
+    assert "binary_upgrade_create_empty_extension('archive_ext'" in dump
+    for relation in CONFIG_TABLES:
+        assert f'CREATE TABLE "archive_ext"."{relation}"' in dump
+
+
+@pytest.fixture
+def old_and_new():
+    clusters = [Cluster(), Cluster()]
+    yield clusters
+    for cluster in clusters:
+        cluster.stop()
+
+
+def pg_ctl(cluster, *action):
+    run(program("pg_ctl"), *action, "--wait", "--silent", f"--pgdata={cluster.dir}/data", f"--log={cluster.dir}/log",
+        user=cluster.user)
+
+
+def test_pg_upgrade(old_and_new):
+    old, new = old_and_new
+    original = Database(old, "shop")
+    original.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{old.storage}')")
+    original.execute("SET archive_ext.default_storage = 'cold'")
+    create_orders(original.conn, months=3, rows=200)
+    archive(original, "orders_2024_01", drop_local="0")
+    archive(original, "orders_2024_02")
+    expected = summary(original, "archive.orders_all"), catalog_text(original)
+    original.conn.close()
+    pg_ctl(old, "stop")
+    pg_ctl(new, "stop")
+
+    bindir = Path(program("postgres")).parent
+    run(program("pg_upgrade"), "-b", bindir, "-B", bindir, "-d", old.dir / "data", "-D", new.dir / "data",
+        "-U", "postgres", "--socketdir", new.dir, user=new.user, cwd=new.dir)
+    pg_ctl(new, "start")
+
+    copy = Copy(new, "shop")
+    assert (summary(copy, "archive.orders_all"), catalog_text(copy)) == expected
+    # The new cluster has another system identifier: taking the storage over is a decision.
+    with pytest.raises(REFUSED, match="belongs to another cluster"):
+        archive(copy, "orders_2024_03")
+    copy.execute("SELECT adopt_storage('cold')")
+    archive(copy, "orders_2024_03", drop_local="0")
+    copy.execute("SELECT reattach_partition('orders_2024_02')")
+    assert summary(copy, "archive.orders_all") == expected[0]
+    copy.conn.close()
+
+
+class Standby:
+    """A physical copy of a cluster in a directory like scripts/cluster's."""
+
+    def __init__(self, primary):
+        made = subprocess.run(["runuser", "-u", primary.user, "--", "mktemp", "-d", "/var/tmp/archive_ext.XXXXXX"],
+                              check=True, capture_output=True, text=True, cwd="/")
+        self.dir, self.user = Path(made.stdout.strip()), primary.user
+        self.dir.chmod(0o755)
+        run(program("pg_basebackup"), "-h", primary.dir, "-U", "postgres", "-D", self.dir / "data",
+            "--write-recovery-conf", "--checkpoint=fast", "--no-sync", user=self.user)
+        with (self.dir / "data/postgresql.auto.conf").open("a") as settings:
+            settings.write(f"unix_socket_directories = '{self.dir}'\n")
+        pg_ctl(self, "start")
+
+    connect, log = Cluster.connect, Cluster.log
+
+    def promote(self):
+        pg_ctl(self, "promote")
+
+    def stop(self):
+        subprocess.run([SCRIPT, "stop", self.dir], check=True, timeout=120)
+
+
+@pytest.fixture
+def primary():
+    primary = Cluster("wal_level=replica", "max_wal_senders=4")
+    yield primary
+    primary.stop()
+
+
+def test_a_promoted_physical_copy(primary):
+    original = Database(primary, "shop")
+    location = f"file://{primary.storage}"
+    original.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location '{location}')")
+    original.execute("SET archive_ext.default_storage = 'cold'")
+    create_orders(original.conn, months=5, rows=200)
+    archive(original, "orders_2024_01", drop_local="0")
+    archive(original, "orders_2024_02")
+    standby = Standby(primary)
+    try:
+        copy = Copy(standby, "shop")
+        # A hot standby reads the archive.
+        wait_until(lambda: copy.value("SELECT pg_is_in_recovery()"), 10, "the standby")
+        assert_reads_alike(copy, original)
+        standby.promote()
+        # At once: the first checkpoint of the new timeline may still be under way.
+        with pytest.raises(REFUSED, match="belongs to another cluster"):
+            archive(copy, "orders_2024_03")
+        assert summary(copy, "archive.orders_all") == summary(original, "archive.orders_all")
+        assert_one_writer(copy, original)
+        copy.execute("SELECT reattach_partition('orders_2024_02')")
+        assert summary(copy, "archive.orders_all") == summary(original, "archive.orders_all")
+        copy.conn.close()
+    finally:
+        standby.stop()
+
+
+def test_reading_an_archive_takes_no_transaction_id(stored):
+    create_orders(stored.conn, months=2, rows=2000)
+    archive(stored, "orders_2024_01", drop_local="0")
+    with stored.conn.transaction():
+        for setting in ["force_parallel_mode = off", "force_parallel_mode = on"]:
+            stored.execute(f"SET LOCAL {setting}")
+            assert stored.value("SELECT count(*) FROM archive.orders_all") == 4000
+            stored.execute("SELECT * FROM archive.orders WHERE id = 5")
+        stored.execute("SET LOCAL min_parallel_table_scan_size = 0")
+        stored.execute("SET LOCAL parallel_setup_cost = 0; SET LOCAL parallel_tuple_cost = 0")
+        assert stored.value("SELECT count(*) FROM archive.orders_all a JOIN orders b USING (customer_id)") > 0
+        assert stored.value("SELECT pg_current_xact_id_if_assigned()") is None
+    with stored.conn.transaction():
+        stored.execute("SET TRANSACTION READ ONLY, ISOLATION LEVEL SERIALIZABLE, DEFERRABLE")
+        assert stored.value("SELECT count(*) FROM archive.orders_all") == 4000

@@ -1,0 +1,290 @@
+"""P3: what is archived comes back from nothing but the bucket, by import_archive into another cluster."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jsonschema
+import psycopg
+import pytest
+
+from harness.cluster import Cluster, Database
+from harness.orders import archive, assert_same_rows, create_orders
+
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+
+# Every kind of prerequisite: collation, nested composite, domain over an enum, range, extension, sequence, deep tree.
+RICH = """
+    CREATE SCHEMA "Odd schema";
+    CREATE EXTENSION citext SCHEMA public;
+    CREATE COLLATION "Odd schema".german (PROVIDER = icu, LOCALE = 'de-u-ks-level2', DETERMINISTIC = false);
+    CREATE TYPE "Odd schema".mood AS ENUM ('so''so', 'fine');
+    CREATE SEQUENCE "Odd schema".ticket_seq INCREMENT BY 5 START 100;
+    CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+    CREATE FUNCTION helper(int) RETURNS int IMMUTABLE LANGUAGE sql RETURN $1;
+    CREATE TABLE "Odd schema"."Tickets" (
+        id       bigint GENERATED ALWAYS AS IDENTITY (START WITH 1000),
+        at       timestamptz NOT NULL,
+        region   text NOT NULL,
+        ticket   int NOT NULL DEFAULT nextval('"Odd schema".ticket_seq'),
+        mood     "Odd schema".mood DEFAULT 'fine',
+        name     text COLLATE "Odd schema".german,
+        twice    int GENERATED ALWAYS AS (ticket * 2) STORED,
+        helped   int DEFAULT helper(3),
+        PRIMARY KEY (id, at, region),
+        CONSTRAINT positive CHECK (ticket > 0)
+    ) PARTITION BY RANGE (at);
+    ALTER SEQUENCE "Odd schema".ticket_seq OWNED BY "Odd schema"."Tickets".ticket;
+    CREATE INDEX by_name ON "Odd schema"."Tickets" (name);
+    CREATE INDEX by_mood ON "Odd schema"."Tickets" (mood) WHERE mood = 'fine';
+    COMMENT ON TABLE "Odd schema"."Tickets" IS 'it''s odd';
+    COMMENT ON COLUMN "Odd schema"."Tickets".name IS 'a name';
+    CREATE TRIGGER stamp BEFORE INSERT ON "Odd schema"."Tickets" FOR EACH ROW EXECUTE FUNCTION stamp();
+    CREATE TABLE "Odd schema".t2024 PARTITION OF "Odd schema"."Tickets"
+        FOR VALUES FROM ('2024-01-01+00') TO ('2025-01-01+00') PARTITION BY LIST (region);
+    CREATE TABLE "Odd schema".t2024_eu PARTITION OF "Odd schema".t2024 FOR VALUES IN ('eu', 'uk');
+    CREATE TABLE "Odd schema".t2024_us PARTITION OF "Odd schema".t2024 FOR VALUES IN ('us');
+    CREATE TABLE "Odd schema".t2025 PARTITION OF "Odd schema"."Tickets"
+        FOR VALUES FROM ('2025-01-01+00') TO ('2026-01-01+00') PARTITION BY LIST (region);
+    CREATE TABLE "Odd schema".t2025_eu PARTITION OF "Odd schema".t2025 FOR VALUES IN ('eu');
+    INSERT INTO "Odd schema"."Tickets" (at, region, name)
+        SELECT '2024-01-01+00'::timestamptz + n * interval '17 hours', (ARRAY['eu', 'us', 'uk'])[1 + n % 3], 'Näme ' || n
+        FROM generate_series(1, 300) n;
+    INSERT INTO "Odd schema"."Tickets" (at, region) VALUES ('2025-06-01+00', 'eu');
+"""
+TICKETS = '"Odd schema"."Tickets"'
+
+
+@pytest.fixture(scope="module")
+def other_cluster():
+    other = Cluster()
+    yield other
+    other.stop()
+
+
+@pytest.fixture
+def other(other_cluster, request):
+    """An empty database of another cluster, with the extension."""
+    database = Database(other_cluster, f"rebuilt_{abs(hash(request.node.name))}")
+    yield database
+    database.drop()
+
+
+def file_storage(db, root, name="cold"):
+    db.execute(f"CREATE SERVER {name} FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{root}')")
+    db.execute(f"SET archive_ext.default_storage = {name}")
+
+
+def import_archive(db, **arguments):
+    named = "".join(f", {name} => %({name})s" for name in arguments)
+    return db.all(f"SELECT * FROM import_archive('cold'{named})", arguments)
+
+
+def by_partition(lines, action="import"):
+    return {line.partition: line for line in lines if line.action == action}
+
+
+def text_of(db, table):
+    return sorted(r[0] for r in db.all(f"SELECT t::text FROM {table} t"))
+
+
+def test_everything_comes_back_in_another_cluster(db, cluster, other):
+    root = cluster.storage / db.name
+    file_storage(db, root)
+    db.execute(RICH)
+    expected = text_of(db, TICKETS)
+    for leaf in ["t2024_eu", "t2024_us", "t2025_eu"]:
+        archive(db, f'"Odd schema".{leaf}', drop_local="0")
+
+    file_storage(other, root)
+    before = other.value("SELECT count(*) FROM pg_class")
+    planned = import_archive(other)
+    assert other.value("SELECT count(*) FROM pg_class") == before
+    done = import_archive(other, dry_run=False)
+
+    assert [tuple(line) for line in planned] == [tuple(line) for line in done]
+    assert sorted(by_partition(done)) == ['"Odd schema".t2024_eu', '"Odd schema".t2024_us', '"Odd schema".t2025_eu']
+    assert by_partition(done)['"Odd schema".t2025_eu'].rows == 1
+    assert text_of(other, 'archive."Tickets"') == expected
+    assert text_of(other, 'archive."Tickets_all"') == expected
+    assert other.value(f"SELECT count(*) FROM {TICKETS}") == 0
+    # What called functions that are not in the bucket is reported, the rest is there.
+    warnings = " ".join(line.detail for line in done if line.action == "warning")
+    assert "helper" in warnings and "stamp" in warnings
+    facts = """SELECT (SELECT string_agg(indexrelid::regclass::text, ' ' ORDER BY indexrelid::regclass::text) FROM pg_index
+                       WHERE indrelid = '"Odd schema"."Tickets"'::regclass),
+                      (SELECT string_agg(conname || pg_get_constraintdef(oid), ' ' ORDER BY conname) FROM pg_constraint
+                       WHERE conrelid = '"Odd schema"."Tickets"'::regclass),
+                      obj_description('"Odd schema"."Tickets"'::regclass, 'pg_class'),
+                      col_description('"Odd schema"."Tickets"'::regclass, 6),
+                      pg_get_serial_sequence('"Odd schema"."Tickets"', 'ticket'),
+                      (SELECT string_agg(relid::text || parentrelid::text || isleaf::text, ' ' ORDER BY relid::text)
+                       FROM pg_partition_tree('archive."Tickets"'))"""
+    assert other.row(facts) == db.row(facts)
+
+    # The sequences go on where they were, and partitions come back as if they had been archived here.
+    assert other.value("SELECT nextval('\"Odd schema\".ticket_seq')") == db.value(
+        "SELECT nextval('\"Odd schema\".ticket_seq')")
+    assert other.value("SELECT nextval(pg_get_serial_sequence('\"Odd schema\".\"Tickets\"', 'id'))") == 1301
+    other.execute("CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'")
+    other.execute("CREATE FUNCTION helper(int) RETURNS int IMMUTABLE LANGUAGE sql RETURN $1")
+    other.execute("SELECT reattach_partition('\"Odd schema\".t2024_us')")
+    assert other.value(f"SELECT count(*) FROM {TICKETS}") == 100
+    assert text_of(other, 'archive."Tickets_all"') == expected
+
+    again = import_archive(other, dry_run=False)
+    assert {line.action for line in again} == {"known"}
+    # The bucket is still the first cluster's.
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="belongs to another cluster"):
+        archive(other, '"Odd schema".t2024_us')
+    other.execute("SELECT adopt_storage('cold')")
+    archive(other, '"Odd schema".t2024_us')
+    assert text_of(other, 'archive."Tickets"') == expected
+
+
+def test_a_manifest_of_format_1_is_imported(other, other_cluster, cluster):
+    root = cluster.storage / "format1"
+    shutil.copytree(FIXTURES / "format1", root)
+    for path in [root, *root.rglob("*")]:
+        shutil.chown(path, cluster.user)
+    file_storage(other, root)
+
+    done = import_archive(other, dry_run=False, verify=True)
+
+    assert [(line.partition, line.rows) for line in done if line.action == "import"] == [("public.orders_2024_01", 21)]
+    assert other.row("SELECT count(*), sum(double), count(DISTINCT status) FROM archive.orders_all"
+                     " WHERE amount <> 'NaN'") == (20, 460, 1)
+    assert other.value("SELECT verified_at > archived_at FROM archive_ext.partition")
+    other.execute("SELECT reattach_partition('orders_2024_01')")
+    assert other.value("SELECT count(*) FROM orders WHERE tags[2] IS NULL AND amount = 'NaN'") == 1
+
+
+def test_owner_filter_and_missing_roles(db, cluster, role, other, other_cluster):
+    owner, reader = role("owner"), role("reader")
+    root = cluster.storage / db.name
+    file_storage(db, root)
+    db.execute(f"GRANT CREATE ON SCHEMA public TO {owner}; GRANT USAGE ON FOREIGN SERVER cold TO {owner}")
+    session = db.connect(owner, options="-c archive_ext.default_storage=cold")
+    for name in ["orders", "invoices"]:
+        create_orders(session, name=name, months=2, rows=50)
+        session.execute(f"GRANT SELECT ON {name} TO {reader}")
+        session.execute("SELECT archive_partition(%s, drop_local => '0')", [f"{name}_2024_01"])
+    file_storage(other, root)
+    other.execute("CREATE ROLE heir LOGIN")
+    other.execute("GRANT USAGE ON FOREIGN SERVER cold TO heir")
+    try:
+        planned = import_archive(other, tables="public.inv%")
+        assert sorted(by_partition(planned)) == ["public.invoices_2024_01"]
+        assert owner in " ".join(line.detail for line in planned if line.action == "warning")
+
+        done = import_archive(other, tables="public.orders", dry_run=False, owner="heir")
+
+        assert sorted(by_partition(done)) == ["public.orders_2024_01"]
+        assert reader in " ".join(line.detail for line in done if line.action == "warning")
+        owners = other.all("SELECT DISTINCT pg_get_userbyid(relowner)::text AS name FROM pg_class WHERE relname ~ 'orders'")
+        assert [r.name for r in owners] == ["heir"]
+        assert not other.value("SELECT has_schema_privilege('heir', 'public', 'CREATE')")
+        heir = other.connect("heir")
+        assert heir.execute("SELECT count(*) FROM archive.orders_all").fetchone()[0] == 50
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            heir.execute("SELECT import_archive('cold')")
+        with pytest.raises(psycopg.errors.UndefinedObject):
+            import_archive(other, owner="nobody")
+    finally:
+        other.execute("DROP OWNED BY heir CASCADE")
+        other.execute("DROP ROLE heir")
+
+
+def test_what_cannot_be_imported_is_reported_and_left_alone(db, cluster, other):
+    root = cluster.storage / db.name
+    file_storage(db, root)
+    create_orders(db.conn, months=5, rows=40)
+    for month in range(1, 6):
+        archive(db, f"orders_2024_0{month}", drop_local="0")
+    next((root / "public.orders/archive_year=2024/archive_month=01").glob("*.parquet")).unlink()
+    damaged = next((root / "public.orders/archive_year=2024/archive_month=02").glob("*.parquet"))
+    damaged.write_bytes(damaged.read_bytes()[:-9] + b"x" * 9)
+    (root / "public.orders/_manifests/orders_2024_03.v1.json").write_text("{")
+    moved = root / "public.orders/_manifests/orders_2024_09.v1.json"
+    shutil.copy(root / "public.orders/_manifests/orders_2024_04.v1.json", moved)
+    shutil.chown(moved, cluster.user)
+    file_storage(other, root)
+    create_orders(other.conn, months=0)
+    other.execute("CREATE TABLE mine PARTITION OF orders FOR VALUES FROM ('2024-05-10+00') TO ('2024-05-11+00')")
+
+    done = import_archive(other, dry_run=False, verify=True)
+
+    actions = {line.partition: line.action for line in done}
+    assert actions == {
+        "public.orders_2024_01": "incomplete", "public.orders_2024_02": "incomplete",
+        "public.orders/_manifests/orders_2024_03.v1.json": "unreadable",
+        "public.orders_2024_04": "import", "public.orders/_manifests/orders_2024_09.v1.json": "unreadable",
+        "public.orders_2024_05": "conflict"}
+    assert "overlap" in by_partition(done, "conflict")["public.orders_2024_05"].detail
+    assert other.value("SELECT count(*) FROM archive.orders_all") == 40
+    assert other.value("SELECT count(*) FROM archive_ext.partition") == 1
+
+
+def test_the_newest_version_is_imported_and_overlaps_are_reported(db, cluster, other):
+    root = cluster.storage / db.name
+    file_storage(db, root)
+    create_orders(db.conn, months=1, rows=40)
+    archive(db, "orders_2024_01", drop_local="0")
+    db.execute("SELECT reattach_partition('orders_2024_01', writable => true)")
+    db.execute("DELETE FROM orders WHERE id <= 10")
+    archive(db, "orders_2024_01", drop_local="0")
+    assert db.value("SELECT version FROM archive_ext.partition") == 2
+    # The table is made anew with other partitions, and archived again.
+    db.execute("DROP TABLE archive.orders, orders CASCADE")
+    db.execute("DELETE FROM archive_ext.partition; DELETE FROM archive_ext.managed_table")
+    create_orders(db.conn, months=0)
+    db.execute("CREATE TABLE orders_half PARTITION OF orders FOR VALUES FROM ('2024-01-01+00') TO ('2024-01-16+00')")
+    db.execute("INSERT INTO orders (created_at, customer_id, amount) VALUES ('2024-01-02', 1, 1)")
+    archive(db, "orders_half", drop_local="0")
+    file_storage(other, root)
+
+    done = import_archive(other, dry_run=False)
+
+    assert [(line.partition, line.action, line.version) for line in done if line.action != "table"] == [
+        ("public.orders_half", "import", 1), ("public.orders_2024_01", "conflict", 2)]
+    assert other.value("SELECT count(*) FROM archive.orders_all") == 1
+
+
+def test_bounds_are_the_same_text_in_every_time_zone(db, cluster):
+    root = cluster.storage / db.name
+    file_storage(db, root)
+    db.execute("SET timezone = 'America/New_York'")
+    create_orders(db.conn, months=1, rows=30)
+    db.execute("CREATE TABLE orders_ny PARTITION OF orders FOR VALUES FROM ('2024-02-01') TO ('2024-03-01')")
+    first = archive(db, "orders_2024_01", drop_local="0")
+    archive(db, "orders_ny", drop_local="0")
+    db.execute("SELECT reattach_partition('orders_2024_01')")
+
+    db.execute("SET timezone = 'Asia/Tokyo'")
+    again = archive(db, "orders_2024_01", drop_local="0")
+
+    assert again.location == first.location, "an unmodified partition was uploaded again"
+    assert sorted(p.name for p in (root / "public.orders/archive_year=2024").iterdir()) == [
+        "archive_month=01", "archive_month=02"]
+    assert db.all("SELECT label, bounds FROM archive_ext.partition ORDER BY id") == [
+        ("ARCHIVE_202401", "FOR VALUES FROM ('2024-01-01 00:00:00+00') TO ('2024-02-01 00:00:00+00')"),
+        ("ARCHIVE_202402", "FOR VALUES FROM ('2024-02-01 05:00:00+00') TO ('2024-03-01 05:00:00+00')")]
+
+
+def test_manifests_keep_to_the_published_schema(db, cluster):
+    schema = json.loads((FIXTURES.parents[1] / "docs/manifest.schema.json").read_text())
+    root = cluster.storage / db.name
+    file_storage(db, root)
+    db.execute(RICH)
+    archive(db, '"Odd schema".t2024_eu')
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.check_schema(schema)
+
+    manifests = [*root.glob("*/_manifests/*.json"), *FIXTURES.glob("format1/*/_manifests/*.json")]
+
+    assert len(manifests) == 2
+    for manifest in manifests:
+        assert [e.message for e in validator.iter_errors(json.loads(manifest.read_text()))] == []
+    written = json.loads(manifests[0].read_text())
+    assert written["database"]["timezone"] == "UTC" and "/" in written["database"]["lsn"]
+    assert {c["name"] for c in written["collations"]} >= {'"Odd schema".german', 'pg_catalog."default"'}
