@@ -5,7 +5,7 @@ from psycopg import sql
 
 ODD_SETTINGS = """
     SET datestyle = 'SQL, DMY'; SET intervalstyle = 'sql_standard'; SET timezone = 'America/St_Johns';
-    SET bytea_output = 'escape'; SET extra_float_digits = -15; SET xmloption = 'document';
+    SET bytea_output = 'escape'; SET extra_float_digits = -15; SET xmloption = 'document'; SET array_nulls = off;
     SET quote_all_identifiers = on; SET standard_conforming_strings = off; SET lc_monetary = 'C';
     SET archive_ext.default_storage = 'cold'"""
 OTHER_ODD_SETTINGS = """
