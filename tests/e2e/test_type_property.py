@@ -63,7 +63,7 @@ def is_accepted(db, type_, value):
 
 
 def test_p5_random_tables(db):
-    cases(db, 300 if db.encoding == "UTF8" else 40)
+    cases(db, 240 if db.encoding == "UTF8" else 30)
 
 
 @pytest.mark.heavy
