@@ -30,7 +30,7 @@ ENCODINGS = {
 }
 PER_PARTITION = 10_000
 LONGEST_VALUE = 300
-FAILURES_SHOWN = 3
+FAILURES_SHOWN = 10
 
 
 @pytest.fixture(scope="module", params=ENCODINGS)
@@ -120,6 +120,7 @@ class Case:
             self._fill(p)
         binary = all(t.binary for t in self._types)
         columns = [(name, None, None) for name in self._names]
+        self._db.execute(f"CREATE TABLE {self._table}_truth AS SELECT * FROM {self._table}")
         before = dump(self._db.conn, self._table, columns, binary)
         with self._db.conn.transaction():
             self._db.execute(self._rng.choice(["SELECT 1", ODD_SETTINGS, OTHER_ODD_SETTINGS]).replace("SET ", "SET LOCAL "))
@@ -147,3 +148,7 @@ class Case:
     def _same(self, before, table, columns, binary, step):
         different = differences(before, dump(self._db.conn, table, columns, binary))
         assert not different, f"{step}: {different}"
+        rows = [", ".join(f"{side}.{sql.Identifier(name).as_string(self._db.conn)}" for name in self._names) for side in "ot"]
+        images = self._db.all(f"SELECT k FROM {table} AS o JOIN {self._table}_truth AS t USING (k)"
+                              f" WHERE NOT record_image_eq(ROW({rows[0]}), ROW({rows[1]})) LIMIT 3")
+        assert not images, f"{step}: prints alike but is not the same bytes, k = {images}"
