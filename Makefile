@@ -54,7 +54,7 @@ clean: ## remove what the build made of our own crates
 
 TESTS := test-core test-pg test-regress test-isolation test-e2e test-crash test-docs
 
-.PHONY: test fmt-check clippy $(TESTS)
+.PHONY: test fmt-check clippy test-heavy $(TESTS)
 test: deps fmt-check clippy $(TESTS) ## everything that CI runs
 
 fmt-check: deps ## formatting, and shellcheck
@@ -84,6 +84,13 @@ test-e2e: deps install ## S3 servers, other readers, faults, memory (tests/e2e)
 
 test-crash: deps install ## kill -9 and run again (tests/crash)
 	@scripts/pytest tests/crash
+
+test-heavy: deps install ## what takes long: thousands of random tables, values of 500 MB (ARCHIVE_EXT_CASES=n)
+	@scripts/pytest tests/e2e -m heavy
+
+.PHONY: type-matrix
+type-matrix: deps install ## archive every type and write docs/type-matrix.md; fails if one value is not exact
+	@scripts/pytest tests/e2e/test_types.py -k every_value_comes_back --type-matrix="$(CURDIR)/docs/type-matrix.md"
 
 test-docs: deps install ## run the documentation's SQL, check its links
 	@$(ENV) scripts/cluster run "$$test_venv/bin/python" scripts/check_docs.py

@@ -11,8 +11,22 @@ sys.path.insert(0, str(Path(__file__).parent))
 from harness.cluster import Cluster, Database  # noqa: E402
 from harness.proxy import FaultProxy  # noqa: E402
 from harness.s3 import Bucket, LocalStack, S3sFs  # noqa: E402
+from harness.type_matrix import TypeMatrix  # noqa: E402
 
 _numbers = itertools.count(1)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--type-matrix", type=Path, help="write the table of exact types to this file")
+
+
+@pytest.fixture(scope="session")
+def type_matrix(request):
+    """Takes down which types were exact everywhere; with --type-matrix=FILE the table is written."""
+    matrix = TypeMatrix()
+    yield matrix
+    if path := request.config.getoption("--type-matrix"):
+        matrix.write(path)
 
 
 @pytest.fixture(scope="session")

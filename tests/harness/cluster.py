@@ -41,7 +41,7 @@ class Cluster:
     def connect(self, dbname="postgres", user="postgres", **kwargs):
         return psycopg.connect(
             host=str(self.dir), port=5432, dbname=dbname, user=user, autocommit=True,
-            row_factory=row_factory, connect_timeout=20, **kwargs,
+            row_factory=row_factory, connect_timeout=20, client_encoding="UTF8", **kwargs,
         )
 
     def log(self):
@@ -77,10 +77,10 @@ class Cluster:
 class Database:
     """A database with the extension, its main session `conn`, and any number of further sessions."""
 
-    def __init__(self, cluster, name):
+    def __init__(self, cluster, name, options=""):
         self.cluster, self.name, self._sessions = cluster, name, []
         with cluster.connect() as conn:
-            conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            conn.execute(sql.SQL("CREATE DATABASE {} {}").format(sql.Identifier(name), sql.SQL(options)))
         self.conn = self.connect()
         self.conn.execute("CREATE EXTENSION archive_ext")
 
