@@ -1,5 +1,6 @@
 //! What one rolled-back transaction can prove.
 
+mod engine;
 mod fdw;
 
 /// pgrx's hooks of the test cluster.

@@ -14,6 +14,17 @@ pub fn enums(oids: &[pg_sys::Oid]) -> Result<Vec<EnumType>> {
     oids.into_iter().map(|oid| user::elevated(|| describe(oid))).collect()
 }
 
+/// Whether every archived label is still what its value is called.
+pub fn are_as_archived(archived: &[EnumType]) -> Result<bool> {
+    for known in archived {
+        let now = user::elevated(|| describe(pg_sys::Oid::from(known.oid)))?;
+        if !known.labels.iter().all(|label| now.labels.contains(label)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 fn describe(oid: pg_sys::Oid) -> Result<EnumType> {
     let name = spi::one("SELECT format_type($1, NULL)", &[oid.into()], |row| row.need(1))?;
     let labels = spi::rows(

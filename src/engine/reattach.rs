@@ -58,7 +58,7 @@ pub fn reattach(name: &str, options: Options) -> Result<pg_sys::Oid> {
     differences.iter().for_each(|difference| pgrx::notice!("{}", difference.describe()));
     let default = keep_range_out_of_default(&known, table, options)?;
     swap_back(&known, table)?;
-    default.map_or(Ok(()), default_rows::admit)?;
+    default.map_or(Ok(()), |default| default_rows::admit(default, xact::top_transaction_id()))?;
     let status = if options.writable { Status::Hot } else { Status::Warm };
     set_guards(table, &known, options.writable)?;
     let Some(leaf) = discover::leaf(table)? else { return Err(vanished(&known)) };

@@ -150,8 +150,9 @@ fn reshaper(archived: Archived<'_>, relation: &Relation, source: pg_sys::Oid) ->
     let mut builder = Builder::new(archived, relation, Some(source), Volatile::Evaluate);
     let complete = builder.read_all();
     builder.add_every_column()?;
-    // Elsewhere, values that hold OIDs hash to something else.
-    Ok((builder.finish(), complete && datum::is_of_this_database(archived.schema)))
+    // Values that hold OIDs hash to something else in another database, and labels under another name.
+    let same = datum::is_of_this_database(archived.schema) && catalog::enums::are_as_archived(&archived.schema.enums)?;
+    Ok((builder.finish(), complete && same))
 }
 
 /// Where a column's type is gone, or in another database, rows cannot be hashed: then the object as a whole is.

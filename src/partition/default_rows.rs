@@ -10,8 +10,13 @@ use crate::error::{Error, Result, SqlState};
 use crate::pg::relation::LockMode;
 use crate::pg::{spi, user, xact};
 
-/// CHECK on the DEFAULT partition that excludes the range, for the time of the reattach.
-pub const EXCLUDES: &str = "archive_ext_excludes";
+/// CHECK on the DEFAULT partition that excludes a range while transaction `xid` reattaches a partition. Each has one of its
+/// own, which nobody else takes away while it runs.
+fn check_name(xid: u32) -> String {
+    format!("{EXCLUDES}{xid}")
+}
+
+const EXCLUDES: &str = "archive_ext_excludes_";
 
 /// The DEFAULT partition of `parent`.
 pub fn of_parent(parent: pg_sys::Oid) -> Result<Option<pg_sys::Oid>> {
@@ -24,36 +29,51 @@ pub fn of_parent(parent: pg_sys::Oid) -> Result<Option<pg_sys::Oid>> {
     })
 }
 
-/// Adds the CHECK, not validated: no further row of the range arrives. Locks: ACCESS EXCLUSIVE on the DEFAULT partition.
-pub fn exclude(default: pg_sys::Oid, condition: &str) -> Result<()> {
+/// Adds the CHECK of transaction `xid`, not validated: no further row of the range arrives. Those that a crash left behind
+/// go. Locks: ACCESS EXCLUSIVE on the DEFAULT partition.
+pub fn exclude(default: pg_sys::Oid, condition: &str, xid: u32) -> Result<()> {
     let name = catalog::qualified_name(default)?;
     locks::acquire(default, &name, LockMode::AccessExclusive)?;
-    admit(default)?;
-    let owner = super::discover::owner(default)?;
+    for check in checks(default)?.into_iter().filter(|check| is_left_over(check)) {
+        drop_check(default, &check)?;
+    }
+    let (owner, check) = (super::discover::owner(default)?, check_name(xid));
     user::as_user(owner, || {
-        spi::execute(&format!("ALTER TABLE {name} ADD CONSTRAINT {EXCLUDES} CHECK (NOT ({condition})) NOT VALID"), &[])
+        spi::execute(&format!("ALTER TABLE {name} ADD CONSTRAINT {check} CHECK (NOT ({condition})) NOT VALID"), &[])
     })?;
     Ok(())
 }
 
-/// Whether the CHECK is there.
-pub fn excludes(default: pg_sys::Oid) -> Result<bool> {
+/// The CHECKs of all runs.
+fn checks(default: pg_sys::Oid) -> Result<Vec<String>> {
     user::elevated(|| {
-        spi::one(
-            "SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = $1 AND conname = $2)",
+        spi::rows(
+            "SELECT conname::text FROM pg_constraint WHERE conrelid = $1 AND starts_with(conname::text, $2)",
             &[default.into(), EXCLUDES.into()],
             |row| row.need(1),
         )
     })
 }
 
-/// Takes the CHECK away again.
-pub fn admit(default: pg_sys::Oid) -> Result<()> {
-    let name = catalog::qualified_name(default)?;
-    let owner = super::discover::owner(default)?;
-    if excludes(default)? {
-        user::as_user(owner, || spi::execute(&format!("ALTER TABLE {name} DROP CONSTRAINT {EXCLUDES}"), &[]))?;
-    }
+fn is_left_over(check: &str) -> bool {
+    let xid = check.strip_prefix(EXCLUDES).and_then(|xid| xid.parse().ok());
+    xid.is_none_or(|xid| !xact::in_progress(xid))
+}
+
+/// Whether the CHECK of transaction `xid` is there.
+pub fn excludes(default: pg_sys::Oid, xid: u32) -> Result<bool> {
+    Ok(checks(default)?.contains(&check_name(xid)))
+}
+
+/// Takes the CHECK of transaction `xid` away again.
+pub fn admit(default: pg_sys::Oid, xid: u32) -> Result<()> {
+    if excludes(default, xid)? { drop_check(default, &check_name(xid)) } else { Ok(()) }
+}
+
+fn drop_check(default: pg_sys::Oid, check: &str) -> Result<()> {
+    let (name, owner) = (catalog::qualified_name(default)?, super::discover::owner(default)?);
+    let check = pgrx::spi::quote_identifier(check);
+    user::as_user(owner, || spi::execute(&format!("ALTER TABLE {name} DROP CONSTRAINT {check}"), &[]))?;
     Ok(())
 }
 
@@ -75,8 +95,8 @@ pub fn settle(default: pg_sys::Oid, condition: &str, table: pg_sys::Oid, move_ro
         pgrx::notice!("moved {rows} rows from {name} into the reattached partition");
     }
     locks::acquire(default, &name, LockMode::ShareUpdateExclusive)?;
-    let owner = super::discover::owner(default)?;
-    user::as_user(owner, || spi::execute(&format!("ALTER TABLE {name} VALIDATE CONSTRAINT {EXCLUDES}"), &[]))?;
+    let (owner, check) = (super::discover::owner(default)?, check_name(xact::top_transaction_id()));
+    user::as_user(owner, || spi::execute(&format!("ALTER TABLE {name} VALIDATE CONSTRAINT {check}"), &[]))?;
     Ok(())
 }
 

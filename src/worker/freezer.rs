@@ -167,7 +167,9 @@ fn freeze_all(order: &Order) -> Result<()> {
         step(order, || freeze::validate_bounds_check(&leaf(item)?))?;
     }
     match &order.exclude {
-        Some(exclude) => step(order, || default_rows::exclude(exclude.default_partition.into(), &exclude.condition)),
+        Some(exclude) => {
+            step(order, || default_rows::exclude(exclude.default_partition.into(), &exclude.condition, order.xid))
+        }
         None => Ok(()),
     }
 }
@@ -218,7 +220,7 @@ fn settle(order: &Order, reason: &str) {
         persist(order, item.partition, || settle_one(item, reason));
     }
     if let Some(exclude) = &order.exclude {
-        persist(order, exclude.default_partition, || settle_default(exclude));
+        persist(order, exclude.default_partition, || settle_default(exclude, order.xid));
     }
 }
 
@@ -237,13 +239,13 @@ fn persist(order: &Order, relation: u32, work: impl Fn() -> Result<()>) {
 }
 
 /// Whether the reattach committed or not: the CHECK has done its service.
-fn settle_default(exclude: &Exclude) -> Result<()> {
+fn settle_default(exclude: &Exclude, xid: u32) -> Result<()> {
     let default = pg_sys::Oid::from(exclude.default_partition);
-    if discover::leaf(default)?.is_none() || !default_rows::excludes(default)? {
+    if discover::leaf(default)?.is_none() || !default_rows::excludes(default, xid)? {
         return Ok(());
     }
     locks::acquire(default, &catalog::qualified_name(default)?, LockMode::AccessExclusive)?;
-    default_rows::admit(default)
+    default_rows::admit(default, xid)
 }
 
 fn settle_one(item: &OrderItem, reason: &str) -> Result<()> {

@@ -78,7 +78,7 @@ impl Node {
     /// hold the OIDs of their types.
     pub(super) fn read_image(&self, image: &[u8], text: Option<&str>) -> Result<pg_sys::Datum> {
         let foreign = !self.same_database && (self.holds_oids || !matches!(self.shape, Shape::Scalar));
-        match (self.io.from_image(image).filter(|_| !foreign), text) {
+        match (self.io.of_image(image).filter(|_| !foreign), text) {
             (Some(datum), _) => Ok(datum),
             (None, Some(text)) => self.parse(text),
             (None, None) => Err(foreign_image()),

@@ -58,13 +58,18 @@ impl TypeIo {
                     std::slice::from_raw_parts(copy.cast(), len.min(size_of::<usize>()))
                 }
                 Ok(len) => std::slice::from_raw_parts(datum.cast_mut_ptr(), len),
+                Err(_) if self.is_c_string() => CStr::from_ptr(datum.cast_mut_ptr()).to_bytes_with_nul(),
                 Err(_) => super::read::varlena(datum),
             }
         }
     }
 
+    fn is_c_string(&self) -> bool {
+        self.len == -2
+    }
+
     /// The value that [`Self::image`] gave the bytes of; `None` when they are too few.
-    pub(super) fn from_image(self, image: &[u8]) -> Option<pg_sys::Datum> {
+    pub(super) fn of_image(self, image: &[u8]) -> Option<pg_sys::Datum> {
         match usize::try_from(self.len) {
             Ok(len) if len != image.len() => None,
             Ok(_) if self.by_value => {
@@ -73,6 +78,7 @@ impl TypeIo {
                 Some(pg_sys::Datum::from(usize::from_le_bytes(bytes)))
             }
             Ok(_) => Some(super::build::palloc_copy(image)),
+            Err(_) if self.is_c_string() => image.ends_with(&[0]).then(|| super::build::palloc_copy(image)),
             Err(_) => Some(super::build::palloc_varlena(image)),
         }
     }
