@@ -203,7 +203,7 @@ mod tests {
                        (NULL, ARRAY[ARRAY[{value}, NULL], ARRAY[NULL, {value}]])"
                 ));
             }
-            let all = values.iter().map(|value| quote_literal(value)).collect::<Vec<_>>().join(", ");
+            let all = values.iter().map(quote_literal).collect::<Vec<_>>().join(", ");
             run(&format!(
                 "INSERT INTO hot.types (a{i}) VALUES
                    (ARRAY[{all}]::{name}[]), ('{{}}'), ('{{NULL}}'), ('[3:4]={{NULL,NULL}}'), ('{{{{NULL}},{{NULL}}}}')"
