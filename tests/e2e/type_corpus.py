@@ -20,6 +20,7 @@ class Native(NamedTuple):
 
 
 TEXT = Native("concat({})", "CAST({} AS VARCHAR)")
+STORED = Native("{}::text", "CAST({} AS VARCHAR)")
 BOOL = Native("{}::text", "CAST({} AS VARCHAR)")
 FLOAT4 = Native("{}", "{}", lambda v: struct.pack(">f", v).hex())
 FLOAT8 = Native("{}", "{}", lambda v: struct.pack(">d", v).hex())
@@ -254,7 +255,7 @@ TYPES = (
     Type("xml", ("", "text only", "<a/>", '<?xml version="1.0"?><a/>', '<?xml version="1.1" standalone="yes"?><a b="c"/>',
                  '<?xml version="1.0" encoding="UTF-8"?><a>ä€</a>', '<?xml version="1.0" encoding="ISO-8859-1"?><a/>',
                  "<a><![CDATA[<&>]]></a>", "<!-- comment --><a/>", "<a/><b/> tail", "<a>&amp;&lt;&#10;</a>",
-                 " <a\n x='1'  />\r\n", "<?pi data?><a/>", "<!DOCTYPE a><a/>")),
+                 " <a\n x='1'  />\r\n", "<?pi data?><a/>", "<!DOCTYPE a><a/>"), STORED),
     Type("tsvector", ("", "'a':1A,2B,3C,4 'b':16383 'fat'", "'it''s':1 'back\\\\slash' ' ' 'ä€😀':2", "a fat cat", "'x':1A,1B",
                       " ".join(f"w{n}:{n}" for n in range(1, 300)))),
     Type("tsquery", ("", "'fat' & !( 'rat':*AB | 'cat' )", "'a' <-> 'b' <5> 'c'", "'it''s' | 'back\\\\slash'", "!!'x':*",
