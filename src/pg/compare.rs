@@ -19,6 +19,7 @@ const LARGEST_COMPARED: usize = 64 << 10;
 pub struct RangeTracker {
     index: usize,
     type_oid: pg_sys::Oid,
+    pg_type: PgType,
     order: Order,
     batch: Option<(pg_sys::Datum, pg_sys::Datum)>,
     object: Option<(pg_sys::Datum, pg_sys::Datum)>,
@@ -55,6 +56,7 @@ impl RangeTracker {
         Some(Self {
             index: column.index,
             type_oid: column.type_oid,
+            pg_type: pg_type.clone(),
             order,
             batch: None,
             object: None,
@@ -103,7 +105,8 @@ impl RangeTracker {
     pub fn take_object(&mut self) -> Option<(String, String)> {
         let unknown = std::mem::take(&mut self.unknown.1);
         let (lowest, highest) = self.object.take()?;
-        let texts = datum::output_text(self.type_oid, lowest).zip(datum::output_text(self.type_oid, highest));
+        let text = |bound| datum::bound_text(self.type_oid, &self.pg_type, bound);
+        let texts = text(lowest).zip(text(highest));
         self.order.free(lowest);
         self.order.free(highest);
         texts.filter(|(low, high)| !unknown && low.len() <= LONGEST_BOUND && high.len() <= LONGEST_BOUND)

@@ -149,6 +149,17 @@ pub(super) fn archived_label(
     Labels::archived(type_oid, &schema.enums, is_of_this_database(schema)).archived_label(value, now)
 }
 
+/// The text of a bound, when it says everything that the value is, now and later: what it names could be renamed.
+pub(super) fn bound_text(type_oid: pg_sys::Oid, pg_type: &PgType, datum: pg_sys::Datum) -> Option<String> {
+    let node = Node::new(type_oid, pg_type, Encoding::of_database(), Origin::Live);
+    // SAFETY: a non-null value of the type; the text is copied.
+    let exact = unsafe { !node.text_may_mislead || node.text_says_all(datum) };
+    if !exact || (node.holds_oids && *pg_type != PgType::Enum) {
+        return None;
+    }
+    output_text(type_oid, datum)
+}
+
 /// The text form of any datum through its type's output function; `None` when UTF-8 cannot represent it.
 pub(super) fn output_text(type_oid: pg_sys::Oid, datum: pg_sys::Datum) -> Option<String> {
     // SAFETY: output function of the type on a non-null value of it; the text is copied.
