@@ -149,6 +149,24 @@ fn indexes(oid: pg_sys::Oid) -> Result<Vec<NamedDdl>> {
 }
 
 fn constraints(oid: pg_sys::Oid, name: &str) -> Result<Vec<NamedDdl>> {
+    let mut statements = own_not_nulls(oid, name)?;
+    statements.extend(table_constraints(oid, name)?);
+    Ok(statements)
+}
+
+/// NOT NULL on columns that are nullable in the parent.
+fn own_not_nulls(oid: pg_sys::Oid, name: &str) -> Result<Vec<NamedDdl>> {
+    pairs(
+        "SELECT format('%s_not_null', a.attname), format('ALTER TABLE %s ALTER COLUMN %I SET NOT NULL', $2, a.attname)
+         FROM pg_attribute a JOIN pg_inherits i ON i.inhrelid = a.attrelid
+         JOIN pg_attribute above ON above.attrelid = i.inhparent AND above.attname = a.attname
+         WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull AND NOT above.attnotnull
+         ORDER BY a.attnum",
+        &[oid.into(), name.into()],
+    )
+}
+
+fn table_constraints(oid: pg_sys::Oid, name: &str) -> Result<Vec<NamedDdl>> {
     pairs(
         "SELECT k.conname::text, format('ALTER TABLE %s ADD CONSTRAINT %I %s', $2, k.conname, pg_get_constraintdef(k.oid))
          FROM pg_constraint k
@@ -210,8 +228,17 @@ fn comments(oid: pg_sys::Oid, name: &str) -> Result<Vec<String>> {
            UNION ALL
            SELECT 20000, format('COMMENT ON INDEX %I.%I IS %L', n.nspname, c.relname, obj_description(c.oid, 'pg_class'))
            FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-           WHERE i.indrelid = $1 AND obj_description(c.oid, 'pg_class') IS NOT NULL) x
-         ORDER BY o",
+           WHERE i.indrelid = $1 AND obj_description(c.oid, 'pg_class') IS NOT NULL
+           UNION ALL
+           SELECT 30000, format('COMMENT ON TRIGGER %I ON %s IS %L', t.tgname, $2, obj_description(t.oid, 'pg_trigger'))
+           FROM pg_trigger t WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgparentid = 0
+             AND obj_description(t.oid, 'pg_trigger') IS NOT NULL
+           UNION ALL
+           SELECT 40000, format('COMMENT ON STATISTICS %I.%I IS %L', n.nspname, e.stxname,
+                                obj_description(e.oid, 'pg_statistic_ext'))
+           FROM pg_statistic_ext e JOIN pg_namespace n ON n.oid = e.stxnamespace
+           WHERE e.stxrelid = $1 AND obj_description(e.oid, 'pg_statistic_ext') IS NOT NULL) x
+         ORDER BY o, s",
         oid,
         name,
     )

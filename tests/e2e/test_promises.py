@@ -130,7 +130,7 @@ def test_p5_every_value_comes_back_as_it_was(db, local):
     assert db.all(text.format("edges")) == expected
 
 
-def test_p5_what_cannot_be_kept_is_refused(db):
+def test_p5_what_cannot_be_kept_is_refused(db, local):
     """A type that cannot read what it prints: the column and the reason are named, and nothing was removed."""
     db.execute("""
         CREATE TYPE odd;

@@ -41,7 +41,7 @@ class Cluster:
     def connect(self, dbname="postgres", user="postgres", **kwargs):
         return psycopg.connect(
             host=str(self.dir), port=5432, dbname=dbname, user=user, autocommit=True,
-            row_factory=row_factory, connect_timeout=20, client_encoding="UTF8", **kwargs,
+            row_factory=row_factory, connect_timeout=20, **{"client_encoding": "UTF8", **kwargs},
         )
 
     def log(self):

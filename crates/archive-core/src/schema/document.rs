@@ -70,13 +70,19 @@ fn kinds() -> Vec<Kind> {
         ),
         kind("composite types", composite, ["STRUCT", "struct", "row"], "an attribute that would go into a sidecar"),
         kind(
+            "aclitem, ranges and multiranges over enums",
+            PgType::Other,
+            ["sidecar only", "sidecar only", "sidecar only"],
+            "every value",
+        ),
+        kind(
             "timetz, bit, varbit, inet, cidr, macaddr, macaddr8, point, line, lseg, box, path, polygon, circle, ranges, \
              multiranges, tsvector, tsquery, jsonpath, pg_lsn, \"char\", name, tid, xid8, pg_snapshot, txid_snapshot, \
-             int2vector, oidvector, aclitem, refcursor, hstore, citext, ltree, cube, isn and every other type of an \
+             int2vector, oidvector, refcursor, hstore, citext, ltree, cube, isn and every other type of an \
              extension, as the text that PostgreSQL prints",
             PgType::Other,
             text,
-            ENCODING,
+            "text that UTF-8 cannot represent, or that does not say everything",
         ),
         kind(
             "pg_ndistinct, pg_dependencies, pg_mcv_list, gtsvector and other types that cannot be read from text",
@@ -137,9 +143,15 @@ const HEAD: &str = "<!-- Generated: `make types-doc` writes this file from crate
 What each PostgreSQL type becomes in Parquet, and what other engines see. Every value comes back from the archive as it
 was, byte for byte in its text form. A domain is stored as its base type; nested types nest in Parquet too.
 
-A value that the native Parquet type cannot hold goes, as PostgreSQL's text, into a *sidecar* column `<column>__pg`
-(`\\x` and hexadecimal digits for text that is not UTF-8). The native column is NULL there. The sidecar exists only in
-files that need it: archive_ext reads it, other engines may.
+A value that the native Parquet type cannot hold goes, as PostgreSQL's text, into a *sidecar* column `<column>__pg`. The
+native column is NULL there. The sidecar exists only in files that need it: archive_ext reads it, other engines may. Two
+kinds of text in it are marked:
+
+* `\\x` and hexadecimal digits: text in the encoding of the database that UTF-8 cannot represent.
+* `\\b` and hexadecimal digits: the value's bytes in PostgreSQL's memory, where its text does not say everything that it is
+  (`seg` prints a rounded number) or names what may be renamed. In the latter case, for arrays and composites with enums or
+  `reg*` types that have to go into the sidecar, for ranges over enums and for `aclitem`, a blank and the text follow; the
+  text is what counts in another database.
 
 Statistics prune whole *files* by the catalog's ranges, computed with the type's own btree comparison, and *row groups* and
 *pages* by Parquet's statistics. Text order is used below files for `C` and `POSIX` collations only. The column shows what
@@ -156,6 +168,7 @@ const TAIL: &str = "
 * `oid`, `xid`, `cid` are numbers that mean something in the database they come from only. A `reg*` value keeps both: in the
   database it comes from its OID is read, in another one the name is looked up.
 * The OIDs of enum values are kept in the file's metadata, so a renamed label is read as what it is called now.
+* Every type with every value of a corpus of nasty ones, and the command that tries them: [type-matrix.md](type-matrix.md).
 * Composite types: attributes are matched by number; one that the type lost is not shown, one that it gained is NULL.
 ";
 
