@@ -18,6 +18,7 @@ mod archive_ext {
         let made = match unsafe { event_trigger::command(fcinfo) } {
             Some(Command::AlterTable(alterations)) => drift::make_way(&alterations),
             Some(Command::Renamed { before, .. }) => drift::make_way_for_name(before),
+            Some(Command::Privileges(privileges)) => drift::note_readers(&privileges),
             _ => Ok(()),
         };
         made.or_raise();
@@ -56,7 +57,7 @@ mod archive_ext {
 extension_sql!(
     r#"
 CREATE EVENT TRIGGER archive_ext_before_ddl ON ddl_command_start
-    WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION archive_ext.before_ddl();
+    WHEN TAG IN ('ALTER TABLE', 'REVOKE') EXECUTE FUNCTION archive_ext.before_ddl();
 CREATE EVENT TRIGGER archive_ext_after_ddl ON ddl_command_end
     WHEN TAG IN ('ALTER TABLE', 'GRANT', 'REVOKE', 'CREATE POLICY', 'ALTER POLICY', 'DROP POLICY')
     EXECUTE FUNCTION archive_ext.after_ddl();

@@ -3,6 +3,8 @@
 //! A column keeps its field id for life. While the hot table is the same relation, attribute numbers tell which column is
 //! which; after a dump and restore, which numbers them anew, names do.
 
+use std::cell::RefCell;
+
 use pgrx::pg_sys;
 
 use crate::catalog;
@@ -47,6 +49,10 @@ pub fn make_way_for_name(table: Option<pg_sys::Oid>) -> Result<()> {
 /// not of the one that was dumped: names still tell, and after the change they would not.
 fn settled(table: Option<pg_sys::Oid>) -> Result<Option<pg_sys::Oid>> {
     let Some((source, managed)) = managed(table)? else { return Ok(None) };
+    // ALTER TABLE has not checked that yet, and a stranger must not hold readers up.
+    if !user::has_privileges_of(discover::owner(source)?) {
+        return Ok(None);
+    }
     if let Some(view) = managed.all_view {
         lock::wait(view, LockMode::AccessExclusive);
     }
@@ -76,16 +82,40 @@ pub fn follow_name(table: Option<pg_sys::Oid>) -> Result<()> {
     table.map_or(Ok(()), sync)
 }
 
-/// After GRANT or REVOKE.
-pub fn follow_privileges(privileges: &Privileges) -> Result<()> {
+thread_local! {
+    /// Who could read the tables of the GRANT or REVOKE that is running.
+    static READERS: RefCell<Vec<(pg_sys::Oid, Vec<pg_sys::Oid>)>> = const { RefCell::new(Vec::new()) };
+}
+
+fn managed_among(privileges: &Privileges) -> Result<Vec<(pg_sys::Oid, ManagedTable)>> {
     let mut tables = privileges.tables.clone();
     if !privileges.schemas.is_empty() {
         tables.extend(managed_table::sources_in(&privileges.schemas)?);
     }
+    let mut found = Vec::new();
     for table in tables {
-        if let Some(managed) = managed_table::of_source(table)? {
-            access::mirror_grants(table, &managed, &privileges.roles)?;
-        }
+        found.extend(managed_table::of_source(table)?.map(|managed| (table, managed)));
+    }
+    Ok(found)
+}
+
+/// Before GRANT or REVOKE: REVOKE … CASCADE takes more roles' grants than it names.
+pub fn note_readers(privileges: &Privileges) -> Result<()> {
+    let tables = managed_among(privileges)?;
+    let readers = tables.into_iter().map(|(table, _)| Ok((table, access::readers(table)?))).collect::<Result<_>>()?;
+    READERS.replace(readers);
+    Ok(())
+}
+
+/// After GRANT or REVOKE.
+pub fn follow_privileges(privileges: &Privileges) -> Result<()> {
+    let before = READERS.take();
+    for (table, managed) in managed_among(privileges)? {
+        let now = access::readers(table)?;
+        let earlier = before.iter().find(|(noted, _)| *noted == table).map(|(_, readers)| readers.as_slice());
+        let lost = earlier.unwrap_or_default().iter().filter(|role| !now.contains(role));
+        let roles: Vec<_> = privileges.roles.iter().chain(lost).copied().collect();
+        access::mirror_grants(table, &managed, &roles)?;
     }
     Ok(())
 }

@@ -28,6 +28,35 @@ pub fn mirror_grants(source: pg_sys::Oid, managed: &ManagedTable, roles: &[pg_sy
     Ok(())
 }
 
+/// Takes from a relation that was just made what the owner's default privileges gave away: hot rows may be for fewer eyes.
+pub fn close(name: &str, owner: pg_sys::Oid) -> Result<()> {
+    let revokes = user::elevated(|| {
+        spi::rows(
+            "SELECT DISTINCT format('REVOKE ALL ON %s FROM %s CASCADE', $1,
+                           CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END)
+             FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = $1::regclass AND a.grantee <> c.relowner",
+            &[name.into()],
+            |row| row.need::<String>(1),
+        )
+    })?;
+    user::as_user(owner, || revokes.iter().try_for_each(|sql| spi::execute(sql, &[]).map(drop)))
+}
+
+/// Who holds SELECT on a relation or a column of it.
+pub fn readers(relation: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT DISTINCT a.grantee
+             FROM (SELECT relacl AS acl FROM pg_class WHERE oid = $1
+                   UNION ALL SELECT attacl FROM pg_attribute WHERE attrelid = $1 AND NOT attisdropped) g,
+                  aclexplode(g.acl) a
+             WHERE a.privilege_type = 'SELECT'",
+            &[relation.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
 fn revokes(relation: pg_sys::Oid, name: &str, roles: &[pg_sys::Oid]) -> Result<Vec<String>> {
     user::elevated(|| {
         spi::rows(
@@ -92,7 +121,7 @@ struct RowSecurity {
     policies: Vec<Policy>,
 }
 
-/// A policy that decides what SELECT sees.
+/// A policy that decides what SELECT sees. One without USING lets nothing be seen, here as there, and is left out.
 #[derive(Debug, PartialEq, Eq)]
 struct Policy {
     name: String,
@@ -108,8 +137,9 @@ fn row_security(relation: pg_sys::Oid) -> Result<RowSecurity> {
                            CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
                            (SELECT string_agg(CASE WHEN r = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(r)) END, ', ')
                             FROM unnest(p.polroles) r),
-                           coalesce(pg_get_expr(p.polqual, p.polrelid), 'true'))
-             FROM pg_policy p WHERE p.polrelid = $1 AND p.polcmd IN ('r', '*') ORDER BY p.polname",
+                           pg_get_expr(p.polqual, p.polrelid))
+             FROM pg_policy p WHERE p.polrelid = $1 AND p.polcmd IN ('r', '*') AND p.polqual IS NOT NULL
+             ORDER BY p.polname",
             &[relation.into()],
             |row| Ok(Policy { name: row.need(1)?, definition: row.need(2)? }),
         )?;

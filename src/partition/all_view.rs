@@ -30,7 +30,7 @@ pub fn create(source: pg_sys::Oid, archive: pg_sys::Oid, view: &str, owner: pg_s
     let body = body(source, archive)?;
     let options = with_options(&invoker(source)?);
     user::as_user(owner, || spi::execute(&format!("CREATE VIEW {view}{options} AS {body}"), &[]))?;
-    Ok(())
+    super::access::close(view, owner)
 }
 
 fn with_options(options: &[String]) -> String {
@@ -139,6 +139,7 @@ fn recreate(source: pg_sys::Oid, archive: pg_sys::Oid, view: pg_sys::Oid, option
     let columns: Vec<_> = discover::attributes(source)?.into_iter().map(|column| column.name).collect();
     user::as_user(owner, || {
         spi::execute(&format!("CREATE VIEW {name}{options} AS {body}"), &[])?;
+        super::access::close(&name, owner)?;
         let kept = extras.iter().filter(|(column, _)| column.as_ref().is_none_or(|column| columns.contains(column)));
         kept.map(|(_, sql)| sql).try_for_each(|sql| spi::execute(sql, &[]).map(drop))
     })?;

@@ -199,6 +199,7 @@ fn create_root(source: pg_sys::Oid, names: &ArchiveNames, owner: pg_sys::Oid) ->
         spi::execute(&format!("COMMENT ON TABLE {archive} IS {comment}"), &[])
     })?;
     let oid = required(&names.schema, &names.table)?;
+    super::access::close(&archive, owner)?;
     copy_select_grants(source, &archive, owner)?;
     Ok(oid)
 }
@@ -321,5 +322,6 @@ fn create_level(
     user::as_user(owner, || {
         spi::execute(&format!("CREATE TABLE {qualified} PARTITION OF {parent} {bounds} PARTITION BY {key}"), &[])
     })?;
+    super::access::close(&qualified, owner)?;
     required(&names.schema, name)
 }

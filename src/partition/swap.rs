@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 use pgrx::spi::{quote_identifier, quote_literal, quote_qualified_identifier};
 
 use super::discover::{self, Leaf};
-use super::{archive_tree, locks};
+use super::{access, archive_tree, locks};
 use crate::catalog;
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
@@ -132,6 +132,7 @@ pub fn put_foreign(
         )?;
         spi::execute(&format!("COMMENT ON FOREIGN TABLE {foreign} IS {comment}"), &[])
     })?;
+    access::close(&foreign, place.owner)?;
     // A foreign table has no policies: it is read through the archive parent, which has those of the hot table.
     if !discover::leaf(place.readers_of)?.is_some_and(|readers| readers.row_security) {
         archive_tree::copy_select_grants(place.readers_of, &foreign, place.owner)?;

@@ -200,3 +200,52 @@ def test_p8_a_refused_secret_is_not_repeated(db, cluster, s3_signed):
     assert "wrong-but-still-secret" not in everything
     assert failed.value.sqlstate != "XX000"
     assert db.is_attached("public.orders_2024_01")
+
+
+def test_p8_default_privileges_do_not_open_the_archive(db, role, owned):
+    """Without this, the view, which reads with its owner's rights, would show hot rows to whoever may read new tables."""
+    reader = role("reader")
+    owned.execute(f"ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {reader}")
+    owned.execute("SELECT archive_partition('orders_2024_01')")
+    owned.execute("ALTER TABLE orders ADD added int; ALTER TABLE orders DROP added")
+
+    for relation in ["orders", "orders_all", "orders_2024_01"]:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            db.connect(reader).execute(f"SELECT FROM archive.{relation}")
+
+
+def test_p8_a_cascading_revoke_reaches_the_archive(db, role, owned):
+    first, second = role("first"), role("second")
+    owned.execute("SELECT archive_partition('orders_2024_01')")
+    owned.execute(f"GRANT SELECT ON orders TO {first} WITH GRANT OPTION")
+    db.connect(first).execute(f"GRANT SELECT ON orders TO {second}")
+    reading = db.connect(second)
+    assert reading.execute("SELECT count(*) FROM archive.orders_all").fetchone()[0] == 1000
+
+    owned.execute(f"REVOKE SELECT ON orders FROM {first} CASCADE")
+
+    for relation in ["orders", "orders_all"]:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            reading.execute(f"SELECT FROM archive.{relation}")
+
+
+def test_p8_a_policy_without_using_hides_every_archived_row(db, role, owned):
+    writer = role("writer")
+    owned.execute("SELECT archive_partition('orders_2024_01')")
+    owned.execute(f"GRANT SELECT, INSERT ON orders TO {writer}")
+    owned.execute("ALTER TABLE orders ENABLE ROW LEVEL SECURITY")
+    owned.execute(f"CREATE POLICY writes ON orders TO {writer} WITH CHECK (true)")
+
+    session = db.connect(writer)
+    for relation in ["orders", "archive.orders", "archive.orders_all"]:
+        assert session.execute(f"SELECT count(*) FROM {relation}").fetchone()[0] == 0
+
+
+def test_alter_table_by_a_stranger_holds_no_reader_up(db, role, owned):
+    owned.execute("SELECT archive_partition('orders_2024_01')")
+    owned.execute("BEGIN; SELECT count(*) FROM archive.orders_all")
+
+    stranger = db.connect(role("stranger"), options="-c statement_timeout=10s")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        stranger.execute("ALTER TABLE orders ADD added int")
+    owned.execute("COMMIT")

@@ -83,16 +83,17 @@ impl ColumnIo {
             let exact = self.text_is_exact(datum);
             let text = || self.node.encoding.to_utf8(printed);
             if self.node.holds_oids || !exact {
-                // Elsewhere, OIDs mean nothing, and names are all there is.
-                let elsewhere = if exact { text() } else { None };
+                // Elsewhere, OIDs mean nothing, and names are all there is. A text that says too little is of no use.
+                let misleads = !exact && self.node.any(&|node| node.text_may_mislead);
+                let elsewhere = if misleads { None } else { text() };
                 return Cow::Owned(Sidecar::of_image(self.node.io.image(datum), elsewhere.as_deref()));
             }
             text().unwrap_or_else(|| Cow::Owned(Sidecar::of_server_text(printed)))
         }
     }
 
-    /// Whether PostgreSQL makes the same value of the text: it may refuse it, where a domain within has stricter
-    /// constraints than it had.
+    /// Whether PostgreSQL makes the same value of the text. It may refuse it, where a domain within has stricter
+    /// constraints than it had; and an array that once held a NULL has other bytes than its text makes.
     ///
     /// # Safety
     /// `datum` is a non-null value of the column's type.
