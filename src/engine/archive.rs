@@ -74,7 +74,7 @@ pub fn dry_run(partitions: &[pg_sys::Oid], options: &Options) -> Result<Vec<Outc
     Ok(plans
         .iter()
         .map(|plan| {
-            pgrx::notice!(
+            crate::pg::server_text::notice!(
                 "{} would be archived to {}; its foreign key checks take about {} ms under the parent's lock",
                 plan.name(),
                 plan.store.location(),

@@ -144,7 +144,7 @@ fn orphaned(source: pg_sys::Oid) -> Result<()> {
     let Some(managed) = managed_table::of_source(source)? else { return Ok(()) };
     if let Some(archive) = managed.archive_table {
         let name = catalog::qualified_name(archive)?;
-        pgrx::notice!("the archived partitions of the dropped table stay in {name}");
+        crate::pg::server_text::notice!("the archived partitions of the dropped table stay in {name}");
     }
     Ok(())
 }

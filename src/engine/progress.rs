@@ -87,7 +87,11 @@ impl Progress {
             0 => String::new(),
             total => format!(" ({:.0} %)", (100.0 * rows as f64 / total as f64).min(100.0)),
         };
-        pgrx::notice!("{phase} {}: {rows} rows{percent}, {} MB, {rate:.0} rows/s", self.name, self.slot.bytes >> 20);
+        crate::pg::server_text::notice!(
+            "{phase} {}: {rows} rows{percent}, {} MB, {rate:.0} rows/s",
+            self.name,
+            self.slot.bytes >> 20
+        );
     }
 }
 

@@ -55,7 +55,7 @@ pub fn reattach(name: &str, options: Options) -> Result<pg_sys::Oid> {
         }
     };
     adapt::adopt_constraints(known.parent, table)?;
-    differences.iter().for_each(|difference| pgrx::notice!("{}", difference.describe()));
+    differences.iter().for_each(|difference| crate::pg::server_text::notice!("{}", difference.describe()));
     let default = keep_range_out_of_default(&known, table, options)?;
     swap_back(&known, table)?;
     default.map_or(Ok(()), |default| default_rows::admit(default, xact::top_transaction_id()))?;

@@ -149,7 +149,7 @@ pub fn under_former_names<'s>(
     for sql in statements {
         let done = xact::subtransaction(|| user::as_user(owner, || spi::execute(sql, &[])).or_raise());
         if let Err(caught) = done {
-            pgrx::notice!("left out, for the columns have changed: {sql} ({})", caught.message);
+            crate::pg::server_text::notice!("left out, for the columns have changed: {sql} ({})", caught.message);
         }
     }
     execute(table, &mirror::rename_columns("TABLE", &name, &home))

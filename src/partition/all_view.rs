@@ -152,7 +152,9 @@ fn recreate(source: pg_sys::Oid, archive: pg_sys::Oid, view: pg_sys::Oid, option
 pub fn drop_for_row_security(view: pg_sys::Oid) -> Result<()> {
     let name = catalog::qualified_name(view)?;
     drop_view(&name, discover::owner(view)?)?;
-    pgrx::warning!("view {name} was dropped: on PostgreSQL 14 it would show rows that the policies hide");
+    crate::pg::server_text::warning!(
+        "view {name} was dropped: on PostgreSQL 14 it would show rows that the policies hide"
+    );
     Ok(())
 }
 

@@ -92,7 +92,7 @@ pub fn settle(default: pg_sys::Oid, condition: &str, table: pg_sys::Oid, move_ro
     }
     if rows > 0 {
         move_into(&name, condition, table)?;
-        pgrx::notice!("moved {rows} rows from {name} into the reattached partition");
+        crate::pg::server_text::notice!("moved {rows} rows from {name} into the reattached partition");
     }
     locks::acquire(default, &name, LockMode::ShareUpdateExclusive)?;
     let (owner, check) = (super::discover::owner(default)?, check_name(xact::top_transaction_id()));

@@ -39,7 +39,7 @@ pub fn finalize_pending(parent: pg_sys::Oid) -> Result<()> {
     })?;
     let parent = catalog::qualified_name(parent)?;
     for partition in pending {
-        pgrx::notice!("finishing the pending DETACH CONCURRENTLY of {partition} from {parent}");
+        crate::pg::server_text::notice!("finishing the pending DETACH CONCURRENTLY of {partition} from {parent}");
         user::as_user(user::current(), || {
             spi::execute(&format!("ALTER TABLE {parent} DETACH PARTITION {partition} FINALIZE"), &[])
         })?;

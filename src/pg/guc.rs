@@ -78,10 +78,10 @@ impl GucNest {
             .set(c"search_path", "pg_catalog")
     }
 
-    /// A search path that no other user can put objects into.
+    /// A search path that no other user can put objects into; names of types are then the same text in every session.
     #[must_use]
     pub fn safe_search_path(self) -> Self {
-        self.set(c"search_path", "pg_catalog, pg_temp")
+        self.set(c"search_path", "pg_catalog, pg_temp").set(c"quote_all_identifiers", "off")
     }
 }
 

@@ -54,6 +54,18 @@ pub fn message(text: String) -> String {
     text.chars().map(plain).collect()
 }
 
+/// A NOTICE whose text may hold names.
+macro_rules! notice {
+    ($($part:tt)*) => { pgrx::notice!("{}", $crate::pg::server_text::message(format!($($part)*))) };
+}
+
+/// A WARNING whose text may hold names.
+macro_rules! warning {
+    ($($part:tt)*) => { pgrx::warning!("{}", $crate::pg::server_text::message(format!($($part)*))) };
+}
+
+pub(crate) use {notice, warning};
+
 /// The arguments of a statement in the encoding of the database; `None` where nothing needs a conversion.
 pub(super) fn arguments<'a>(arguments: &[DatumWithOid<'a>]) -> Result<Option<Vec<DatumWithOid<'a>>>> {
     match Encoding::of_database() {

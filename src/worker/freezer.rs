@@ -230,7 +230,10 @@ fn persist(order: &Order, relation: u32, work: impl Fn() -> Result<()>) {
         match step(order, &work) {
             Ok(()) => return,
             Err(error) if attempt == LIFT_ATTEMPTS || background::asked_to_end() => {
-                pgrx::warning!("archive_ext could not lift the freeze of relation {relation}: {}", error.message());
+                crate::pg::server_text::warning!(
+                    "archive_ext could not lift the freeze of relation {relation}: {}",
+                    error.message()
+                );
                 return;
             }
             Err(_) => background::pause(Duration::from_millis(500)),
