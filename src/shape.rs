@@ -252,14 +252,22 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// The type of an archived field; that of an enum which is gone is text, as its labels are archived.
+/// The type of an archived field; that of an enum which is gone is text, as its labels are archived. What only has the
+/// name of the archived type now must be stored like it.
 fn archived_type(field: &Field, step: Option<&TypeStep>) -> Option<(TypeRef, PgType)> {
-    let found = step.map_or_else(|| TypeRef::named(&field.type_sql), existing);
+    let found = match step.filter(|step| step.oid != 0) {
+        Some(step) => existing(step),
+        None => step.map_or_else(|| TypeRef::named(&field.type_sql), existing).filter(|of| is_stored_as(*of, field)),
+    };
     match found {
         Some(of) => Some((of, field.pg_type.clone())),
         None if matches!(field.pg_type, PgType::Enum) => TypeRef::named("pg_catalog.text").map(|of| (of, PgType::Text)),
         None => None,
     }
+}
+
+fn is_stored_as(of: TypeRef, field: &Field) -> bool {
+    columns::pg_type(&of.as_column(0, &field.name)).is_ok_and(|pg_type| pg_type == field.pg_type)
 }
 
 /// The type of a step, if it still exists: by OID where it is known, for the type may have another name now.

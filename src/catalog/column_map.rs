@@ -5,6 +5,7 @@ use pgrx::{JsonB, pg_sys};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::pg::background;
 use crate::pg::cast::CastSettings;
 use crate::pg::{spi, user};
 
@@ -97,13 +98,23 @@ impl ColumnMap {
         self.columns.is_empty()
     }
 
+    /// Type OIDs of another database mean other types here, or none: of columns that came from there, names decide.
+    #[must_use]
+    pub fn known_here(mut self) -> Self {
+        let here = format!("{}/", background::database_identity());
+        for column in self.columns.iter_mut().filter(|column| !column.root.starts_with(&here)) {
+            column.types.iter_mut().for_each(|step| step.oid = 0);
+        }
+        self
+    }
+
     /// The field id of the column of this name.
     pub fn id_of(&self, name: &str) -> Option<i32> {
         self.named(name).map(|column| column.field_id)
     }
 }
 
-/// SQL for the map of a managed table as JSON.
+/// SQL for the map of a managed table as JSON; what reads it calls [`ColumnMap::known_here`].
 pub fn as_json(managed_table: &str) -> String {
     format!(
         "SELECT coalesce(jsonb_agg(jsonb_build_object('field_id', field_id, 'name', column_name,
@@ -117,7 +128,7 @@ pub fn as_json(managed_table: &str) -> String {
 /// The map of a managed table; empty before its first archive.
 pub fn load(managed_table: i64) -> Result<ColumnMap> {
     let json = user::elevated(|| spi::one(&as_json("$1"), &[managed_table.into()], |row| row.need::<JsonB>(1)))?;
-    Ok(serde_json::from_value(json.0)?)
+    Ok(serde_json::from_value::<ColumnMap>(json.0)?.known_here())
 }
 
 /// The map of the managed table with this root; empty when it is not managed.

@@ -52,7 +52,9 @@ pub fn archived(id: i64) -> Result<Option<ArchivedPartition>> {
             MAP = column_map::as_json("p.managed_table")
         ))
     })?;
-    Ok(text.map(|text| serde_json::from_str(&text)).transpose()?)
+    let Some(text) = text else { return Ok(None) };
+    let partition: ArchivedPartition = serde_json::from_str(&text)?;
+    Ok(Some(ArchivedPartition { map: partition.map.known_here(), ..partition }))
 }
 
 fn oid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<pg_sys::Oid>, D::Error> {

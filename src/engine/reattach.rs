@@ -12,7 +12,7 @@ use crate::catalog::job::NewJob;
 use crate::catalog::partition::Known;
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
-use crate::partition::discover::{self, Leaf};
+use crate::partition::discover::{self, Attribute, Leaf};
 use crate::partition::{adapt, check, default_rows, freeze, locks, swap};
 use crate::pg::columns;
 use crate::pg::guc::GucNest;
@@ -81,18 +81,29 @@ fn differences(known: &Known) -> Result<(Vec<Difference>, bool)> {
         Archived { name: &name, schema: &partition.schema, map: &partition.map, archived_at: partition.archived_at };
     let differences = archived.differences(&columns::of_relation(&parent))?;
     let usable = match known.local_copy {
-        Some(local_copy) => adapt::fits_without_rewrite(&differences) && is_whole(local_copy, &archived)?,
+        Some(local_copy) => {
+            let wanted = discover::attributes(known.parent)?;
+            adapt::fits_without_rewrite(&differences, &wanted) && is_whole(local_copy, &archived, &wanted)?
+        }
         None => false,
     };
     Ok((differences, usable))
 }
 
-/// Whether the local copy still has every column that was archived and is in the table: one may have gone with its type.
-fn is_whole(local_copy: pg_sys::Oid, archived: &Archived<'_>) -> Result<bool> {
+/// Whether the local copy still has every column that was archived and is in the table, and ATTACH would take it: one may
+/// have gone with its type, or have another collation in the parent by now, or be generated there and not here.
+fn is_whole(local_copy: pg_sys::Oid, archived: &Archived<'_>, wanted: &[Attribute]) -> Result<bool> {
     let has = discover::attributes(local_copy)?;
     let dropped: Vec<_> = archived.dropped().map(|field| field.id).collect();
-    let mut wanted = archived.schema.fields.iter().filter(|field| !dropped.contains(&field.id));
-    Ok(wanted.all(|field| has.iter().any(|column| column.name == field.name)))
+    let mut kept = archived.schema.fields.iter().filter(|field| !dropped.contains(&field.id));
+    Ok(kept.all(|field| {
+        let now = archived.map.field(field.id).and_then(|column| column.name.as_deref()).unwrap_or(&field.name);
+        let wanted = wanted.iter().find(|column| column.name == now);
+        has.iter().any(|column| {
+            column.name == field.name
+                && wanted.is_none_or(|wanted| column.collate == wanted.collate && column.generated == wanted.generated)
+        })
+    }))
 }
 
 /// The local copy gets the shape of its parent; nobody else sees it before it is attached.

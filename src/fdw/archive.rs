@@ -81,17 +81,23 @@ impl Archive {
         }
     }
 
-    /// Whether every label of the column's enum that there was is still that of the same value.
+    /// Whether this very database archived it: OIDs and collations mean the same.
+    pub(super) fn is_of_this_database(&self) -> bool {
+        self.partition.schema.origin.as_deref() == Some(background::database_identity().as_str())
+    }
+
+    /// Whether every label of the column's enum that there was is still that of the same value, in the same order.
     fn has_same_labels(&self, column: &Column) -> bool {
         let Ok(now) = catalog::enums(&columns::enums_within(column)) else { return false };
         let schema = &self.partition.schema;
-        let here = schema.origin.as_deref() == Some(background::database_identity().as_str());
+        let here = self.is_of_this_database();
         now.iter().all(|now| {
             let then = schema.enums.iter().find(|then| if here { then.oid == now.oid } else { then.name == now.name });
-            let kept = |(oid, label): &(u32, String)| {
-                now.labels.iter().any(|(now, name)| name == label && (!here || now == oid))
+            let place = |(oid, label): &(u32, String)| {
+                now.labels.iter().position(|(now, name)| name == label && (!here || now == oid))
             };
-            then.is_some_and(|then| then.labels.iter().all(kept))
+            let places = then.and_then(|then| then.labels.iter().map(place).collect::<Option<Vec<_>>>());
+            places.is_some_and(|places| places.is_sorted())
         })
     }
 

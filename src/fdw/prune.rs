@@ -69,6 +69,8 @@ struct ConditionColumn {
     type_oid: pg_sys::Oid,
     /// Name and current version of the collation in which ranges must have been computed; `None`: none will do.
     order: Option<(Option<String>, Option<String>)>,
+    /// Whether this database computed them. Collations of the same name and version order otherwise elsewhere.
+    here: bool,
 }
 
 type Versions = HashMap<pg_sys::Oid, Option<String>>;
@@ -79,7 +81,7 @@ impl ConditionColumn {
         let field_id = archive.field(column)?.id;
         let compared = condition.operand().is_some_and(|operand| operand.collation == column.collation.to_u32());
         let order = if compared { range_order(column, field_id, versions) } else { None };
-        Some(Self { field_id, type_oid: column.type_oid, order })
+        Some(Self { field_id, type_oid: column.type_oid, order, here: archive.is_of_this_database() })
     }
 
     fn facts(&self, file: &ArchivedObject) -> Facts {
@@ -96,9 +98,12 @@ impl ConditionColumn {
         match &self.order {
             None => false,
             Some((None, _)) => range.collation.is_none(),
-            Some((collation, version)) => {
-                range.collation == *collation && version.is_some() && range.collation_version == *version
+            Some((collation, Some(version))) => {
+                let same = range.collation == *collation && range.collation_version.as_ref() == Some(version);
+                // Byte order has no version and is the same everywhere.
+                same && (version.is_empty() || self.here)
             }
+            Some((Some(_), None)) => false,
         }
     }
 

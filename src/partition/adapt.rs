@@ -8,14 +8,22 @@ use crate::catalog;
 use crate::catalog::column_map::Fill;
 use crate::error::{OrRaise, Result};
 use crate::pg::guc::GucNest;
-use crate::pg::{spi, user, xact};
+use crate::pg::{columns, spi, user, xact};
 use crate::shape::Difference;
 
-/// Whether ALTER TABLE can do it without rewriting the table: a rewritten row is invisible to older snapshots.
-pub fn fits_without_rewrite(differences: &[Difference]) -> bool {
+/// Whether ALTER TABLE can give a table these columns without rewriting it: a rewritten row is invisible to older
+/// snapshots. A domain's constraints are checked by a rewrite.
+pub fn fits_without_rewrite(differences: &[Difference], wanted: &[discover::Attribute]) -> bool {
+    let checked = |name: &str| {
+        let column = wanted.iter().find(|column| column.name == name);
+        column.is_some_and(|column| columns::is_constrained_domain(column.type_oid))
+    };
     differences.iter().all(|difference| match difference {
         Difference::Dropped(_) | Difference::Renamed(..) => true,
-        Difference::Added(column) => column.types.len() == 1 && matches!(column.fill, Fill::None | Fill::Constant(_)),
+        Difference::Added(column) => {
+            let constant = matches!(column.fill, Fill::None | Fill::Constant(_));
+            column.types.len() == 1 && constant && !checked(&column.former_name)
+        }
         Difference::Retyped(..) => false,
     })
 }
@@ -95,7 +103,8 @@ fn defaults(table: pg_sys::Oid) -> Result<Vec<(String, String)>> {
     })
 }
 
-/// Gives `table` the NOT NULLs and CHECKs of its parent that it lacks: ATTACH wants them. Rows that violate one raise
+/// Gives `table` the NOT NULLs and CHECKs of its parent that it lacks, also where it has another CHECK of that name: ATTACH
+/// wants them. Rows that violate one raise
 /// PostgreSQL's own error.
 pub fn adopt_constraints(parent: pg_sys::Oid, table: pg_sys::Oid) -> Result<()> {
     let name = catalog::qualified_name(table)?;
@@ -106,21 +115,35 @@ pub fn adopt_constraints(parent: pg_sys::Oid, table: pg_sys::Oid) -> Result<()> 
         .filter(|column| column.not_null && lacks(column))
         .map(|column| format!("ALTER TABLE {name} ALTER COLUMN {} SET NOT NULL", quote_identifier(&column.name)))
         .collect();
-    statements.extend(missing_checks(parent, table, &name)?);
+    for (check, taken) in missing_checks(parent, table)? {
+        let check_name = quote_identifier(&check.name);
+        if taken {
+            statements.push(format!("ALTER TABLE {name} DROP CONSTRAINT {check_name}"));
+        }
+        statements.push(format!("ALTER TABLE {name} ADD CONSTRAINT {check_name} {}", check.definition));
+    }
     execute(table, &statements)
 }
 
-fn missing_checks(parent: pg_sys::Oid, table: pg_sys::Oid, name: &str) -> Result<Vec<String>> {
+/// A CHECK of the parent.
+struct Check {
+    name: String,
+    definition: String,
+}
+
+/// The CHECKs that ATTACH would not find, and whether another one has the name.
+fn missing_checks(parent: pg_sys::Oid, table: pg_sys::Oid) -> Result<Vec<(Check, bool)>> {
     user::elevated(|| {
         spi::rows(
-            "SELECT format('ALTER TABLE %s ADD CONSTRAINT %I %s', $3, p.conname, pg_get_constraintdef(p.oid))
+            "SELECT p.conname::text, pg_get_constraintdef(p.oid), c.oid IS NOT NULL
              FROM pg_constraint p
+             LEFT JOIN pg_constraint c ON c.conrelid = $2 AND c.contype = 'c' AND c.conname = p.conname
              WHERE p.conrelid = $1 AND p.contype = 'c' AND NOT p.connoinherit
-               AND NOT EXISTS (SELECT FROM pg_constraint c
-                               WHERE c.conrelid = $2 AND c.contype = 'c' AND c.conname = p.conname)
+               AND (c.oid IS NULL OR c.connoinherit OR p.convalidated AND NOT c.convalidated
+                    OR pg_get_expr(c.conbin, c.conrelid) <> pg_get_expr(p.conbin, p.conrelid))
              ORDER BY p.oid",
-            &[parent.into(), table.into(), name.into()],
-            |row| row.need(1),
+            &[parent.into(), table.into()],
+            |row| Ok((Check { name: row.need(1)?, definition: row.need(2)? }, row.need(3)?)),
         )
     })
 }

@@ -91,7 +91,8 @@ pub fn settle(default: pg_sys::Oid, condition: &str, table: pg_sys::Oid, move_ro
         .hint("reattach_partition(…, late_rows => 'move') moves them into it; or delete them first."));
     }
     if rows > 0 {
-        move_into(&name, condition, table)?;
+        let moved = move_into(&name, condition, table)?;
+        refuse_loss(&name, rows, moved)?;
         crate::pg::server_text::notice!("moved {rows} rows from {name} into the reattached partition");
     }
     locks::acquire(default, &name, LockMode::ShareUpdateExclusive)?;
@@ -114,12 +115,26 @@ fn late_rows(default: &str, condition: &str) -> Result<(i64, String)> {
     })
 }
 
-fn move_into(default: &str, condition: &str, table: pg_sys::Oid) -> Result<()> {
+/// A trigger may take a row away on its way: then nothing moves.
+fn refuse_loss(default: &str, late: i64, moved: u64) -> Result<()> {
+    if i64::try_from(moved) == Ok(late) {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION,
+        format!("only {moved} of {late} rows of DEFAULT partition {default} arrived in the reattached partition"),
+    )
+    .detail("A trigger or a rule kept the others from being moved, or they were deleted meanwhile. No row was moved.")
+    .hint("Have the function of the trigger let the rows pass, or delete the rows first."))
+}
+
+/// Moves the late rows; how many arrived.
+fn move_into(default: &str, condition: &str, table: pg_sys::Oid) -> Result<u64> {
     let target = catalog::qualified_name(table)?;
     let owner = super::discover::owner(table)?;
     let columns = insertable_columns(table)?;
     freeze::lift_guards(table, &target, owner)?;
-    user::as_user(user::current(), || {
+    let moved = user::as_user(user::current(), || {
         spi::execute(
             &format!(
                 "WITH late AS (DELETE FROM {default} WHERE {condition} RETURNING *)
@@ -129,7 +144,7 @@ fn move_into(default: &str, condition: &str, table: pg_sys::Oid) -> Result<()> {
         )
     })?;
     xact::command_counter_increment();
-    Ok(())
+    Ok(moved)
 }
 
 fn insertable_columns(table: pg_sys::Oid) -> Result<String> {

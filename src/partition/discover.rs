@@ -150,6 +150,8 @@ pub struct Attribute {
     pub collate: String,
     /// Whether NULL is refused.
     pub not_null: bool,
+    /// `attgenerated`: how it is computed; empty when it is not.
+    pub generated: String,
 }
 
 impl Attribute {
@@ -171,7 +173,7 @@ pub fn attributes(relation: pg_sys::Oid) -> Result<Vec<Attribute>> {
             "SELECT a.attnum::int4, a.attname::text, a.atttypid, a.atttypmod, format_type(a.atttypid, a.atttypmod),
                     coalesce((SELECT format(' COLLATE %I.%I', n.nspname, c.collname) FROM pg_collation c
                               JOIN pg_namespace n ON n.oid = c.collnamespace WHERE c.oid = a.attcollation), ''),
-                    a.attnotnull
+                    a.attnotnull, a.attgenerated::text
              FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
             &[relation.into()],
             |row| {
@@ -183,6 +185,7 @@ pub fn attributes(relation: pg_sys::Oid) -> Result<Vec<Attribute>> {
                     type_sql: row.need(5)?,
                     collate: row.need(6)?,
                     not_null: row.need(7)?,
+                    generated: row.need(8)?,
                 })
             },
         )

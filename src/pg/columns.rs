@@ -170,6 +170,12 @@ fn name_of(type_oid: pg_sys::Oid) -> String {
     unsafe { server_text::of_c_string(pg_sys::format_type_be(type_oid)) }
 }
 
+/// Whether a type is a domain with constraints, its own or its base's: ADD COLUMN then rewrites the table to check them.
+pub fn is_constrained_domain(type_oid: pg_sys::Oid) -> bool {
+    // SAFETY: catalog lookups; false for what is no domain.
+    unsafe { pg_sys::DomainHasConstraints(type_oid) }
+}
+
 /// `format_type(oid, typmod)`, schema-qualified where needed under the current search path.
 pub fn type_sql(column: &Column) -> String {
     // SAFETY: returns a palloc'd C string.

@@ -220,3 +220,117 @@ def test_an_imported_archive_keeps_its_fields(db, owner):
             (2, "id"), (3, "day"), (4, "remark"), (5, "feeling"), (6, "five")]
     finally:
         empty.drop()
+
+
+def test_type_oids_of_another_database_mean_nothing(db, owner, restored):
+    """After a dump and restore, another type may have the number that a retyped column's old type had."""
+    create(owner)
+    owner.execute("CREATE DOMAIN amount AS int")
+    owner.execute("ALTER TABLE t ADD COLUMN paid amount")
+    owner.execute("ALTER TABLE t ADD COLUMN due amount DEFAULT 5")
+    owner.execute("UPDATE t SET paid = id")
+    owner.execute("SELECT archive_partition('t_1', drop_local => '0')")
+    owner.execute("ALTER TABLE t ADD COLUMN later amount DEFAULT 6")
+    owner.execute("ALTER TABLE t ALTER COLUMN paid TYPE text, ALTER COLUMN due TYPE text, ALTER COLUMN later TYPE text")
+    owner.execute("ALTER TABLE t DROP COLUMN first")
+    columns = "id, paid, due, later"
+    before = rows(owner, columns)
+    copy = restored()
+    # By chance the number is that of a type whose values are pointers.
+    changed = copy.conn.execute(
+        "UPDATE archive_ext.column_map m SET types = (SELECT jsonb_agg(step || jsonb_build_object('oid', 'text'::regtype::oid::bigint)"
+        " ORDER BY n) FROM jsonb_array_elements(types) WITH ORDINALITY AS x(step, n))")
+    assert changed.rowcount == 8
+    session = copy.connect(owner.info.user, options=OWNER_SETTINGS)
+    assert rows(session, columns) == before
+    session.execute("ALTER TABLE t ADD COLUMN one int DEFAULT 1")
+    assert rows(session, columns) == before
+    session.execute("SELECT reattach_partition('t_1')")
+    assert session.execute(f"SELECT {columns} FROM t ORDER BY id").fetchall() == before
+
+
+def test_a_type_that_only_has_the_name_is_not_taken_for_the_archived_one(db, owner, restored):
+    create(owner)
+    owner.execute("CREATE DOMAIN amount AS int")
+    owner.execute("ALTER TABLE t ADD COLUMN paid amount DEFAULT 5")
+    owner.execute("SELECT archive_partition('t_1', drop_local => '0')")
+    owner.execute("ALTER TABLE t ALTER COLUMN paid TYPE text")
+    session = restored().connect(owner.info.user, options=OWNER_SETTINGS)
+    session.execute("DROP DOMAIN amount")
+    session.execute("CREATE DOMAIN amount AS text")
+    with pytest.raises(psycopg.errors.FeatureNotSupported):
+        session.execute("SELECT paid FROM archive.t")
+
+
+@pytest.mark.parametrize("keep", ["0", "1 day"])
+def test_late_rows_arrive_all_or_none(db, owner, keep):
+    create(owner)
+    owner.execute("CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS"
+                  " $$ BEGIN IF NEW.id > 999 THEN RETURN NULL; END IF; RETURN NEW; END $$")
+    owner.execute("CREATE TRIGGER skip BEFORE INSERT ON t_1 FOR EACH ROW EXECUTE FUNCTION skip()")
+    owner.execute("SELECT archive_partition('t_1', drop_local => %s)", [keep])
+    owner.execute("CREATE TABLE t_rest PARTITION OF t DEFAULT")
+    owner.execute("INSERT INTO t (id, day) VALUES (999, '2024-01-15'), (1000, '2024-01-15')")
+    with pytest.raises(psycopg.errors.IntegrityConstraintViolation) as error:
+        owner.execute("SELECT reattach_partition('t_1', late_rows => 'move')")
+    assert "only 1 of 2 rows" in str(error.value)
+    assert owner.execute("SELECT count(*) FROM t_rest").fetchone()[0] == 2
+    owner.execute("CREATE OR REPLACE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$")
+    owner.execute("SELECT reattach_partition('t_1', late_rows => 'move')")
+    assert owner.execute("SELECT (SELECT count(*) FROM t_rest), count(*) FROM t_1").fetchone() == (0, 102)
+
+
+def test_ranges_of_an_enum_that_is_ordered_otherwise_are_not_trusted(db, owner, restored):
+    create(owner)
+    owner.execute("TRUNCATE t")
+    owner.execute("INSERT INTO t SELECT 0, n, date '2024-01-02', 'x', f FROM unnest(enum_range(NULL::mood))"
+                  " WITH ORDINALITY u(f, n)")
+    owner.execute("SELECT archive_partition('t_1', drop_local => '0')")
+    copy = restored()
+    for old, new in (("ok", "x"), ("happy", "ok"), ("x", "happy")):
+        copy.execute(f"ALTER TYPE mood RENAME VALUE '{old}' TO '{new}'")
+    session = copy.connect(owner.info.user, options=OWNER_SETTINGS)
+    assert session.execute("SELECT 'ok'::mood > 'happy'").fetchone()[0]
+    assert session.execute("SELECT count(*) FROM archive.t WHERE feeling = 'ok'").fetchone()[0] == 1
+    assert session.execute("SELECT count(*) FROM archive.t WHERE feeling >= 'happy'").fetchone()[0] == 2
+
+
+def ways_back(db):
+    return [row[0] for row in db.all(
+        "SELECT details ->> 'from' FROM archive_ext.lifecycle_event WHERE event = 'reattached' ORDER BY id")]
+
+
+def test_a_check_defined_anew_under_its_old_name(db, owner):
+    create(owner)
+    owner.execute("ALTER TABLE t ADD CONSTRAINT sane CHECK (id > 0)")
+    owner.execute("SELECT archive_partition('t_1')")
+    owner.execute("SELECT archive_partition('t_2', drop_local => '0')")
+    owner.execute("ALTER TABLE t DROP CONSTRAINT sane, ADD CONSTRAINT sane CHECK (id > 299 OR day > '2024-03-01')")
+    for name in ("t_1", "t_2"):
+        with pytest.raises(psycopg.errors.CheckViolation):
+            owner.execute(f"SELECT reattach_partition('{name}')")
+    owner.execute("ALTER TABLE t DROP CONSTRAINT sane, ADD CONSTRAINT sane CHECK (id > -5)")
+    for name in ("t_1", "t_2"):
+        owner.execute(f"SELECT reattach_partition('{name}')")
+    found = db.all("SELECT conrelid::regclass::text, pg_get_constraintdef(oid), coninhcount FROM pg_constraint"
+                   " WHERE conname = 'sane' ORDER BY 1")
+    check = "CHECK ((id > '-5'::integer))"
+    assert found == [("t", check, 0), ("t_1", check, 1), ("t_2", check, 1), ("t_3", check, 1)]
+    assert ways_back(db) == ["local copy", "objects"]
+
+
+@pytest.mark.parametrize("alteration", [
+    'ALTER TABLE t ALTER COLUMN note TYPE text COLLATE "C"',
+    "ALTER TABLE t ALTER COLUMN twice DROP EXPRESSION",
+    "ALTER TABLE t ADD COLUMN paid positive DEFAULT 3",
+    "ALTER TABLE t ADD COLUMN paid positive",
+])
+def test_a_local_copy_that_cannot_follow_is_restored_instead(db, owner, alteration):
+    create(owner)
+    owner.execute("CREATE DOMAIN positive AS int CHECK (VALUE > 0)")
+    owner.execute("ALTER TABLE t ADD COLUMN twice int GENERATED ALWAYS AS (id * 2) STORED")
+    owner.execute("SELECT archive_partition('t_1')")
+    owner.execute(alteration)
+    owner.execute("SELECT reattach_partition('t_1')")
+    assert ways_back(db) == ["objects"]
+    assert owner.execute("SELECT count(*), count(note), sum(twice) FROM t").fetchone() == (300, 300, 90300)
