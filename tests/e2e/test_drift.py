@@ -295,6 +295,24 @@ def test_ranges_of_an_enum_that_is_ordered_otherwise_are_not_trusted(db, owner, 
     assert session.execute("SELECT count(*) FROM archive.t WHERE feeling >= 'happy'").fetchone()[0] == 2
 
 
+def test_ranges_of_a_collation_of_another_database_are_not_trusted(db, owner, restored):
+    """Name and version of the collation are the same there, the order is not: 2 < 9 < 10 instead of 10 < 2 < 9."""
+    if not db.value("SELECT count(*) FROM pg_collation WHERE collprovider = 'i'"):
+        pytest.skip("PostgreSQL without ICU")
+    db.execute("CREATE COLLATION numbers (provider = icu, locale = 'en')")
+    owner.execute("CREATE TABLE t (id int, day date, number text COLLATE numbers) PARTITION BY RANGE (day)")
+    owner.execute("CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM ('2024-01-01') TO ('2024-02-01')")
+    owner.execute("INSERT INTO t SELECT n, '2024-01-05', n::text FROM generate_series(2, 10) n")
+    owner.execute("SELECT archive_partition('t_1', drop_local => '0')")
+    copy = restored()
+    locale = copy.value("SELECT attname FROM pg_attribute WHERE attrelid = 'pg_collation'::regclass"
+                        " AND attname IN ('colliculocale', 'colllocale', 'collcollate') ORDER BY attnum DESC LIMIT 1")
+    copy.execute(f"UPDATE pg_collation SET {locale} = 'en-u-kn-true' WHERE collname = 'numbers'")
+    session = copy.connect(owner.info.user, options=OWNER_SETTINGS)
+    assert session.execute("SELECT '2' < '10' COLLATE numbers").fetchone()[0]
+    assert session.execute("SELECT count(*) FROM archive.t WHERE number = '2'").fetchone()[0] == 1
+
+
 def ways_back(db):
     return [row[0] for row in db.all(
         "SELECT details ->> 'from' FROM archive_ext.lifecycle_event WHERE event = 'reattached' ORDER BY id")]
