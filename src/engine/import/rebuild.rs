@@ -111,7 +111,8 @@ pub(super) fn ensure_root(
 fn restrict_and_grant(table: &Table, owner: pg_sys::Oid, lines: &mut Vec<Line>) {
     let ddl = &table.root.ddl;
     let run = |list: &[String], lines: &mut Vec<Line>| {
-        list.iter().fold(true, |all, sql| try_statement(table, owner, sql, lines) && all)
+        // All are run, also after a failure.
+        list.iter().filter(|sql| !try_statement(table, owner, sql, lines)).count() == 0
     };
     let restricted = run(&ddl.policies, lines);
     run(&ddl.comments, lines);
