@@ -6,9 +6,9 @@
 use archive_core::schema::{Field, PgType, TableSchema};
 use pgrx::pg_sys;
 
-use crate::catalog::column_map::{ColumnMap, Fill, MappedColumn, TypeStep};
+use crate::catalog::column_map::{CastSettings, ColumnMap, Fill, MappedColumn, TypeStep};
 use crate::error::{Error, Result, SqlState};
-use crate::pg::cast::{Cast, CastSettings, CastStep, TypeRef};
+use crate::pg::cast::{Cast, CastStep, TypeRef};
 use crate::pg::columns::{self, Column};
 use crate::pg::guc::GucNest;
 use crate::pg::relation::Relation;

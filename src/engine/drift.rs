@@ -162,6 +162,15 @@ pub fn sync(source: pg_sys::Oid) -> Result<()> {
     }
 }
 
+/// [`sync`] for an imported table: it gets the column map that its newest manifest recorded, unless it has one.
+pub fn adopt(source: pg_sys::Oid, columns: &[MappedColumn]) -> Result<()> {
+    let Some(managed) = managed_table::of_source(source)? else { return Ok(()) };
+    if column_map::load(managed.id)?.is_empty() {
+        column_map::adopt(managed.id, columns)?;
+    }
+    sync_managed(source, &managed, &Witness::default())
+}
+
 fn sync_managed(source: pg_sys::Oid, managed: &ManagedTable, witness: &Witness<'_>) -> Result<()> {
     let hot = discover::attributes(source)?;
     let before = column_map::load(managed.id)?;

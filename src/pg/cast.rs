@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 
+use archive_core::manifest::CastSettings;
 use pgrx::{PgBox, pg_sys};
 
 use super::columns::Column;
@@ -67,24 +68,11 @@ pub struct CastStep {
     pub explicit: bool,
 }
 
-/// The settings under which a column was retyped; casts of dates and times to text depend on them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct CastSettings {
-    /// `TimeZone`
-    pub time_zone: String,
-    /// `DateStyle`
-    pub date_style: String,
-    /// `IntervalStyle`
-    pub interval_style: String,
-}
-
-impl CastSettings {
-    fn apply(&self) -> GucNest {
-        GucNest::new()
-            .set(c"timezone", &self.time_zone)
-            .set(c"datestyle", &self.date_style)
-            .set(c"intervalstyle", &self.interval_style)
-    }
+fn apply(settings: &CastSettings) -> GucNest {
+    GucNest::new()
+        .set(c"timezone", &settings.time_zone)
+        .set(c"datestyle", &settings.date_style)
+        .set(c"intervalstyle", &settings.interval_style)
 }
 
 /// A chain of casts made ready. It lives in the memory context that was current when it was made.
@@ -124,7 +112,7 @@ impl Cast {
 
     /// The value after the casts, in the current memory context. Casts raise PostgreSQL's own errors.
     pub(super) fn apply(&self, value: Option<pg_sys::Datum>) -> Option<pg_sys::Datum> {
-        let _settings = self.settings.as_ref().map(CastSettings::apply);
+        let _settings = self.settings.as_ref().map(apply);
         // SAFETY: state and context live with the cast; the value is of the type the chain begins with.
         unsafe {
             (*self.context).caseValue_isNull = value.is_none();

@@ -7,6 +7,7 @@ mod place;
 mod rebuild;
 mod survey;
 
+use archive_core::manifest::MappedColumn;
 use pgrx::pg_sys;
 use pgrx::spi::quote_qualified_identifier;
 
@@ -124,7 +125,7 @@ fn report_losses(lines: &[Line]) {
     let lost = |line: &&Line| matches!(line.action, Action::Conflict | Action::Failed | Action::Incomplete);
     let count = lines.iter().filter(lost).count();
     if count > 0 {
-        pgrx::warning!("{count} partitions are not imported; the column detail tells why");
+        crate::pg::server_text::warning!("{count} partitions are not imported; the column detail tells why");
     }
 }
 
@@ -146,13 +147,13 @@ fn import_table(
 ) -> Result<()> {
     let owner = owner(table, options, lines)?;
     let granted = rebuild::prepare_schemas(table, owner, lines)?;
-    let root = attempt(|| rebuild::ensure_root(table, owner, lines));
+    let root = attempt(|| rebuild::ensure_root(table, owner, options.dry_run, lines));
     match root {
         Ok(root) => {
             warn_of_credentials(options, table, owner, lines);
             warn_of_encoding(table, lines)?;
             for found in &table.partitions {
-                let line = import_partition(found, root, options, store, lines);
+                let line = import_partition(found, root, table.column_map(), options, store, lines);
                 lines.push(line);
             }
         }
@@ -204,6 +205,7 @@ fn warn_of_encoding(table: &Table, lines: &mut Vec<Line>) -> Result<()> {
 fn import_partition(
     found: &Found,
     root: pg_sys::Oid,
+    columns: &[MappedColumn],
     options: &Options,
     store: &archive_core::store::BlockingStore,
     lines: &mut Vec<Line>,
@@ -217,7 +219,7 @@ fn import_partition(
         return Line::of(found, Action::Incomplete, Some(detail));
     }
     let mut warnings = Vec::new();
-    let imported = attempt(|| place::import(found, root, options, &mut warnings));
+    let imported = attempt(|| place::import(found, root, columns, options, &mut warnings));
     lines.append(&mut warnings);
     match imported {
         Ok(foreign_table) => Line::of(found, Action::Import, Some(foreign_table)),
@@ -244,6 +246,11 @@ impl Found {
 }
 
 impl Table {
+    /// The columns as the manifest written last has them; older ones do not know the newest.
+    fn column_map(&self) -> &[MappedColumn] {
+        self.partitions.first().map_or(&[], |newest| &newest.manifest.column_map)
+    }
+
     fn name(&self) -> String {
         quote_qualified_identifier(&self.schema, &self.name)
     }

@@ -1,13 +1,13 @@
 //! The archive side of an import: a partition's foreign table and its rows in the catalog, as an archive run leaves them.
 
 use archive_core::lifecycle::{Status, range_bounds};
-use archive_core::manifest::{Level, Manifest};
+use archive_core::manifest::{Level, Manifest, MappedColumn};
 use archive_core::naming;
 use pgrx::pg_sys;
 use pgrx::spi::quote_qualified_identifier;
 
 use super::survey::Found;
-use super::{Action, Line, Options};
+use super::{Action, Line, Options, rebuild};
 use crate::catalog;
 use crate::catalog::managed_table;
 use crate::catalog::partition::{Archived, Placed};
@@ -35,7 +35,15 @@ pub(super) fn known(found: &Found, root: pg_sys::Oid) -> Result<Option<Option<St
 }
 
 /// Imports one partition; the name of its foreign table.
-pub(super) fn import(found: &Found, root: pg_sys::Oid, options: &Options, warnings: &mut Vec<Line>) -> Result<String> {
+///
+/// `columns` is the table's map as its newest manifest has it.
+pub(super) fn import(
+    found: &Found,
+    root: pg_sys::Oid,
+    columns: &[MappedColumn],
+    options: &Options,
+    warnings: &mut Vec<Line>,
+) -> Result<String> {
     let manifest = &found.manifest;
     let owner = discover::owner(root)?;
     let Some(bounds) = &manifest.source.bounds else { return Err(no_partition()) };
@@ -67,7 +75,7 @@ pub(super) fn import(found: &Found, root: pg_sys::Oid, options: &Options, warnin
         readers_of: root,
     };
     let foreign_table = swap::put_foreign(&place, mirror, &names.schema, &options.storage, id)?;
-    register(root, id, &archived, foreign_table, options)?;
+    register(root, id, &archived, foreign_table, columns, options)?;
     record_event(found, root, options)?;
     if let Some(warning) = other_columns(found, foreign_table)? {
         warnings.push(warning);
@@ -80,19 +88,20 @@ fn no_partition() -> Error {
 }
 
 /// Everything that the catalog learns about an imported partition is written here, and nowhere else. The table's columns
-/// get the field ids of the partition that is imported first, which is the one archived last: older ones follow the same
-/// ids under the names that the columns had then.
+/// get the map of the manifest written last. Where it has none, they get the field ids of the partition that is imported
+/// first, which is the one archived last: older ones follow the same ids under the names that the columns had then.
 fn register(
     root: pg_sys::Oid,
     id: i64,
     archived: &Archived<'_>,
     foreign_table: pg_sys::Oid,
+    columns: &[MappedColumn],
     options: &Options,
 ) -> Result<()> {
     let placed = Placed { foreign_table, local_copy: None, keep_seconds: 0 };
     catalog::partition::set_archived(id, archived, &placed)?;
     catalog::partition::set_imported(id, &archived.manifest.created_at, options.verify)?;
-    drift::sync(root)
+    drift::adopt(root, columns)
 }
 
 fn record_event(found: &Found, root: pg_sys::Oid, options: &Options) -> Result<()> {
@@ -128,7 +137,7 @@ fn ensure_levels(manifest: &Manifest, root: pg_sys::Oid, owner: pg_sys::Oid) -> 
 fn ensure_level(above: pg_sys::Oid, level: &Level, owner: pg_sys::Oid) -> Result<pg_sys::Oid> {
     if discover::find_relation(&level.schema, &level.name)?.is_none() {
         let _bounded = swap::bounded();
-        user::as_user(owner, || spi::execute(&level.sql, &[]))?;
+        rebuild::run_statement(owner, &level.sql)?;
         xact::command_counter_increment();
     }
     let taken = |what: String| {

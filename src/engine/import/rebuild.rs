@@ -71,8 +71,14 @@ fn may_create(schema: &str, role: pg_sys::Oid) -> Result<bool> {
     )
 }
 
-/// The hot root: the one that is there if it fits, else made from the newest manifest.
-pub(super) fn ensure_root(table: &Table, owner: pg_sys::Oid, lines: &mut Vec<Line>) -> Result<pg_sys::Oid> {
+/// The hot root: the one that is there if it fits, else made from the newest manifest. A dry run leaves sequences alone:
+/// what they were set to would stay.
+pub(super) fn ensure_root(
+    table: &Table,
+    owner: pg_sys::Oid,
+    dry_run: bool,
+    lines: &mut Vec<Line>,
+) -> Result<pg_sys::Oid> {
     if let Some(root) = discover::find_relation(&table.schema, &table.name)? {
         check_kind(table, root)?;
         check_key(table, root)?;
@@ -81,17 +87,41 @@ pub(super) fn ensure_root(table: &Table, owner: pg_sys::Oid, lines: &mut Vec<Lin
     let Some(newest) = table.partitions.first().map(|found| &found.manifest) else { return Err(not_made(table)) };
     create_prerequisites(table, newest, owner, lines);
     let ddl = &table.root.ddl;
-    user::as_user(owner, || spi::execute(&ddl.create_table, &[]))?;
+    run_statement(owner, &ddl.create_table)?;
     xact::command_counter_increment();
     let root = discover::find_relation(&table.schema, &table.name)?.ok_or_else(|| not_made(table))?;
     check_kind(table, root)?;
-    let rest = ddl.defaults.iter().chain(&ddl.storage_parameters).map(String::as_str).chain(ddl.after_load());
-    for sql in rest.chain(newest.sequences.iter().map(|sequence| sequence.sql.as_str())) {
+    let rest = ddl.defaults.iter().chain(&ddl.storage_parameters).map(String::as_str).chain(ddl.structure());
+    for sql in rest {
         try_statement(table, owner, sql, lines);
+    }
+    restrict_and_grant(table, owner, lines);
+    if !dry_run {
+        for sequence in &newest.sequences {
+            try_statement(table, owner, &sequence.sql, lines);
+        }
     }
     let detail = format!("made, partitioned by {}", table.root.partition_key);
     lines.push(Line::about(table.name(), Action::Table, detail));
     Ok(root)
+}
+
+/// Policies, comments, grants. Without one of its policies the table might show more rows than it did, so nobody but the
+/// owner may read it then.
+fn restrict_and_grant(table: &Table, owner: pg_sys::Oid, lines: &mut Vec<Line>) {
+    let ddl = &table.root.ddl;
+    let run = |list: &[String], lines: &mut Vec<Line>| {
+        // All are run, also after a failure.
+        list.iter().filter(|sql| !try_statement(table, owner, sql, lines)).count() == 0
+    };
+    let restricted = run(&ddl.policies, lines);
+    run(&ddl.comments, lines);
+    if restricted {
+        run(&ddl.grants, lines);
+    } else if !ddl.grants.is_empty() {
+        let detail = format!("its {} grants were not run, because row security is not complete", ddl.grants.len());
+        lines.push(Line::about(table.name(), Action::Warning, detail));
+    }
 }
 
 fn not_made(table: &Table) -> Error {
@@ -132,13 +162,19 @@ fn create_prerequisites(table: &Table, manifest: &Manifest, owner: pg_sys::Oid, 
     }
 }
 
-fn try_statement(table: &Table, role: pg_sys::Oid, sql: &str, lines: &mut Vec<Line>) {
+/// Runs a statement of a manifest as `role`; whether it went well.
+fn try_statement(table: &Table, role: pg_sys::Oid, sql: &str, lines: &mut Vec<Line>) -> bool {
     interrupts::check();
-    if let Err(error) = attempt(|| user::as_user(role, || spi::execute(sql, &[]))) {
-        let mut shown: String = sql.chars().take(SHOWN).collect();
-        if shown.len() < sql.len() {
-            shown.push('…');
-        }
-        lines.push(Line::about(table.name(), Action::Warning, format!("{}: {shown}", told(&error))));
+    let Err(error) = attempt(|| run_statement(role, sql)) else { return true };
+    let mut shown: String = sql.chars().take(SHOWN).collect();
+    if shown.len() < sql.len() {
+        shown.push('…');
     }
+    lines.push(Line::about(table.name(), Action::Warning, format!("{}: {shown}", told(&error))));
+    false
+}
+
+/// Runs one statement of a manifest as `role`.
+pub(super) fn run_statement(role: pg_sys::Oid, sql: &str) -> Result<()> {
+    user::as_user(role, || spi::execute(sql, &[]).map(drop))
 }

@@ -67,14 +67,18 @@ impl Ddl {
 
     /// What runs after the rows were loaded.
     pub fn after_load(&self) -> impl Iterator<Item = &str> {
-        let identity = self.identity.iter().map(|identity| identity.sql.as_str());
         let rest = self.policies.iter().chain(&self.comments).chain(&self.grants).map(String::as_str);
+        self.structure().chain(rest)
+    }
+
+    /// What runs after the rows were loaded, up to the policies.
+    pub fn structure(&self) -> impl Iterator<Item = &str> {
+        let identity = self.identity.iter().map(|identity| identity.sql.as_str());
         identity
             .chain(named(&self.indexes))
             .chain(named(&self.constraints))
             .chain(self.statistics.iter().map(String::as_str))
             .chain(named(&self.triggers))
-            .chain(rest)
     }
 
     /// Every statement in replay order; the load goes between [`Ddl::before_load`] and [`Ddl::after_load`].

@@ -1,11 +1,13 @@
 //! The JSON that describes one archived partition; with the objects it names it is enough to restore the table.
 
+mod columns;
 mod context;
 mod ddl;
 mod model;
 mod rebuild;
 mod validate;
 
+pub use columns::{CastSettings, Fill, MappedColumn, TypeStep};
 pub use context::{ArchiveRelations, CollationFact, DatabaseFacts, Extension, Level, Root, Sequence};
 pub use ddl::{Ddl, Identity, NamedDdl};
 pub use model::{ColumnRange, MANIFEST_FORMAT, Manifest, ManifestObject, Source};

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::columns::MappedColumn;
 use super::context::{ArchiveRelations, CollationFact, DatabaseFacts, Extension, Root, Sequence};
 use super::ddl::Ddl;
 use crate::codec::{DIGEST_ALGORITHM, Digest, ObjectSummary};
@@ -63,6 +64,9 @@ pub struct Manifest {
     /// Where its archive was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveRelations>,
+    /// The table's columns, dropped ones included; empty for the first partition of a table, and from older versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub column_map: Vec<MappedColumn>,
 }
 
 /// Where the rows come from.

@@ -84,6 +84,27 @@ fn manifest() -> Manifest {
             levels: vec![Level { schema: "deep".into(), ..Level::default() }],
         }),
         archive: Some(ArchiveRelations { schema: "archive".into(), table: "orders".into() }),
+        column_map: vec![mapped_column()],
+    }
+}
+
+fn mapped_column() -> MappedColumn {
+    MappedColumn {
+        field_id: 1,
+        name: Some("id".into()),
+        former_name: "id".into(),
+        attnum: Some(1),
+        root: "7212345678901234567/5/16390".into(),
+        types: vec![TypeStep {
+            names: vec!["integer".into()],
+            oid: 23,
+            typmod: -1,
+            casts: vec!["text".into()],
+            by_expression: false,
+            settings: CastSettings::default(),
+            since: 0,
+        }],
+        fill: Fill::Constant("7".into()),
     }
 }
 
@@ -132,7 +153,7 @@ fn newer_formats_are_refused_whatever_else_they_hold() {
 
 #[test]
 fn contradictions_are_corrupt() {
-    let changes: [fn(&mut Manifest); 8] = [
+    let changes: [fn(&mut Manifest); 10] = [
         |m| m.rows = 4,
         |m| m.bytes = 1,
         |m| m.digest.sum ^= 1,
@@ -141,6 +162,8 @@ fn contradictions_are_corrupt() {
         |m| m.objects[0].sidecars.push(9),
         |m| m.objects[1].key = m.objects[0].key.clone(),
         |m| m.objects.truncate(1),
+        |m| m.column_map[0].types.clear(),
+        |m| m.column_map.push(m.column_map[0].clone()),
     ];
     for change in changes {
         assert_eq!(read_changed(change).kind(), ErrorKind::Corrupt);

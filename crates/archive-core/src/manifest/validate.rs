@@ -11,6 +11,7 @@ impl Manifest {
     pub fn validate(&self) -> Result<()> {
         self.check_algorithm()?;
         self.check_schema()?;
+        self.check_columns()?;
         self.check_objects()?;
         self.check_totals()
     }
@@ -27,6 +28,14 @@ impl Manifest {
         let mut ids = HashSet::new();
         match self.schema.fields.iter().find(|field| !ids.insert(field.id)) {
             Some(field) => Err(corrupt(format!("field id {} occurs twice", field.id))),
+            None => Ok(()),
+        }
+    }
+
+    fn check_columns(&self) -> Result<()> {
+        let mut ids = HashSet::new();
+        match self.column_map.iter().find(|column| column.types.is_empty() || !ids.insert(column.field_id)) {
+            Some(column) => Err(corrupt(format!("column {} of the map has no type or occurs twice", column.field_id))),
             None => Ok(()),
         }
     }
