@@ -120,15 +120,8 @@ pub fn save(managed_table: i64, column: &MappedColumn) -> Result<()> {
 
 /// What tells a relation from every other, so that attribute numbers are not taken for those of another: a dump and
 /// restore numbers them anew.
-pub fn identity(relation: pg_sys::Oid) -> Result<String> {
-    user::elevated(|| {
-        spi::one(
-            "SELECT concat_ws('/', (SELECT system_identifier FROM pg_control_system()),
-                    (SELECT oid FROM pg_database WHERE datname = current_database()), $1)",
-            &[relation.into()],
-            |row| row.need(1),
-        )
-    })
+pub fn identity(relation: pg_sys::Oid) -> String {
+    format!("{}/{}", background::database_identity(), relation.to_u32())
 }
 
 /// The settings that casts may depend on, as the session has them.

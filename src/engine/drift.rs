@@ -56,7 +56,7 @@ fn settled(table: Option<pg_sys::Oid>) -> Result<Option<pg_sys::Oid>> {
     if let Some(view) = managed.all_view {
         lock::wait(view, LockMode::AccessExclusive);
     }
-    let root = column_map::identity(source)?;
+    let root = column_map::identity(source);
     let foreign = |column: &MappedColumn| column.name.is_some() && column.root != root;
     let map = column_map::load(managed.id)?;
     // An imported archive has no map yet.
@@ -223,7 +223,7 @@ fn retypes_or_drops(source: pg_sys::Oid, archive: pg_sys::Oid, changes: &mirror:
 /// The first archive of a table: a column's field id is its attribute number, or that of the partitions that were
 /// archived before the map was lost or imported.
 fn register(source: pg_sys::Oid, managed: &ManagedTable, hot: &[Attribute]) -> Result<()> {
-    let root = column_map::identity(source)?;
+    let root = column_map::identity(source);
     let archived = catalog::partition::newest_schema(managed.id)?.unwrap_or_default();
     let mut highest = catalog::partition::highest_field(managed.id)?;
     for column in hot {
@@ -269,7 +269,7 @@ fn remap(
     before: &ColumnMap,
     witness: &Witness<'_>,
 ) -> Result<mirror::Changes> {
-    let root = column_map::identity(source)?;
+    let root = column_map::identity(source);
     let mut changes = mirror::Changes::default();
     let mut matched = Vec::new();
     for known in before.columns.iter().filter(|column| column.name.is_some()) {

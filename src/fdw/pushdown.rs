@@ -4,7 +4,7 @@
 //! hide a row that matches (P9).
 
 use archive_core::codec::{CompareOp, Predicate, Scalar, Test, TextOrder, Value};
-use archive_core::schema::{Field, PgType, TableSchema};
+use archive_core::schema::{Field, PgType};
 use pgrx::pg_sys;
 use serde::{Deserialize, Serialize};
 
@@ -316,31 +316,31 @@ pub(super) fn predicates(archive: &Archive, conditions: &[Condition], bounds: &[
         let field = archive.column(condition.attribute).and_then(|column| archive.field(column));
         if let Some(field) = field {
             let order = condition.operand().map_or(Order::Bytewise, |operand| operand.order);
-            let tests = tests(&archive.partition.schema, field, order, bound);
+            let tests = tests(field, order, bound);
             predicates.extend(tests.into_iter().map(|test| Predicate { field_id: field.id, test }));
         }
     }
     predicates
 }
 
-fn tests(schema: &TableSchema, field: &Field, order: Order, bound: &Bound) -> Vec<Test> {
+fn tests(field: &Field, order: Order, bound: &Bound) -> Vec<Test> {
     match bound {
         Bound::IsNull => vec![Test::IsNull],
         Bound::IsNotNull | Bound::Strict => vec![Test::IsNotNull],
         Bound::Compare(comparisons) => {
-            comparisons.iter().map(|(op, constant)| compare_test(schema, field, order, *op, constant)).collect()
+            comparisons.iter().map(|(op, constant)| compare_test(field, order, *op, constant)).collect()
         }
         Bound::AnyOf(constants) => {
             let values: Option<Vec<Scalar>> =
-                constants.iter().map(|constant| scalar(schema, &field.pg_type, constant)).collect();
+                constants.iter().map(|constant| scalar(&field.pg_type, constant)).collect();
             let order = text_order(field, order, CompareOp::Eq);
             vec![values.zip(order).map_or(Test::IsNotNull, |(values, text_order)| Test::In { values, text_order })]
         }
     }
 }
 
-fn compare_test(schema: &TableSchema, field: &Field, order: Order, op: CompareOp, constant: &Constant) -> Test {
-    match (scalar(schema, &field.pg_type, constant), text_order(field, order, op)) {
+fn compare_test(field: &Field, order: Order, op: CompareOp, constant: &Constant) -> Test {
+    match (scalar(&field.pg_type, constant), text_order(field, order, op)) {
         (Some(value), Some(text_order)) => Test::Compare { op, value, text_order },
         // The operators are strict.
         _ => Test::IsNotNull,
@@ -350,7 +350,7 @@ fn compare_test(schema: &TableSchema, field: &Field, order: Order, op: CompareOp
 /// What the codec may rely on; `None` when it may not compare at all.
 fn text_order(field: &Field, order: Order, op: CompareOp) -> Option<TextOrder> {
     match (&field.pg_type, order) {
-        // Labels are not in the order of the enum.
+        // Labels are not in the order of the enum. They are as archived, or the column would have no field to compare.
         (PgType::Enum, _) => (op == CompareOp::Eq).then_some(TextOrder::EqualityOnly),
         (PgType::Text | PgType::Varchar | PgType::Bpchar, Order::Nondeterministic) => None,
         (PgType::Text | PgType::Varchar | PgType::Bpchar, Order::Deterministic) => {
@@ -361,9 +361,9 @@ fn text_order(field: &Field, order: Order, op: CompareOp) -> Option<TextOrder> {
 }
 
 /// The constant for a column of type `target`; `None` where the codec does not compare the two.
-fn scalar(schema: &TableSchema, target: &PgType, constant: &Constant) -> Option<Scalar> {
+fn scalar(target: &PgType, constant: &Constant) -> Option<Scalar> {
     if *target == PgType::Enum {
-        return constant.archived_label(schema).map(Scalar::Text);
+        return constant.enum_label().map(Scalar::Text);
     }
     Some(match (target, constant.value()?) {
         (PgType::Bool, Value::Bool(v)) => Scalar::Bool(v),

@@ -102,17 +102,23 @@ pub fn pg_type(column: &Column) -> Result<PgType> {
     })
 }
 
+/// Base type of what may be a domain, its `typtype`, and its element type if it is an array; for walks into a type. A
+/// domain's type modifier takes the place of `typmod`.
+pub(super) fn anatomy(oid: pg_sys::Oid, typmod: &mut i32) -> (pg_sys::Oid, u8, pg_sys::Oid) {
+    // SAFETY: raises an error when types nest too deeply; catalog lookups of an existing type.
+    unsafe {
+        pg_sys::check_stack_depth();
+        let base = pg_sys::getBaseTypeAndTypmod(oid, typmod);
+        (base, pg_sys::get_typtype(base) as u8, pg_sys::get_element_type(base))
+    }
+}
+
 /// The codec type of a type; the OID of the part that has none as error.
 fn type_of(oid: pg_sys::Oid, mut typmod: i32) -> std::result::Result<PgType, pg_sys::Oid> {
     if let Some(pg_type) = PgType::from_oid(oid.to_u32(), typmod) {
         return Ok(pg_type);
     }
-    // SAFETY: raises an error when types nest too deeply; catalog lookups of an existing type.
-    let (base, kind, element) = unsafe {
-        pg_sys::check_stack_depth();
-        let base = pg_sys::getBaseTypeAndTypmod(oid, &mut typmod);
-        (base, pg_sys::get_typtype(base) as u8, pg_sys::get_element_type(base))
-    };
+    let (base, kind, element) = anatomy(oid, &mut typmod);
     match kind {
         _ if base != oid => type_of(base, typmod),
         b'e' => Ok(PgType::Enum),
@@ -151,12 +157,7 @@ pub fn enums_within(column: &Column) -> Vec<pg_sys::Oid> {
 }
 
 fn collect_enums(oid: pg_sys::Oid, found: &mut Vec<pg_sys::Oid>) {
-    // SAFETY: as in `type_of`.
-    let (base, kind, element) = unsafe {
-        pg_sys::check_stack_depth();
-        let base = pg_sys::getBaseType(oid);
-        (base, pg_sys::get_typtype(base) as u8, pg_sys::get_element_type(base))
-    };
+    let (base, kind, element) = anatomy(oid, &mut -1);
     match kind {
         b'e' if !found.contains(&base) => found.push(base),
         b'c' => attributes_of(base).iter().for_each(|attribute| collect_enums(attribute.type_oid, found)),

@@ -3,7 +3,6 @@
 use std::cmp::Ordering;
 
 use archive_core::codec::Value;
-use archive_core::schema::TableSchema;
 use pgrx::pg_sys;
 
 use super::datum;
@@ -57,10 +56,9 @@ impl Constant {
         datum::constant(self.type_oid, self.datum)
     }
 
-    /// The label under which an enum value was archived; `None` when that is not known for sure.
-    pub fn archived_label(&self, schema: &TableSchema) -> Option<String> {
-        let now = is_enum(self.type_oid).then(|| datum::output_text(self.type_oid, self.datum)).flatten()?;
-        datum::archived_label(self.type_oid, pg_sys::Oid::from(self.datum.value() as u32), &now, schema)
+    /// The label of an enum value.
+    pub fn enum_label(&self) -> Option<String> {
+        is_enum(self.type_oid).then(|| datum::output_text(self.type_oid, self.datum)).flatten()
     }
 
     /// The elements of an array, NULLs left out, in the current memory context; `None` when it is not an array.

@@ -36,15 +36,6 @@ impl Labels {
         Self { archived: known.map(|known| known.labels.clone()).unwrap_or_default(), same_database, ..Self::default() }
     }
 
-    /// The label under which `value` was archived; `None` when that is not known for sure.
-    pub(super) fn archived_label(&self, value: pg_sys::Oid, now: &str) -> Option<String> {
-        let same = |(oid, label): &&(u32, String)| match self.same_database {
-            true => *oid == value.to_u32(),
-            false => label == now,
-        };
-        self.archived.iter().find(same).map(|(_, label)| label.clone())
-    }
-
     /// The label of a value.
     ///
     /// # Safety

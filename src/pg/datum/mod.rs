@@ -12,7 +12,6 @@ use archive_core::codec::{Decoded, Sidecar, Value};
 use archive_core::schema::{PgType, TableSchema};
 use pgrx::pg_sys;
 
-use self::label::Labels;
 use self::node::{Node, Origin, Shape};
 use self::type_io::TypeIo;
 use super::background;
@@ -137,17 +136,6 @@ impl ColumnIo {
 /// Whether OIDs in the rows of an archive mean something here.
 pub fn is_of_this_database(schema: &TableSchema) -> bool {
     schema.origin.as_deref().is_none_or(|origin| origin == background::database_identity())
-}
-
-/// The label under which a value of enum `type_oid`, now called `now`, was archived; `None` when that is not known for
-/// sure.
-pub(super) fn archived_label(
-    type_oid: pg_sys::Oid,
-    value: pg_sys::Oid,
-    now: &str,
-    schema: &TableSchema,
-) -> Option<String> {
-    Labels::archived(type_oid, &schema.enums, is_of_this_database(schema)).archived_label(value, now)
 }
 
 /// The text of a bound, when it says everything that the value is, now and later: what it names could be renamed.

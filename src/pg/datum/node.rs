@@ -117,16 +117,11 @@ const ACLITEM: u32 = 1033;
 
 /// Whether values of a type hold OIDs.
 fn holds_oids(oid: pg_sys::Oid) -> bool {
-    // SAFETY: catalog lookups of a type in use.
-    let (base, kind, element) = unsafe {
-        pg_sys::check_stack_depth();
-        let base = pg_sys::getBaseType(oid);
-        (base, pg_sys::get_typtype(base) as u8, pg_sys::get_element_type(base))
-    };
+    let (base, kind, element) = columns::anatomy(oid, &mut -1);
     match kind {
         b'e' => true,
         b'c' => columns::attributes_of(base).iter().any(|attribute| holds_oids(attribute.type_oid)),
-        // SAFETY: as above, of a range and a multirange.
+        // SAFETY: catalog lookups, of a range and a multirange.
         b'r' => holds_oids(unsafe { pg_sys::get_range_subtype(base) }),
         // SAFETY: as above.
         b'm' => holds_oids(unsafe { pg_sys::get_range_subtype(pg_sys::get_multirange_range(base)) }),
