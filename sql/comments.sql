@@ -2,11 +2,12 @@ COMMENT ON SCHEMA archive_ext IS 'catalog and views of archive_ext';
 COMMENT ON TYPE archive_ext.lifecycle_status IS 'where a partition is in its life: LIVE, HOT, WARM, ARCHIVED';
 COMMENT ON FOREIGN DATA WRAPPER archive_fdw IS 'storages of archive_ext (servers) and archived partitions (foreign tables)';
 
-COMMENT ON TABLE archive_ext.managed_table IS 'partitioned tables with an archive, and where their archive relations are';
+COMMENT ON TABLE archive_ext.managed_table IS 'tables that archive_ext manages, how they age, and where their archive relations are';
 COMMENT ON TABLE archive_ext.archive_policy IS 'what owners decided about the archive of their tables; see set_archive_policy';
+COMMENT ON TABLE archive_ext.child_table IS 'tables whose rows age with those of a parent; see add_child_table';
 COMMENT ON TABLE archive_ext.column_map IS 'which archived field each column of a managed table is, and how rows archived before it existed are filled';
-COMMENT ON TABLE archive_ext.partition IS 'every partition that was ever archived: status, objects, local copy';
-COMMENT ON TABLE archive_ext.archival_job IS 'one row for each run of an archive or reattach call';
+COMMENT ON TABLE archive_ext.partition IS 'every partition that is no longer LIVE or was ever archived: status, objects, local copy';
+COMMENT ON TABLE archive_ext.archival_job IS 'one row for each run: archive, reattach, and the steps of the lifecycle';
 COMMENT ON TABLE archive_ext.object IS 'the Parquet objects of archived partitions, with digests and column ranges';
 COMMENT ON TABLE archive_ext.lifecycle_event IS 'history of what happened to partitions';
 COMMENT ON TABLE archive_ext.archive_schema IS 'schemas that archive_ext made for archive relations';
@@ -16,6 +17,7 @@ COMMENT ON VIEW archive_ext.partitions IS 'partitions that were archived, with s
 COMMENT ON VIEW archive_ext.jobs IS 'archive and reattach runs, newest first';
 COMMENT ON VIEW archive_ext.objects IS 'Parquet objects of archived partitions';
 COMMENT ON VIEW archive_ext.progress IS 'runs in progress: rows, percent, rate and remaining time (needs shared_preload_libraries)';
+COMMENT ON VIEW archive_ext.events IS 'what happened to partitions: who, when, from, to, why; newest first';
 COMMENT ON VIEW archive_ext.policies IS 'archive policies';
 
 COMMENT ON FUNCTION archive_partition IS 'archives a partition: freezes it, writes Parquet, reads it back, swaps in a foreign table';

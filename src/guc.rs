@@ -12,6 +12,7 @@ static MAX_SWAP_TIME: GucSetting<i32> = GucSetting::<i32>::new(100);
 static OBJECT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(512);
 static ROW_GROUP_SIZE: GucSetting<i32> = GucSetting::<i32>::new(128);
 static ROW_GROUP_ROWS: GucSetting<i32> = GucSetting::<i32>::new(1_000_000);
+static NOW: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static PROGRESS_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(5);
 
 /// Registers every `archive_ext.*` setting and reserves the prefix.
@@ -21,6 +22,14 @@ pub fn register() {
         c"Storage (a foreign server of archive_fdw) used when neither call nor policy names one.",
         c"",
         &DEFAULT_STORAGE,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"archive_ext.now",
+        c"The time by which policies are applied; empty for the clock's. For tests and rehearsals.",
+        c"",
+        &NOW,
         GucContext::Userset,
         GucFlags::default(),
     );
@@ -98,6 +107,11 @@ fn int(
 /// `archive_ext.default_storage`, if set to something.
 pub fn default_storage() -> Option<String> {
     DEFAULT_STORAGE.get().and_then(|name| name.into_string().ok()).filter(|name| !name.is_empty())
+}
+
+/// `archive_ext.now`, if set to something.
+pub fn now() -> Option<String> {
+    NOW.get().and_then(|time| time.into_string().ok()).filter(|time| !time.is_empty())
 }
 
 /// `archive_ext.drop_after` in seconds.

@@ -83,3 +83,9 @@ SELECT source AS table_name, storage, drop_after, archive_schema, archive_name, 
 FROM archive_ext.archive_policy
 WHERE has_table_privilege(source, 'SELECT')
 ORDER BY source::text;
+
+CREATE VIEW archive_ext.events AS
+SELECT e.at, e.table_name, e.partition_name, e.event, e.from_status, e.status, e.reason, e.actor, e.job_id, e.details
+FROM archive_ext.lifecycle_event e
+WHERE has_table_privilege(e.table_name, 'SELECT')
+ORDER BY e.id DESC;

@@ -1,5 +1,6 @@
 //! The history of what happened to partitions.
 
+use archive_core::lifecycle::Status;
 use pgrx::{JsonB, Uuid, pg_sys};
 
 use crate::error::Result;
@@ -28,6 +29,52 @@ pub fn record(
                 job.into(),
                 actor.as_str().into(),
                 JsonB(details).into(),
+            ],
+        )
+    })?;
+    Ok(())
+}
+
+/// A partition, or rows of it, that went from one status to another.
+#[derive(Debug)]
+pub struct Transition<'a> {
+    /// The managed table.
+    pub table: pg_sys::Oid,
+    /// Qualified name of the partition.
+    pub partition: &'a str,
+    /// A short past participle: `aged`, `merged`, `moved`, `premade`.
+    pub event: &'a str,
+    /// Status before.
+    pub from: Option<Status>,
+    /// Status after.
+    pub to: Option<Status>,
+    /// Why: the policy's rule, or that somebody called a function.
+    pub reason: &'a str,
+    /// The job that did it.
+    pub job: Option<Uuid>,
+    /// Anything else worth keeping.
+    pub details: serde_json::Value,
+}
+
+/// Writes a transition: who, when, from, to, why.
+pub fn record_transition(transition: &Transition<'_>) -> Result<()> {
+    let actor = user::name_of(user::current());
+    user::elevated(|| {
+        spi::execute(
+            "INSERT INTO archive_ext.lifecycle_event
+               (table_name, partition_name, event, from_status, status, reason, job_id, actor, details)
+             VALUES ($1::oid, $2, $3, $4::archive_ext.lifecycle_status, $5::archive_ext.lifecycle_status, $6, $7,
+                     $8::name, $9)",
+            &[
+                transition.table.into(),
+                transition.partition.into(),
+                transition.event.into(),
+                transition.from.map(Status::as_str).into(),
+                transition.to.map(Status::as_str).into(),
+                transition.reason.into(),
+                transition.job.into(),
+                actor.as_str().into(),
+                JsonB(transition.details.clone()).into(),
             ],
         )
     })?;

@@ -31,11 +31,15 @@ pub struct NewJob<'a> {
 pub struct Job {
     /// Its id.
     pub id: Uuid,
+    /// `archive`, `reattach`, `hot`, `warm`, `merge` and the like.
+    pub operation: String,
+    /// The managed table.
+    pub table: pg_sys::Oid,
     /// The partition.
     pub partition: Option<pg_sys::Oid>,
     /// Qualified name of the partition.
     pub partition_name: String,
-    /// `running`, `completed`, `failed` or `cancelled`.
+    /// `pending`, `running`, `paused`, `completed`, `failed` or `cancelled`.
     pub status: String,
     /// Phase of the state machine.
     pub phase: String,
@@ -47,10 +51,12 @@ pub struct Job {
     pub drop_local_seconds: Option<i64>,
     /// What the finished steps left behind.
     pub progress: serde_json::Value,
+    /// What was asked for: the operation's own arguments.
+    pub request: serde_json::Value,
 }
 
 const COLUMNS: &str = "job_id, partition::oid, partition_name, status, phase, storage::text, verify,
-    extract(epoch FROM drop_local)::bigint, coalesce(progress, '{}')";
+    extract(epoch FROM drop_local)::bigint, coalesce(progress, '{}'), operation, table_name::oid, request";
 
 fn job(row: &spi::Row<'_>) -> Result<Job> {
     Ok(Job {
@@ -63,6 +69,9 @@ fn job(row: &spi::Row<'_>) -> Result<Job> {
         verify: row.get(7)?.unwrap_or_else(|| "content".to_owned()),
         drop_local_seconds: row.get(8)?,
         progress: row.need::<JsonB>(9)?.0,
+        operation: row.need(10)?,
+        table: row.need(11)?,
+        request: row.need::<JsonB>(12)?.0,
     })
 }
 

@@ -1,5 +1,6 @@
 //! `archive_ext.managed_table`: the hot tables and where their archive is.
 
+use archive_core::lifecycle::Kind;
 use pgrx::pg_sys;
 
 use crate::error::Result;
@@ -10,6 +11,10 @@ use crate::pg::{spi, user};
 pub struct ManagedTable {
     /// Its id.
     pub id: i64,
+    /// How it ages.
+    pub kind: Kind,
+    /// Why it is never archived, when its kind is static.
+    pub static_reason: Option<String>,
     /// Schema of the archive relations.
     pub archive_schema: String,
     /// Name of the archive parent; the view is this name with `_all`.
@@ -20,17 +25,19 @@ pub struct ManagedTable {
     pub all_view: Option<pg_sys::Oid>,
 }
 
-const COLUMNS: &str = "id, archive_schema::text, archive_name::text,
+const COLUMNS: &str = "id, kind, static_reason, archive_schema::text, archive_name::text,
     (SELECT c.oid FROM pg_class c WHERE c.oid = archive_table::oid),
     (SELECT c.oid FROM pg_class c WHERE c.oid = all_view::oid)";
 
 fn managed_table(row: &spi::Row<'_>) -> Result<ManagedTable> {
     Ok(ManagedTable {
         id: row.need(1)?,
-        archive_schema: row.need(2)?,
-        archive_name: row.need(3)?,
-        archive_table: row.get(4)?,
-        all_view: row.get(5)?,
+        kind: row.need::<String>(2)?.parse()?,
+        static_reason: row.get(3)?,
+        archive_schema: row.need(4)?,
+        archive_name: row.need(5)?,
+        archive_table: row.get(6)?,
+        all_view: row.get(7)?,
     })
 }
 
@@ -86,17 +93,17 @@ pub fn sources_in(schemas: &[String]) -> Result<Vec<pg_sys::Oid>> {
 
 /// Registers `source`, or returns what is registered. A registered row is not touched: calls that archive partitions of
 /// one table must not wait for each other here.
-pub fn register(source: pg_sys::Oid, schema: &str, name: &str) -> Result<ManagedTable> {
+pub fn register(source: pg_sys::Oid, kind: Kind, schema: &str, name: &str) -> Result<ManagedTable> {
     if let Some(managed) = of_source(source)? {
         return Ok(managed);
     }
     user::elevated(|| {
         let sql = format!(
-            "INSERT INTO archive_ext.managed_table AS m (source, archive_schema, archive_name)
-             VALUES ($1::oid, $2::name, $3::name)
+            "INSERT INTO archive_ext.managed_table AS m (source, archive_schema, archive_name, kind)
+             VALUES ($1::oid, $2::name, $3::name, $4)
              ON CONFLICT (source) DO UPDATE SET source = excluded.source RETURNING {COLUMNS}"
         );
-        spi::one(&sql, &[source.into(), schema.into(), name.into()], managed_table)
+        spi::one(&sql, &[source.into(), schema.into(), name.into(), kind.as_str().into()], managed_table)
     })
 }
 
@@ -107,6 +114,17 @@ pub fn set_archive(id: i64, archive_table: pg_sys::Oid, all_view: Option<pg_sys:
             "UPDATE archive_ext.managed_table SET archive_table = $2::oid, all_view = $3::oid
              WHERE id = $1 AND (archive_table, all_view) IS DISTINCT FROM ($2::oid::regclass, $3::oid::regclass)",
             &[id.into(), archive_table.into(), all_view.into()],
+        )
+    })?;
+    Ok(())
+}
+
+/// Makes a registered table static, with the reason, or gives it its kind back.
+pub fn set_kind(id: i64, kind: Kind, static_reason: Option<&str>) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.managed_table SET kind = $2, static_reason = $3 WHERE id = $1",
+            &[id.into(), kind.as_str().into(), static_reason.into()],
         )
     })?;
     Ok(())

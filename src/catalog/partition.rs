@@ -1,5 +1,6 @@
 //! `archive_ext.partition`: every partition that was ever archived, and where it is now.
 
+use archive_core::lifecycle::Status;
 use archive_core::manifest::Manifest;
 use archive_core::schema::TableSchema;
 use pgrx::{JsonB, pg_sys};
@@ -279,7 +280,7 @@ pub fn set_archived(
         record_objects(id, manifest)?;
         spi::one(
             "UPDATE archive_ext.partition
-             SET status = 'ARCHIVED', tier = 'cold', label = $2, hot_table = NULL, foreign_table = $3::oid,
+             SET status = 'ARCHIVED', tier = 'cold', label = $2, hot_table = NULL, foreign_table = $3::oid, status_since = clock_timestamp(),
                  local_copy = $4::oid,
                  local_copy_until = CASE WHEN $4::oid IS NULL THEN NULL ELSE now() + make_interval(secs => $5) END,
                  keep_until = NULL, storage = $6::name, version = $7, manifest_key = $8, rows = $9, local_bytes = $10,
@@ -345,6 +346,77 @@ fn record_objects(id: i64, manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
+/// A partition of the hot table with a status of its own. A partition without a row is LIVE.
+#[derive(Debug)]
+pub struct Local<'a> {
+    /// Managed table.
+    pub managed_table: i64,
+    /// The partition.
+    pub hot_table: pg_sys::Oid,
+    /// Its schema.
+    pub schema: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// Immediate hot parent.
+    pub parent: pg_sys::Oid,
+    /// FOR VALUES clause.
+    pub bounds: &'a str,
+    /// Lower bound as text, where there is one.
+    pub lower_bound: Option<&'a str>,
+    /// Upper bound as text, where there is one.
+    pub upper_bound: Option<&'a str>,
+}
+
+/// Records the status of a partition that is in the hot table; its id. The objects of an earlier archive stay known.
+pub fn set_local(
+    local: &Local<'_>,
+    status: Status,
+    label: &str,
+    removal_time: Option<pgrx::datum::TimestampWithTimeZone>,
+) -> Result<i64> {
+    user::elevated(|| {
+        spi::one(
+            "INSERT INTO archive_ext.partition AS p
+               (managed_table, schema_name, partition_name, parent, bounds, lower_bound, upper_bound, hot_table, status,
+                tier, label, removal_time)
+             VALUES ($1, $2::name, $3::name, $4::oid, $5, $6, $7, $8::oid, $9::archive_ext.lifecycle_status,
+                     CASE $9 WHEN 'WARM' THEN 'warm' ELSE 'hot' END, $10, $11)
+             ON CONFLICT (managed_table, schema_name, partition_name) DO UPDATE
+               SET parent = excluded.parent, bounds = excluded.bounds, lower_bound = excluded.lower_bound,
+                   upper_bound = excluded.upper_bound, hot_table = excluded.hot_table, status = excluded.status,
+                   tier = excluded.tier, label = excluded.label,
+                   removal_time = coalesce(excluded.removal_time, p.removal_time), status_since = clock_timestamp()
+             RETURNING p.id",
+            &[
+                local.managed_table.into(),
+                local.schema.into(),
+                local.name.into(),
+                local.parent.into(),
+                local.bounds.into(),
+                local.lower_bound.into(),
+                local.upper_bound.into(),
+                local.hot_table.into(),
+                status.as_str().into(),
+                label.into(),
+                removal_time.into(),
+            ],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// The status of the hot partition `relation`; LIVE without a row.
+pub fn local_status(relation: pg_sys::Oid) -> Result<Status> {
+    let status = user::elevated(|| {
+        spi::optional(
+            "SELECT status::text FROM archive_ext.partition WHERE hot_table = $1::oid ORDER BY id DESC LIMIT 1",
+            &[relation.into()],
+            |row| row.need::<String>(1),
+        )
+    })?;
+    Ok(status.map_or(Ok(Status::Live), |status| status.parse())?)
+}
+
 /// Marks a partition as back in the hot table.
 pub fn set_reattached(
     id: i64,
@@ -358,6 +430,7 @@ pub fn set_reattached(
             "UPDATE archive_ext.partition
              SET status = $3::archive_ext.lifecycle_status, tier = lower($3), label = $4, hot_table = $2::oid,
                  foreign_table = NULL, local_copy = NULL, local_copy_until = NULL, reattached_at = now(),
+                 status_since = now(),
                  keep_until = now() + make_interval(secs => $5)
              WHERE id = $1",
             &[id.into(), hot_table.into(), status.into(), label.into(), keep_for_seconds.map(|s| s as f64).into()],

@@ -2,8 +2,10 @@
 //! worker commits after each.
 
 pub mod archive;
+pub mod clock;
 pub mod drift;
 pub mod import;
+pub mod managed;
 mod manifest;
 mod period;
 pub mod plan;

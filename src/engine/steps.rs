@@ -37,20 +37,27 @@ pub fn step(id: Uuid) -> Result<(bool, String)> {
         "completed" => return Ok((false, job.phase)),
         other => return Err(stopped(&job, &format!("the job is {other}"))),
     }
-    let Some(partition) = job.partition else { return Err(gone(&job)) };
+    match job.operation.as_str() {
+        "archive" => archive_step(&job),
+        other => Err(stopped(&job, &format!("{other} has no steps"))),
+    }
+}
+
+fn archive_step(job: &Job) -> Result<(bool, String)> {
+    let Some(partition) = job.partition else { return Err(gone(job)) };
     locks::claim_partition(&job.partition_name)?;
-    if archived_by(&job, partition)? {
+    if archived_by(job, partition)? {
         return Ok((false, "done".to_owned()));
     }
-    let plan = Plan::prepare(partition, &options(&job)?, id)?;
-    let seen = observe(&job, &plan)?;
+    let plan = Plan::prepare(partition, &options(job)?, job.id)?;
+    let seen = observe(job, &plan)?;
     let phase = job.phase.parse()?;
     match lifecycle::resume(phase, &seen) {
-        Step::Freeze => freeze(&plan, &job),
+        Step::Freeze => freeze(&plan, job),
         Step::Export { .. } => export(&plan),
-        Step::Verify => verify(&plan, &job),
-        Step::Swap => swap(&plan, &job),
-        Step::Stop(reason) => Err(stopped(&job, reason)),
+        Step::Verify => verify(&plan, job),
+        Step::Swap => swap(&plan, job),
+        Step::Stop(reason) => Err(stopped(job, reason)),
         Step::DropLocal | Step::Finish | Step::LiftGuard | Step::Nothing => Ok((false, job.phase.clone())),
     }
 }

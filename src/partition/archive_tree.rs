@@ -161,7 +161,7 @@ pub fn ensure(source: pg_sys::Oid, parent: pg_sys::Oid, names: &ArchiveNames) ->
     if managed_table::of_source(source)?.is_none_or(|managed| managed.archive_table.is_none()) {
         crate::partition::locks::serialize("table", &names.qualified_table())?;
     }
-    let managed = managed_table::register(source, &names.schema, &names.table)?;
+    let managed = managed_table::register(source, discover::kind(source)?, &names.schema, &names.table)?;
     let archive_root = match managed.archive_table {
         Some(oid) => oid,
         None => create_root(source, names, owner)?,

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use archive_core::lifecycle::Kind;
 use pgrx::pg_sys;
 
 use super::discover::{self, Leaf};
@@ -32,6 +33,7 @@ pub fn archivable(oid: pg_sys::Oid) -> Result<Leaf> {
         ));
     };
     not_archived_already(&leaf)?;
+    not_static(leaf.root.unwrap_or(oid))?;
     kind(&leaf)?;
     position(&leaf)?;
     access(&leaf)?;
@@ -46,6 +48,20 @@ fn not_archived_already(leaf: &Leaf) -> Result<()> {
         format!("partition \"{name}\" is already archived"),
     )
     .hint(format!("SELECT reattach_partition('{name}') puts it back.")))
+}
+
+/// Refuses tables that somebody registered as static (55000), with the reason they gave.
+pub fn not_static(root: pg_sys::Oid) -> Result<()> {
+    let Some(managed) = catalog::managed_table::of_source(root)?.filter(|managed| managed.kind == Kind::Static) else {
+        return Ok(());
+    };
+    let name = catalog::qualified_name(root)?;
+    Err(Error::new(
+        SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("\"{name}\" is registered as static and is never archived"),
+    )
+    .detail(managed.static_reason.unwrap_or_else(|| "No reason was given.".to_owned()))
+    .hint(format!("SELECT unregister_static_table('{name}') lets it age.")))
 }
 
 fn kind(leaf: &Leaf) -> Result<()> {

@@ -1,5 +1,6 @@
 //! What a relation is within its partition tree, by PostgreSQL's catalogs and bounds, never by names (P10).
 
+use archive_core::lifecycle::{Kind, Label};
 use pgrx::pg_sys;
 
 use crate::error::Result;
@@ -102,6 +103,36 @@ pub fn leaves_below(oid: pg_sys::Oid, limit: i32) -> Result<Vec<String>> {
             |row| row.need(1),
         )
     })
+}
+
+/// How a table ages, by the partitioning at its root. A LIST table is lifecycle-partitioned when its key is one text
+/// column that is called `lifecycle_status`, or when all values of its partitions are labels.
+pub fn kind(root: pg_sys::Oid) -> Result<Kind> {
+    let (strategy, key, values) = user::elevated(|| {
+        spi::one(
+            "SELECT (SELECT k.partstrat::text FROM pg_partitioned_table k WHERE k.partrelid = $1),
+                    (SELECT a.attname::text FROM pg_partitioned_table k
+                     JOIN pg_attribute a ON a.attrelid = k.partrelid AND a.attnum = k.partattrs[0]
+                     JOIN pg_type t ON t.oid = a.atttypid
+                     WHERE k.partrelid = $1 AND k.partnatts = 1 AND t.typcategory = 'S'),
+                    ARRAY(SELECT v[1] FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid,
+                               regexp_matches(pg_get_expr(c.relpartbound, c.oid), '\'((?:[^\']|\'\')*)\'', 'g') v
+                          WHERE i.inhparent = $1)",
+            &[root.into()],
+            |row| Ok((character(row, 1)?, row.get::<String>(2)?, row.need::<Vec<String>>(3)?)),
+        )
+    })?;
+    Ok(match (strategy, key) {
+        (Some('r'), _) => Kind::Time,
+        (Some('h'), _) => Kind::Hash,
+        (Some('l'), Some(key)) if key == "lifecycle_status" || are_labels(&values) => Kind::Lifecycle,
+        (Some(_), _) => Kind::List,
+        (None, _) => Kind::Plain,
+    })
+}
+
+fn are_labels(values: &[String]) -> bool {
+    !values.is_empty() && values.iter().all(|value| value.parse::<Label>().is_ok())
 }
 
 /// Schema and name of a relation.

@@ -2,12 +2,14 @@
 
 mod bound;
 mod job;
+mod kind;
 mod label;
 mod period;
 mod status;
 
 pub use bound::range_bounds;
 pub use job::{Event, Observed, Phase, Step, next, resume};
+pub use kind::Kind;
 pub use label::{Label, matches_pattern};
 pub use period::{Granularity, Moment, Period};
 pub use status::Status;
