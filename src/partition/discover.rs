@@ -116,7 +116,7 @@ pub fn kind(root: pg_sys::Oid) -> Result<Kind> {
                      JOIN pg_type t ON t.oid = a.atttypid
                      WHERE k.partrelid = $1 AND k.partnatts = 1 AND t.typcategory = 'S'),
                     ARRAY(SELECT v[1] FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid,
-                               regexp_matches(pg_get_expr(c.relpartbound, c.oid), '\'((?:[^\']|\'\')*)\'', 'g') v
+                               regexp_matches(pg_get_expr(c.relpartbound, c.oid), '''((?:[^'']|'''')*)''', 'g') v
                           WHERE i.inhparent = $1)",
             &[root.into()],
             |row| Ok((character(row, 1)?, row.get::<String>(2)?, row.need::<Vec<String>>(3)?)),
