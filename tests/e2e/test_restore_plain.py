@@ -76,10 +76,9 @@ def empty(cluster, db):
 
 def restore(cluster, database, manifest, *arguments, **environment):
     """restore-plain | psql; what psql had to say."""
-    bindir = subprocess.check_output([os.environ["PG_CONFIG"], "--bindir"], text=True).strip()
     script = subprocess.run([sys.executable, ROOT / "scripts/restore-plain", str(manifest), *arguments],
                             capture_output=True, env={**os.environ, **environment}, timeout=120)
-    psql = subprocess.run([f"{bindir}/psql", "-X", "-q", "-h", str(cluster.dir), "-U", "postgres", "-d", database],
+    psql = subprocess.run([cluster.program("psql"), "-X", "-q", "-h", str(cluster.dir), "-U", "postgres", "-d", database],
                           input=script.stdout, capture_output=True, timeout=120)
     return script.returncode, psql.returncode, psql.stderr.decode() + script.stderr.decode()
 
