@@ -10,6 +10,7 @@ from psycopg import sql
 
 from harness.orders import archive, create_orders
 from harness.s3 import REGION
+from harness.typed_tables import create_edges
 from test_promises import EDGES
 
 # Beyond what test_promises has: types that nest, and those that are kept as their text.
@@ -95,15 +96,7 @@ def test_every_type_comes_back(request, db, cluster, empty, where):
         bucket.create_storage(db.conn)
     edges = {**EDGES, **{type_: EDGES.get(type_, []) + values for type_, values in MORE.items()}}
     db.execute(TYPES)
-    columns = {f"c{i}": type_ for i, type_ in enumerate(edges)}
-    db.execute("CREATE TABLE edges (id int NOT NULL, " + ", ".join(f"{c} {t}" for c, t in columns.items())
-               + ", \"Odd \"\"name\" text) PARTITION BY RANGE (id)")
-    db.execute("CREATE TABLE edges_1 PARTITION OF edges FOR VALUES FROM (0) TO (1000)")
-    for row in range(max(map(len, edges.values())) + 1):
-        present = [(c, t, edges[t][row]) for c, t in columns.items() if row < len(edges[t])]
-        db.execute(f"INSERT INTO edges ({', '.join(['id', *(c for c, _, _ in present)])})"
-                   f" VALUES ({', '.join(['%s', *(f'%s::{t}' for _, t, _ in present)])})",
-                   [row, *(v for _, _, v in present)])
+    create_edges(db, edges, ', "Odd ""name" text')
     expected = texts(db.conn, "edges")
     archive(db, "edges_1", drop_local="0")
 
