@@ -260,9 +260,10 @@ def test_a_promoted_physical_copy(primary):
 def test_reading_an_archive_takes_no_transaction_id(stored):
     create_orders(stored.conn, months=2, rows=2000)
     archive(stored, "orders_2024_01", drop_local="0")
+    parallel = "debug_parallel_query" if stored.conn.info.server_version >= 160000 else "force_parallel_mode"
     with stored.conn.transaction():
-        for setting in ["force_parallel_mode = off", "force_parallel_mode = on"]:
-            stored.execute(f"SET LOCAL {setting}")
+        for value in ["off", "on"]:
+            stored.execute(f"SET LOCAL {parallel} = {value}")
             assert stored.value("SELECT count(*) FROM archive.orders_all") == 4000
             stored.execute("SELECT * FROM archive.orders WHERE id = 5")
         stored.execute("SET LOCAL min_parallel_table_scan_size = 0")
