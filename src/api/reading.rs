@@ -77,12 +77,13 @@ fn from_headers(text: &str) -> Result<Selection> {
         serde_json::Value::Null => return Ok(Selection::default()),
         _ => return Err(invalid("headers must be a JSON object").hint("For example {\"X-Data-Partition\": \"HOT*\"}.")),
     };
-    let texts = headers.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap_or(NO_TEXT)));
-    Ok(Selection::from_headers(texts)?)
+    let ours = headers.iter().filter(|(name, _)| Selection::is_header(name));
+    let texts = ours.map(|(name, value)| match value.as_str() {
+        Some(value) => Ok((name.as_str(), value)),
+        None => Err(invalid(&format!("header \"{name}\" must be a string"))),
+    });
+    Ok(Selection::from_headers(texts.collect::<Result<Vec<_>>>()?)?)
 }
-
-/// Stands for a header that is no text: no pattern, so that it is refused if it is one of ours.
-const NO_TEXT: &str = "(not a text)";
 
 fn invalid(what: &str) -> Error {
     Error::new(SqlState::ERRCODE_INVALID_PARAMETER_VALUE, what)

@@ -20,7 +20,7 @@ pub struct Labelled {
     pub archived: bool,
     /// The labels of each leaf; leaves with rows of any label are missing.
     pub leaves: HashMap<pg_sys::Oid, Vec<String>>,
-    /// Every relation of the tree.
+    /// Every relation on which this depends.
     pub relations: Vec<pg_sys::Oid>,
 }
 
@@ -30,6 +30,7 @@ struct Found {
     schema: String,
     table: String,
     archived: bool,
+    catalog: u32,
     nodes: Vec<Node>,
 }
 
@@ -51,7 +52,7 @@ pub fn labelled(root: pg_sys::Oid) -> Result<Option<Labelled>> {
     let text = user::elevated(|| {
         spi::latest_text(&format!(
             "SELECT jsonb_build_object('kind', m.kind, 'schema', n.nspname, 'table', h.relname,
-                'archived', m.source::oid <> {root},
+                'archived', m.source::oid <> {root}, 'catalog', m.tableoid::bigint,
                 'nodes', (SELECT jsonb_agg(jsonb_build_object(
                             'relation', t.relid::oid::bigint, 'parent', t.parentrelid::oid::bigint, 'leaf', t.isleaf,
                             'bounds', pg_get_expr(c.relpartbound, c.oid),
@@ -95,7 +96,8 @@ fn labels(found: Found) -> Result<Labelled> {
             leaves.insert(node.relation.into(), labels);
         }
     }
-    let relations = found.nodes.iter().map(|node| node.relation.into()).collect();
+    // The catalog goes when the extension is dropped.
+    let relations = found.nodes.iter().map(|node| node.relation).chain([found.catalog]).map(Into::into).collect();
     Ok(Labelled { schema: found.schema, table: found.table, archived: found.archived, leaves, relations })
 }
 

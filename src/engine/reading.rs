@@ -146,7 +146,7 @@ fn tree_of(relation: pg_sys::Oid) -> Result<Option<Rc<Labelled>>> {
     if let Some(tree) = known(|known| known.trees.get(&root).cloned()) {
         return Ok(tree);
     }
-    // Another extension of the same library may have been dropped, or never made in this database.
+    // The library may be loaded where the extension is not.
     if !relcache::has_extension(c"archive_ext") {
         return Ok(None);
     }

@@ -43,6 +43,11 @@ impl Selection {
         Ok(selection)
     }
 
+    /// Whether a header of this name may hold a selection.
+    pub fn is_header(name: &str) -> bool {
+        name.trim().to_lowercase().starts_with(HEADER)
+    }
+
     /// Reads the headers of an HTTP request: `X-Data-Partition` holds a whole selection, `X-Data-Partition-<table>` a list
     /// for one table. Names are read in any case, other headers and empty values passed over.
     pub fn from_headers<'a>(headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self> {

@@ -144,8 +144,9 @@ proptest! {
         let text = label.to_string();
         prop_assert!(reads(&text.to_lowercase(), "s", "t", &text));
         let cut = cut.min(text.len());
-        prop_assert!(reads(&format!("{}*", &text[..cut]), "s", "t", &text));
-        prop_assert!(reads(&format!("*{}", &text[cut..]), "s", "t", &text));
+        let (begin, end) = (format!("{}*", &text[..cut]), format!("*{}", &text[cut..]));
+        prop_assert!(reads(&begin, "s", "t", &text));
+        prop_assert!(reads(&end, "s", "t", &text));
     }
 
     #[test]
