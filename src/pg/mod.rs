@@ -38,5 +38,6 @@ pub mod server_text;
 pub mod shmem;
 pub mod snapshot;
 pub mod spi;
+pub mod tuple_id;
 pub mod user;
 pub mod xact;
