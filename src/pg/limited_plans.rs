@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString};
 use std::sync::OnceLock;
 
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::{pg_guard, pg_sys};
 
 use super::event_trigger::Quiet;
@@ -40,7 +41,7 @@ pub enum Change {
 
 static LIMIT: OnceLock<Limit> = OnceLock::new();
 
-/// The hooks that were there before ours.
+/// The hooks that were there before ours. They are other libraries' C functions, whose errors must unwind what is ours.
 #[derive(Debug)]
 struct Previous {
     planner: pg_sys::planner_hook_type,
@@ -172,7 +173,7 @@ unsafe fn next_planner(
     // SAFETY: by the caller's promise.
     unsafe {
         match PREVIOUS.get().and_then(|previous| previous.planner) {
-            Some(planner) => planner(query, text, options, parameters),
+            Some(planner) => pg_guard_ffi_boundary(|| planner(query, text, options, parameters)),
             None => pg_sys::standard_planner(query, text, options, parameters),
         }
     }
@@ -184,11 +185,10 @@ unsafe fn next_planner(
 /// # Safety
 /// `text` is NULL or a NUL-terminated string.
 unsafe fn checks_integrity(text: *const std::ffi::c_char) -> bool {
-    const BEGINNINGS: [&[u8]; 8] = [
+    const BEGINNINGS: [&[u8]; 7] = [
         b"SELECT 1 FROM \"",
         b"SELECT 1 FROM ONLY \"",
         b"SELECT 1 FROM (SELECT \"",
-        b"SELECT 1 FROM (SELECT x.\"",
         b"DELETE FROM \"",
         b"DELETE FROM ONLY \"",
         b"UPDATE \"",
@@ -255,7 +255,7 @@ unsafe extern "C-unwind" fn relation_info(
     // made a dummy here: nothing has looked at its paths yet, and the next step of the caller may do the same.
     unsafe {
         if let Some(previous) = PREVIOUS.get().and_then(|previous| previous.relation_info) {
-            previous(root, relation, is_parent, rel);
+            pg_guard_ffi_boundary(|| previous(root, relation, is_parent, rel));
         }
         let limited = RUNS.with_borrow(|runs| runs.last().is_some_and(Option::is_some));
         let Some(limit) = LIMIT.get().filter(|_| limited && !is_parent) else { return };
@@ -311,7 +311,9 @@ unsafe extern "C-unwind" fn utility(
         let _whole = (!is_of_users((*statement).utilityStmt)).then(Whole::begin);
         match PREVIOUS.get().and_then(|previous| previous.utility) {
             Some(next) => {
-                next(statement, text, read_only_tree, context, parameters, environment, receiver, completion);
+                pg_guard_ffi_boundary(|| {
+                    next(statement, text, read_only_tree, context, parameters, environment, receiver, completion);
+                });
             }
             None => pg_sys::standard_ProcessUtility(
                 statement,

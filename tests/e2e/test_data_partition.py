@@ -8,6 +8,8 @@ import subprocess
 import psycopg
 import pytest
 
+from harness.cluster import Cluster, Database
+
 STATUSES = ["LIVE", "HOT", "WARM"]
 
 
@@ -127,6 +129,27 @@ def test_parallel_workers_read_no_more(db):
     with db.conn.transaction():
         db.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         assert db.row("SELECT count(*), sum(seen(id)) FROM orders") == (4000, 8000)
+
+
+def test_beside_other_libraries_with_hooks():
+    """Their errors come through our hooks, and auto_explain shows what is not read."""
+    cluster = Cluster("shared_preload_libraries=auto_explain,pg_stat_statements,archive_ext",
+                      "auto_explain.log_min_duration=0")
+    try:
+        db = Database(cluster, "hooked")
+        create_months(db)
+        db.execute("SET archive_ext.data_partition = 'LIVE_202401'")
+        for query in ("COPY (SELECT 1 / 0 FROM orders) TO STDOUT", "SELECT 1 / 0 FROM orders", "SELECT no_such FROM orders",
+                      "REFRESH MATERIALIZED VIEW no_such", "DO $$ BEGIN PERFORM 1 / 0 FROM orders; END $$"):
+            with pytest.raises(psycopg.Error):
+                db.execute(query)
+            assert read(db) == ["orders_01"], query
+        assert "Partitions not read (archive_ext.data_partition): orders_02" in cluster.log()
+        db.execute("RESET archive_ext.data_partition")
+        assert len(read(db)) == 6
+        db.conn.close()
+    finally:
+        cluster.stop()
 
 
 def test_explain_names_it_in_every_format(db):
