@@ -20,7 +20,12 @@ pub struct Name(pub String);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text(pub String);
 
+/// A `json`, as its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JsonText(pub String);
+
 impl_sql_translatable!(Text, "text");
+impl_sql_translatable!(JsonText, "json");
 impl_sql_translatable!(Regclass, "regclass");
 impl_sql_translatable!(Name, "name");
 
@@ -71,6 +76,13 @@ impl FromDatum for Text {
     }
 }
 
+impl FromDatum for JsonText {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
+        // SAFETY: a json datum is a text datum.
+        unsafe { ServerText::from_polymorphic_datum(datum, is_null, pg_sys::TEXTOID) }.map(|text| Self(text.0))
+    }
+}
+
 impl IntoDatum for Text {
     fn into_datum(self) -> Option<pg_sys::Datum> {
         Some(server_text::result_datum(self.0))
@@ -99,7 +111,7 @@ macro_rules! from_datum_argument {
     )*};
 }
 
-from_datum_argument!(Regclass, Name, Text);
+from_datum_argument!(Regclass, Name, Text, JsonText);
 
 // SAFETY: a regclass is returned as its oid datum.
 unsafe impl BoxRet for Regclass {

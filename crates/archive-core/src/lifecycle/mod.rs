@@ -4,12 +4,16 @@ mod bound;
 mod job;
 mod kind;
 mod label;
+mod local_label;
 mod period;
+mod selection;
 mod status;
 
 pub use bound::range_bounds;
 pub use job::{Event, Observed, Phase, Step, next, resume};
 pub use kind::Kind;
 pub use label::{Label, matches_pattern};
+pub use local_label::{Level, local_labels};
 pub use period::{Granularity, Moment, Period};
+pub use selection::{Patterns, Selection};
 pub use status::Status;
