@@ -7,6 +7,7 @@ mod import;
 mod policy;
 pub mod progress;
 mod reattach;
+mod rows;
 mod steps;
 mod storage;
 

@@ -12,6 +12,7 @@ pub mod plan;
 mod progress;
 pub mod reattach;
 mod restore;
+pub mod rows;
 pub mod steps;
 pub mod storage;
 mod verify;

@@ -5,11 +5,14 @@ mod job;
 mod kind;
 mod label;
 mod period;
+mod relabel;
 mod status;
+pub mod transition;
 
-pub use bound::range_bounds;
+pub use bound::{list_values, range_bounds};
 pub use job::{Event, Observed, Phase, Step, next, resume};
 pub use kind::Kind;
 pub use label::{Label, matches_pattern};
 pub use period::{Granularity, Moment, Period};
+pub use relabel::{Granularities, partition_name, relabel};
 pub use status::Status;
