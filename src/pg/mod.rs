@@ -37,5 +37,6 @@ pub mod server_text;
 pub mod shmem;
 pub mod snapshot;
 pub mod spi;
+pub mod tuple_id;
 pub mod user;
 pub mod xact;
