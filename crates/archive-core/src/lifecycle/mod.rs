@@ -1,11 +1,14 @@
 //! The lifecycle: statuses, labels of partitions, and the archive job's state machine. Pure.
 
 mod bound;
+pub mod calendar;
 mod job;
 mod kind;
 mod label;
+pub mod name_pattern;
 mod period;
 mod status;
+pub mod transition;
 
 pub use bound::range_bounds;
 pub use job::{Event, Observed, Phase, Step, next, resume};
