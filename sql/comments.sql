@@ -31,6 +31,20 @@ COMMENT ON FUNCTION import_archive IS 'rebuilds tables, foreign tables and catal
 COMMENT ON FUNCTION set_archive_policy IS 'sets storage, drop_after and archive names of a table; NULL leaves a setting as it is';
 COMMENT ON FUNCTION drop_archive_policy IS 'removes the archive policy of a table';
 
+COMMENT ON FUNCTION set_lifecycle IS 'gives a partition, or all leaves below it, a status (HOT, WARM, ARCHIVED, and back); its new label';
+COMMENT ON FUNCTION partition_label IS 'the label of a status and the period that holds a time: LIVE_202401, WARM_2024, HOT';
+COMMENT ON FUNCTION premake_partitions IS 'makes the coming partitions of a table that is partitioned by time';
+COMMENT ON FUNCTION drain_default IS 'moves the rows that a DEFAULT partition caught into partitions of their periods';
+COMMENT ON FUNCTION merge_partitions IS 'merges adjacent WARM partitions into one; all in the caller''s transaction';
+COMMENT ON PROCEDURE merge_partitions_steps IS 'merges adjacent partitions into one WARM partition, committing after each step; called again after a crash it goes on';
+COMMENT ON FUNCTION split_partition IS 'splits a WARM partition into those of a finer granularity; all in the caller''s transaction';
+COMMENT ON PROCEDURE split_partition_steps IS 'splits a partition into those of a finer granularity, committing after each step; called again after a crash it goes on';
+COMMENT ON FUNCTION register_static_table IS 'registers a table as one that never ages: it is refused everywhere, with the reason';
+COMMENT ON FUNCTION unregister_static_table IS 'lets a table that was registered as static age again';
+
+COMMENT ON PROCEDURE archive_ext.run_steps IS 'internal: runs a job to its end, committing after each step';
+COMMENT ON FUNCTION archive_ext.begin_merge IS 'internal: the job of merge_partitions_steps';
+COMMENT ON FUNCTION archive_ext.begin_split IS 'internal: the job of split_partition_steps';
 COMMENT ON FUNCTION archive_ext.refuse_write IS 'trigger function that refuses writes to frozen partitions';
 COMMENT ON FUNCTION archive_ext.begin_archive IS 'internal: the job of archive_partition_steps for a partition';
 COMMENT ON FUNCTION archive_ext.archive_step IS 'internal: the next step of a job';

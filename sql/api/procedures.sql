@@ -65,3 +65,63 @@ BEGIN
     END LOOP;
 END
 $$;
+
+-- Runs a job to its end, each step in a transaction of its own. Waits for locks are tried again; any other error ends the
+-- job, and what it had frozen is writable again.
+CREATE PROCEDURE archive_ext.run_steps(job uuid)
+LANGUAGE plpgsql AS $$
+DECLARE
+    attempts int := 0;
+    more     boolean := true;
+    failure  text;
+    state    text;
+    message  text;
+    detail   text;
+    hint     text;
+BEGIN
+    WHILE more LOOP
+        failure := NULL;
+        BEGIN
+            SELECT s.more INTO more FROM archive_ext.archive_step(job) s;
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+                detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+            failure := message;
+        END;
+        IF failure IS NOT NULL AND state = '55P03' AND attempts < 10 THEN
+            attempts := attempts + 1;
+            COMMIT;
+            RAISE NOTICE '%; trying again (% of 10)', failure, attempts;
+            PERFORM pg_sleep(least(0.5 * attempts, 5));
+        ELSIF failure IS NOT NULL THEN
+            -- 55006: another session works on the partitions, and the job is its.
+            IF state <> '55006' THEN
+                PERFORM archive_ext.fail_job(job, failure);
+            END IF;
+            COMMIT;
+            RAISE EXCEPTION USING ERRCODE = state, MESSAGE = message, DETAIL = detail, HINT = hint;
+        END IF;
+        COMMIT;
+    END LOOP;
+END
+$$;
+
+CREATE PROCEDURE merge_partitions_steps(partitions regclass[], name name DEFAULT NULL)
+LANGUAGE plpgsql AS $$
+DECLARE
+    job uuid := archive_ext.begin_merge(partitions, name);
+BEGIN
+    COMMIT;
+    CALL archive_ext.run_steps(job);
+END
+$$;
+
+CREATE PROCEDURE split_partition_steps(partition regclass, granularity text)
+LANGUAGE plpgsql AS $$
+DECLARE
+    job uuid := archive_ext.begin_split(partition, granularity);
+BEGIN
+    COMMIT;
+    CALL archive_ext.run_steps(job);
+END
+$$;

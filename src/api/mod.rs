@@ -9,6 +9,7 @@ pub mod progress;
 mod reattach;
 mod steps;
 mod storage;
+mod transition;
 
 use pgrx::datum::Interval;
 

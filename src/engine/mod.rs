@@ -14,4 +14,5 @@ pub mod reattach;
 mod restore;
 pub mod steps;
 pub mod storage;
+pub mod transition;
 mod verify;

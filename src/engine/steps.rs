@@ -7,6 +7,7 @@ use pgrx::{Uuid, pg_sys};
 use super::archive::{self, Finished};
 use super::manifest;
 use super::plan::{Options, Plan, Verify};
+use super::transition;
 use crate::catalog;
 use crate::catalog::job::Job;
 use crate::error::{Error, Result, SqlState};
@@ -39,6 +40,7 @@ pub fn step(id: Uuid) -> Result<(bool, String)> {
     }
     match job.operation.as_str() {
         "archive" => archive_step(&job),
+        "premake" | "drain" | "hot" | "warm" | "merge" | "split" => transition::step(&job),
         other => Err(stopped(&job, &format!("{other} has no steps"))),
     }
 }
@@ -163,6 +165,11 @@ pub fn cancel(id: Uuid, status: &str, reason: &str) -> Result<bool> {
     let job = job(id)?;
     if job.status != "running" {
         return Ok(false);
+    }
+    if matches!(job.operation.as_str(), "merge" | "split") {
+        transition::rearrange::abandon(&job)?;
+        catalog::job::stop(id, status, reason)?;
+        return Ok(true);
     }
     let attached = match job.partition {
         Some(oid) => discover::leaf(oid)?.filter(|leaf| leaf.parent.is_some()),

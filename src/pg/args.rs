@@ -1,5 +1,6 @@
 //! Argument and result types that pgrx has no Rust type for.
 
+use archive_core::lifecycle::Status;
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
 use pgrx::datum::{Datum, UnboxDatum};
 use pgrx::nullable::Nullable;
@@ -20,6 +21,11 @@ pub struct Name(pub String);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text(pub String);
 
+/// An `archive_ext.lifecycle_status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LifecycleStatus(pub Status);
+
+impl_sql_translatable!(LifecycleStatus, "archive_ext.lifecycle_status");
 impl_sql_translatable!(Text, "text");
 impl_sql_translatable!(Regclass, "regclass");
 impl_sql_translatable!(Name, "name");
@@ -71,6 +77,19 @@ impl FromDatum for Text {
     }
 }
 
+impl FromDatum for LifecycleStatus {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _typoid: pg_sys::Oid) -> Option<Self> {
+        if is_null {
+            return None;
+        }
+        // SAFETY: a datum of our enum, printed by enum_out; the text is copied.
+        let label = unsafe {
+            server_text::of_c_string(pg_sys::OidOutputFunctionCall(pg_sys::Oid::from(pg_sys::F_ENUM_OUT), datum))
+        };
+        label.parse().ok().map(Self)
+    }
+}
+
 impl IntoDatum for Text {
     fn into_datum(self) -> Option<pg_sys::Datum> {
         Some(server_text::result_datum(self.0))
@@ -99,7 +118,7 @@ macro_rules! from_datum_argument {
     )*};
 }
 
-from_datum_argument!(Regclass, Name, Text);
+from_datum_argument!(Regclass, Name, Text, LifecycleStatus);
 
 // SAFETY: a regclass is returned as its oid datum.
 unsafe impl BoxRet for Regclass {

@@ -37,4 +37,5 @@ pub mod shmem;
 pub mod snapshot;
 pub mod spi;
 pub mod user;
+pub mod vacuum;
 pub mod xact;

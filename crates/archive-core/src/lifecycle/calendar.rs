@@ -98,14 +98,7 @@ impl Moment {
     pub fn next(self, granularity: Granularity) -> Option<Self> {
         let months = |count: u8| {
             let month = self.month - 1 + count;
-            Self::new(
-                self.year + i32::from(month / 12),
-                month % 12 + 1,
-                self.day,
-                self.hour,
-                self.minute,
-                self.second,
-            )
+            Self::new(self.year + i32::from(month / 12), month % 12 + 1, self.day, self.hour, self.minute, self.second)
         };
         match granularity {
             Granularity::Hour => self.plus(3_600),
@@ -153,7 +146,8 @@ pub type Range = (Moment, Moment);
 
 /// The parts of `wanted` that no range of `taken` covers, in order.
 pub fn uncovered(wanted: Range, taken: &[Range]) -> Vec<Range> {
-    let mut taken: Vec<_> = taken.iter().copied().filter(|(lower, upper)| *upper > wanted.0 && *lower < wanted.1).collect();
+    let mut taken: Vec<_> =
+        taken.iter().copied().filter(|(lower, upper)| *upper > wanted.0 && *lower < wanted.1).collect();
     taken.sort_unstable();
     let (mut at, mut free) = (wanted.0, Vec::new());
     for (lower, upper) in taken {

@@ -10,7 +10,7 @@ mod period;
 mod status;
 pub mod transition;
 
-pub use bound::range_bounds;
+pub use bound::{range_bounds, range_lists};
 pub use job::{Event, Observed, Phase, Step, next, resume};
 pub use kind::Kind;
 pub use label::{Label, matches_pattern};
