@@ -36,6 +36,7 @@ pub mod server_text;
 pub mod shmem;
 pub mod snapshot;
 pub mod spi;
+pub mod tuple_id;
 pub mod user;
 pub mod vacuum;
 pub mod xact;
