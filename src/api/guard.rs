@@ -57,5 +57,5 @@ fn refusal(relation: pg_sys::Oid, reason: &str) -> Error {
 /// Whether a partition that was WARM is so again: the run that guarded it for the archive is over.
 fn is_at_rest(relation: pg_sys::Oid) -> bool {
     catalog::partition::local_status(relation).is_ok_and(|status| status == Status::Warm)
-        && catalog::job::unfinished(relation).is_ok_and(|job| job.is_none())
+        && catalog::job::working_on(relation, None).is_ok_and(|job| job.is_none())
 }

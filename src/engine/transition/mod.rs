@@ -207,8 +207,7 @@ fn about(leaf: &Leaf, error: Error) -> Error {
 
 /// Refuses a partition that another job works on (55006).
 fn not_in_work(leaf: &Leaf, job: Option<Uuid>) -> Result<()> {
-    let unfinished = catalog::job::unfinished(leaf.oid)?.map(|found| found.id).filter(|id| Some(*id) != job);
-    let Some(other) = unfinished.or(catalog::job::rearranging(leaf.oid, job)?) else { return Ok(()) };
+    let Some(other) = catalog::job::working_on(leaf.oid, job)? else { return Ok(()) };
     Err(Error::new(
         SqlState::ERRCODE_OBJECT_IN_USE,
         format!("partition \"{}\" is in the work of job {other}", leaf.qualified()),

@@ -27,7 +27,11 @@ pub use whole::{merge, split};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Request {
     /// The sources in the order of their bounds.
+    #[serde(rename = "sources")]
     pub partitions: Vec<u32>,
+    /// Their names, for people and for the scheduler.
+    #[serde(rename = "partitions")]
+    pub names: Vec<String>,
     /// Schema of the new partitions.
     pub schema: String,
     /// The new partitions in the order of their bounds.

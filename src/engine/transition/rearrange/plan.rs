@@ -76,6 +76,7 @@ fn merge(unique: &[pg_sys::Oid], name: Option<&str>, job: Option<Uuid>) -> Resul
     managed::ensure(root)?;
     Ok(Request {
         partitions: leaves.iter().map(|leaf| leaf.oid.to_u32()).collect(),
+        names: leaves.iter().map(Leaf::qualified).collect(),
         schema,
         targets: vec![Target { name, bounds, condition }],
         status: Status::Warm.to_string(),
@@ -111,7 +112,7 @@ fn split(partition: pg_sys::Oid, granularity: &str, job: Option<Uuid>) -> Result
     let status = catalog::partition::local_status(leaf.oid)?.to_string();
     announce_space(&leaves)?;
     managed::ensure(root)?;
-    Ok(Request { partitions: vec![leaf.oid.to_u32()], schema: leaf.schema.clone(), targets, status })
+    Ok(Request { partitions: vec![leaf.oid.to_u32()], names: vec![leaf.qualified()], schema: leaf.schema.clone(), targets, status })
 }
 
 fn pieces(calendar: &Calendar, leaf: &Leaf, granularity: Granularity) -> Result<Vec<(Moment, Moment)>> {
@@ -144,8 +145,9 @@ fn invalid(message: &str) -> Error {
 /// An unfinished job of this kind on these very partitions.
 fn taken_up_again(operation: &str, partitions: &[pg_sys::Oid]) -> Result<Option<Uuid>> {
     let Some(first) = partitions.first() else { return Ok(None) };
-    let Some(id) = catalog::job::rearranging(*first, None)? else { return Ok(None) };
-    let Some(job) = catalog::job::find(id)?.filter(|job| job.operation == operation) else { return Ok(None) };
+    let Some(id) = catalog::job::working_on(*first, None)? else { return Ok(None) };
+    let same = |job: &Job| job.operation == operation && job.request.get("sources").is_some();
+    let Some(job) = catalog::job::find(id)?.filter(same) else { return Ok(None) };
     let request: Request = serde_json::from_value(job.request)?;
     let mut sources: Vec<_> = request.partitions.iter().map(|oid| pg_sys::Oid::from(*oid)).collect();
     sources.sort_unstable_by_key(|oid| oid.to_u32());
