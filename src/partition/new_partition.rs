@@ -121,8 +121,8 @@ fn create_below(draft: &Draft<'_>, template: &Leaf, made: pg_sys::Oid) -> Result
 /// nobody else sees.
 pub fn condition(parent: pg_sys::Oid, schema: &str, bounds: &str) -> Result<String> {
     let (key, like) = (discover::partition_key(parent)?, catalog::qualified_name(parent)?);
-    let (above, below) =
-        (format!("archive_ext_range_{}", parent.to_u32()), format!("archive_ext_part_{}", parent.to_u32()));
+    let xid = xact::top_transaction_id();
+    let (above, below) = (format!("archive_ext_range_{xid}"), format!("archive_ext_part_{xid}"));
     let scratch = quote_qualified_identifier(schema, &above);
     let part = quote_qualified_identifier(schema, &below);
     let owner = discover::owner(parent)?;

@@ -60,7 +60,7 @@ def test_p1_readers_see_each_row_once_while_partitions_are_merged_and_split(orde
 
     assert reads.steps > 3
     assert_whole(orders)
-    assert orders.is_attached("orders_202402")
+    assert orders.is_attached("orders_2024_02")
 
 
 def test_writers_are_refused_at_once_from_the_first_step_on(orders):

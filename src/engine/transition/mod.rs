@@ -37,10 +37,7 @@ pub fn label(status: Status, granularity: Option<&str>, at: TimestampWithTimeZon
     };
     let granularity: Granularity = granularity.parse()?;
     let Some(moment) = period::moment_of(at, &period::session_zone()?)? else {
-        return Err(Error::new(
-            SqlState::ERRCODE_DATETIME_FIELD_OVERFLOW,
-            "labels exist for the years 1 to 9999 only",
-        ));
+        return Err(Error::new(SqlState::ERRCODE_DATETIME_FIELD_OVERFLOW, "labels exist for the years 1 to 9999 only"));
     };
     Ok(period::label(status, Some(Span::at(moment.begin_of(granularity), granularity))))
 }

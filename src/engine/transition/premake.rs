@@ -133,7 +133,7 @@ fn new(calendar: &Calendar, (lower, upper): Range) -> Result<New> {
 }
 
 /// After the newest partition's name, else `<table>_<period>`.
-fn name(calendar: &Calendar, lower: Moment) -> Result<String> {
+pub(super) fn name(calendar: &Calendar, lower: Moment) -> Result<String> {
     let granularity = calendar.granularity;
     let like = calendar
         .newest

@@ -114,6 +114,7 @@ CREATE VIEW january AS SELECT * FROM orders_2024_01;
 SELECT merge_partitions('{orders_2024_01,orders_2024_02}');
 DROP VIEW january;
 SELECT count(*), sum(id), count(note) FROM orders;
+SET client_min_messages = warning;
 SELECT merge_partitions('{orders_2024_03,orders_2024_01,orders_2024_02}');
 SELECT count(*), sum(id), count(note) FROM orders;
 \d orders_2024q1
@@ -124,10 +125,11 @@ SELECT split_partition('orders_2024q1', 'year');
 SELECT split_partition('orders_2024q1', 'month');
 SELECT count(*), sum(id), count(note) FROM orders;
 SELECT partition_name, status, label FROM archive_ext.partitions WHERE table_name = 'orders'::regclass ORDER BY 1;
-CALL merge_partitions_steps('{orders_202401,orders_202402}', 'winter');
+CALL merge_partitions_steps('{orders_2024_01,orders_2024_02}', 'winter');
 SELECT count(*), sum(id), count(note) FROM orders;
 SELECT operation, partition_name, status, phase FROM archive_ext.jobs WHERE table_name = 'orders'::regclass AND operation IN ('merge', 'split') ORDER BY started_at;
 
+SET client_min_messages = notice;
 \echo '-- premake'
 CREATE TABLE logs (at timestamptz NOT NULL, line text) PARTITION BY RANGE (at);
 SELECT premake_partitions('logs');

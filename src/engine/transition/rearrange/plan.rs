@@ -8,6 +8,7 @@ use super::{Request, Target, start};
 use crate::catalog;
 use crate::catalog::job::Job;
 use crate::engine::transition::calendar::{self as table_calendar, Calendar};
+use crate::engine::transition::premake;
 use crate::engine::{managed, transition};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover::{self, Leaf};
@@ -103,7 +104,7 @@ fn split(partition: pg_sys::Oid, granularity: &str, job: Option<Uuid>) -> Result
     check::inbound_foreign_keys(&leaf)?;
     let mut targets = Vec::with_capacity(pieces.len());
     for (lower, upper) in pieces {
-        let name = name_pattern::of_table(&calendar.source.name, lower, granularity);
+        let name = premake::name(&calendar, lower)?;
         new_partition::check_name(&leaf.schema, &name)?;
         let bounds = new_partition::range_clause(&calendar.bound(lower)?, &calendar.bound(upper)?);
         let condition = new_partition::condition(parent, &leaf.schema, &bounds)?;
@@ -112,7 +113,13 @@ fn split(partition: pg_sys::Oid, granularity: &str, job: Option<Uuid>) -> Result
     let status = catalog::partition::local_status(leaf.oid)?.to_string();
     announce_space(&leaves)?;
     managed::ensure(root)?;
-    Ok(Request { partitions: vec![leaf.oid.to_u32()], names: vec![leaf.qualified()], schema: leaf.schema.clone(), targets, status })
+    Ok(Request {
+        partitions: vec![leaf.oid.to_u32()],
+        names: vec![leaf.qualified()],
+        schema: leaf.schema.clone(),
+        targets,
+        status,
+    })
 }
 
 fn pieces(calendar: &Calendar, leaf: &Leaf, granularity: Granularity) -> Result<Vec<(Moment, Moment)>> {
