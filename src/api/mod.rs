@@ -11,6 +11,7 @@ mod reattach;
 mod rows;
 mod steps;
 mod storage;
+mod transition;
 
 use pgrx::datum::Interval;
 

@@ -8,6 +8,7 @@ use super::archive::{self, Finished};
 use super::manifest;
 use super::plan::{Options, Plan, Verify};
 use super::rows;
+use super::transition;
 use crate::catalog;
 use crate::catalog::job::Job;
 use crate::error::{Error, Result, SqlState};
@@ -43,6 +44,7 @@ pub fn step(id: Uuid) -> Result<(bool, String)> {
     match job.operation.as_str() {
         "archive" => archive_step(&job),
         "rows" => rows::step(&job),
+        "premake" | "drain" | "hot" | "warm" | "merge" | "split" => transition::step(&job),
         other => Err(stopped(&job, &format!("{other} has no steps"))),
     }
 }
@@ -170,6 +172,11 @@ pub fn cancel(id: Uuid, status: &str, reason: &str) -> Result<bool> {
     }
     if job.operation == "rows" {
         rows::may_steer(&job)?;
+    }
+    if matches!(job.operation.as_str(), "merge" | "split") {
+        transition::rearrange::abandon(&job)?;
+        catalog::job::stop(id, status, reason)?;
+        return Ok(true);
     }
     let attached = match job.partition {
         Some(oid) => discover::leaf(oid)?.filter(|leaf| leaf.parent.is_some()),

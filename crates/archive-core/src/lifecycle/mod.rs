@@ -1,22 +1,24 @@
 //! The lifecycle: statuses, labels of partitions, and the archive job's state machine. Pure.
 
 mod bound;
+pub mod calendar;
 mod job;
 mod kind;
 mod label;
 mod local_label;
+pub mod name_pattern;
 mod period;
-mod selection;
 mod relabel;
+mod selection;
 mod status;
 pub mod transition;
 
-pub use bound::{list_values, range_bounds};
+pub use bound::{list_values, range_bounds, range_lists};
 pub use job::{Event, Observed, Phase, Step, next, resume};
 pub use kind::Kind;
 pub use label::{Label, matches_pattern};
 pub use local_label::{Level, local_labels};
 pub use period::{Granularity, Moment, Period};
-pub use selection::{Patterns, Selection};
 pub use relabel::{Granularities, partition_name, relabel};
+pub use selection::{Patterns, Selection};
 pub use status::Status;
