@@ -8,6 +8,7 @@ mod policy;
 pub mod progress;
 mod reading;
 mod reattach;
+mod rows;
 mod steps;
 mod storage;
 

@@ -13,6 +13,7 @@ mod progress;
 pub mod reading;
 pub mod reattach;
 mod restore;
+pub mod rows;
 mod reuse;
 pub mod steps;
 pub mod storage;

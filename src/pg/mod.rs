@@ -16,6 +16,7 @@ pub mod encoding;
 pub mod event_trigger;
 pub mod explain;
 pub mod expr;
+pub mod expression;
 pub mod foreign;
 pub mod foreign_scan;
 pub mod guc;

@@ -1,5 +1,7 @@
 //! Queries through SPI with typed rows.
 
+use std::ffi::CStr;
+
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiHeapTupleData;
@@ -41,8 +43,22 @@ pub fn rows<'a, T>(sql: &str, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) 
             table.into_iter().map(|tuple| map(&Row(tuple))).collect()
         });
     }
+    update(&statement, args, map)
+}
+
+/// Runs a query that writes or locks rows, whatever it begins with, and maps each row.
+pub fn writing_rows<'a, T>(
+    sql: &str,
+    args: &[DatumWithOid<'a>],
+    map: impl Fn(&Row<'_>) -> Result<T>,
+) -> Result<Vec<T>> {
+    let converted = server_text::arguments(args)?;
+    update(&server_text::statement(sql)?, converted.as_deref().unwrap_or(args), map)
+}
+
+fn update<'a, T>(statement: &CStr, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) -> Result<T>) -> Result<Vec<T>> {
     Spi::connect_mut(|client| {
-        let table = client.update(&statement, None, args)?;
+        let table = client.update(statement, None, args)?;
         table.into_iter().map(|tuple| map(&Row(tuple))).collect()
     })
 }

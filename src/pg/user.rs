@@ -60,6 +60,13 @@ pub fn as_user<T>(user: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
     work()
 }
 
+/// Runs SQL that `user` supplied as `user`: with the search path there is, which its names were written for, and with
+/// our event triggers awake. SET ROLE is refused within, so nothing that it calls gains the rights of the session's user.
+pub fn own_sql<T>(user: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
+    let _user = UserGuard::become_user(user);
+    work()
+}
+
 fn extension_owner() -> pg_sys::Oid {
     // The control file says `superuser = true`, and the bootstrap superuser always exists.
     pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID)

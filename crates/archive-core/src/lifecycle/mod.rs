@@ -7,13 +7,16 @@ mod label;
 mod local_label;
 mod period;
 mod selection;
+mod relabel;
 mod status;
+pub mod transition;
 
-pub use bound::range_bounds;
+pub use bound::{list_values, range_bounds};
 pub use job::{Event, Observed, Phase, Step, next, resume};
 pub use kind::Kind;
 pub use label::{Label, matches_pattern};
 pub use local_label::{Level, local_labels};
 pub use period::{Granularity, Moment, Period};
 pub use selection::{Patterns, Selection};
+pub use relabel::{Granularities, partition_name, relabel};
 pub use status::Status;
