@@ -25,6 +25,8 @@ COMMENT ON FUNCTION archive_partition IS 'archives a partition: freezes it, writ
 COMMENT ON FUNCTION archive_partitions IS 'archives several partitions; all are verified before the first is swapped';
 COMMENT ON PROCEDURE archive_partition_steps IS 'archives several partitions, committing after each step; called again after a crash it goes on';
 COMMENT ON FUNCTION reattach_partition IS 'puts an archived partition back into its table, from the local copy or from its objects';
+COMMENT ON FUNCTION set_lifecycle_where IS 'gives the rows that match another status, which moves them and their children to its partition';
+COMMENT ON PROCEDURE set_lifecycle_where_steps IS 'the same in batches, each committed; called again after a crash it goes on';
 COMMENT ON FUNCTION cancel_job IS 'ends an interrupted job and makes its partition writable again';
 COMMENT ON FUNCTION check_storage IS 'tries put, range get, list and delete on a storage, one row for each';
 COMMENT ON FUNCTION adopt_storage IS 'takes over a storage prefix that another cluster claimed (superusers only)';
@@ -46,8 +48,15 @@ COMMENT ON FUNCTION unregister_static_table IS 'lets a table that was registered
 COMMENT ON PROCEDURE archive_ext.run_steps IS 'internal: runs a job to its end, committing after each step';
 COMMENT ON FUNCTION archive_ext.begin_merge IS 'internal: the job of merge_partitions_steps';
 COMMENT ON FUNCTION archive_ext.begin_split IS 'internal: the job of split_partition_steps';
+COMMENT ON FUNCTION use_data_partition() IS 'limits the transaction to the partitions that the headers in request.headers name (for PostgREST)';
+COMMENT ON FUNCTION use_data_partition(json) IS 'limits the transaction to the partitions that X-Data-Partition headers name; without any it is not limited';
+COMMENT ON FUNCTION use_data_partition(text, boolean) IS 'sets archive_ext.data_partition, for the session unless is_local; NULL unsets it';
+
+COMMENT ON FUNCTION archive_ext.labels_changed IS 'trigger function: sessions plan again what reads partitions whose labels changed';
 COMMENT ON FUNCTION archive_ext.refuse_write IS 'trigger function that refuses writes to frozen partitions';
 COMMENT ON FUNCTION archive_ext.begin_archive IS 'internal: the job of archive_partition_steps for a partition';
+COMMENT ON FUNCTION archive_ext.begin_rows IS 'internal: the job of set_lifecycle_where_steps';
+COMMENT ON FUNCTION archive_ext.rows_due IS 'internal: rows of a lifecycle-partitioned table that are due for another status, and the request of their job';
 COMMENT ON FUNCTION archive_ext.archive_step IS 'internal: the next step of a job';
 COMMENT ON FUNCTION archive_ext.fail_job IS 'internal: ends a job after an error and lifts its guards';
 COMMENT ON FUNCTION archive_ext.progress_slots IS 'internal: the rows of archive_ext.progress';

@@ -11,6 +11,7 @@ pub mod ddl;
 pub mod default_rows;
 pub mod discover;
 pub mod freeze;
+pub mod labels;
 pub mod locks;
 pub mod mirror;
 pub mod new_partition;

@@ -38,6 +38,7 @@ CALL merge_partitions_steps('{}', 'x');
 CALL split_partition_steps('no_such', 'month');
 SELECT register_static_table('no_such', 'x');
 SELECT unregister_static_table('no_such');
+SELECT use_data_partition('HOT', 'true'), use_data_partition('{}'), use_data_partition();
 SELECT count(*) FROM archive_ext.progress;
 -- Options are refused with the valid ones named.
 \set VERBOSITY default
