@@ -9,8 +9,6 @@ use pgrx::{impl_sql_translatable, pg_sys};
 
 use super::server_text::{self, ServerText};
 
-const ENUM_OUT: u32 = 3507;
-
 /// A `regclass`: the OID of a relation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Regclass(pub pg_sys::Oid);
@@ -23,7 +21,7 @@ pub struct Name(pub String);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text(pub String);
 
-/// A `lifecycle_status`.
+/// An `archive_ext.lifecycle_status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LifecycleStatus(pub Status);
 
@@ -72,21 +70,23 @@ impl FromDatum for Name {
     }
 }
 
+impl FromDatum for Text {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, typoid: pg_sys::Oid) -> Option<Self> {
+        // SAFETY: a text datum.
+        unsafe { ServerText::from_polymorphic_datum(datum, is_null, typoid) }.map(|text| Self(text.0))
+    }
+}
+
 impl FromDatum for LifecycleStatus {
     unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _typoid: pg_sys::Oid) -> Option<Self> {
         if is_null {
             return None;
         }
-        // SAFETY: an enum's datum is the OID of its label, which the output function prints.
-        let label = unsafe { server_text::of_c_string(pg_sys::OidOutputFunctionCall(ENUM_OUT.into(), datum)) };
+        // SAFETY: a datum of our enum, printed by enum_out; the text is copied.
+        let label = unsafe {
+            server_text::of_c_string(pg_sys::OidOutputFunctionCall(pg_sys::Oid::from(pg_sys::F_ENUM_OUT), datum))
+        };
         label.parse().ok().map(Self)
-    }
-}
-
-impl FromDatum for Text {
-    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, typoid: pg_sys::Oid) -> Option<Self> {
-        // SAFETY: a text datum.
-        unsafe { ServerText::from_polymorphic_datum(datum, is_null, typoid) }.map(|text| Self(text.0))
     }
 }
 

@@ -39,7 +39,8 @@ SELECT tableoid::regclass, count(*) FROM ticket GROUP BY 1 ORDER BY 1::text;
 
 \echo '-- refused: illegal moves, rows without removal time'
 SELECT set_lifecycle_where('ticket', 'ref = ''INC-10''', 'LIVE');
-SELECT set_lifecycle_where('ticket', 'true', 'HOT');
+SELECT set_lifecycle_where('ticket', 'ref = ''INC-10''', 'ARCHIVED');
+SELECT set_lifecycle_where('ticket', 'ref = ''INC-10''', 'WARM', 'infinity');
 SELECT set_lifecycle_where('ticket', 'ref = ''INC-10''', 'ARCHIVED');
 \echo '-- refused: what is not one boolean expression'
 SELECT set_lifecycle_where('ticket', 'ref = = ''INC-10''', 'HOT');
