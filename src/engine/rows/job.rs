@@ -35,6 +35,7 @@ pub fn begin(request: &Request, batch_rows: i64) -> Result<Uuid> {
     if let Some(unfinished) = row_policy::unfinished(&new)? {
         return Ok(unfinished);
     }
+    plan.managed_table()?;
     let id = catalog::job::new_id()?;
     row_policy::start(id, &new)?;
     Ok(id)

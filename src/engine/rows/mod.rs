@@ -37,6 +37,7 @@ fn move_all(request: &Request) -> Result<Tally> {
     let mut plan = Plan::of(request)?;
     filter::check(&plan)?;
     filter::refuse_illegal(&plan)?;
+    plan.managed_table()?;
     let mut moved = Tally::default();
     loop {
         interrupts::check();

@@ -163,7 +163,7 @@ fn make(plan: &Plan, table: &LabelTable, value: &str) -> Result<bool> {
 /// The catalog's row of a new partition. Rows that wait for their archive run are local still: WARM, by its tiers.
 fn note_status(plan: &Plan, table: &LabelTable, partition: pg_sys::Oid, value: &str) -> Result<()> {
     let managed = match table.oid == plan.table.oid {
-        true => Some(plan.managed_table()),
+        true => Some(plan.managed_table()?),
         false => catalog::managed_table::of_source(table.oid)?.map(|managed| managed.id),
     };
     let (Some(managed_table), Some(leaf)) = (managed, discover::leaf(partition)?) else { return Ok(()) };
