@@ -44,7 +44,12 @@ fn move_all(request: &Request) -> Result<Tally> {
         match statement::batch(&plan, BATCH_IN_ONE_TRANSACTION)? {
             statement::Outcome::Nothing => break,
             statement::Outcome::Made => plan = Plan::of(request)?,
-            statement::Outcome::Moved(batch) => moved.add(batch),
+            statement::Outcome::Moved(batch, last) => {
+                moved.add(batch);
+                if last {
+                    break;
+                }
+            }
         }
     }
     moved.record(&plan, None)?;

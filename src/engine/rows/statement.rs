@@ -27,8 +27,9 @@ pub enum Outcome {
     Nothing,
     /// Partitions that were missing are made; the plan is out of date, and no row has moved yet.
     Made,
-    /// Rows moved.
-    Moved(Tally),
+    /// Rows moved, and whether they were the last that matched. The clause is not asked again then: one that looks at the
+    /// table itself could go on matching others.
+    Moved(Tally, bool),
 }
 
 /// Moves at most `limit` rows, children not counted.
@@ -42,6 +43,7 @@ pub fn batch(plan: &Plan, limit: i64) -> Result<Outcome> {
     if groups.is_empty() {
         return Ok(Outcome::Nothing);
     }
+    let last = (groups.values().map(Vec::len).sum::<usize>() as i64) < limit;
     if make_missing(plan, groups.keys().map(|group| &group.to))? {
         return Ok(Outcome::Made);
     }
@@ -49,7 +51,7 @@ pub fn batch(plan: &Plan, limit: i64) -> Result<Outcome> {
     for (group, rows) in groups {
         moved.add(move_group(plan, &group, rows)?);
     }
-    Ok(Outcome::Moved(moved))
+    Ok(Outcome::Moved(moved, last))
 }
 
 /// Rows of one table file that have one label and get another.
@@ -117,9 +119,9 @@ fn no_label(plan: &Plan, row: &Chosen) -> Error {
     match (&row.at, plan.request.to) {
         (None, Status::Archived) => Error::new(
             SqlState::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-            format!("rows of \"{root}\" have no {removal}, which decides where ARCHIVED rows go"),
+            format!("rows of \"{root}\" have no finite {removal}, which decides where ARCHIVED rows go"),
         )
-        .detail(format!("At least one matching row of {} has NULL there.", row.value))
+        .detail(format!("At least one matching row of {} has NULL or infinity there.", row.value))
         .hint("Pass removal_time to give all of them one, or set it by an UPDATE first."),
         (at, to) => Error::new(
             SqlState::ERRCODE_DATETIME_FIELD_OVERFLOW,

@@ -151,7 +151,7 @@ SET ROLE rows_owner;
 SELECT set_lifecycle_where('ord', 'id = 6 AND who()', 'WARM');
 SELECT set_lifecycle_where('ord', 'gain()', 'WARM');
 SELECT current_user;
-SELECT tableoid::regclass, pg_get_userbyid(relowner) FROM ord JOIN pg_class c ON c.oid = ord.tableoid WHERE id = 6;
+SELECT c.relname, pg_get_userbyid(relowner) FROM ord JOIN pg_class c ON c.oid = ord.tableoid WHERE id = 6;
 RESET ROLE;
 
 \echo '-- in batches; the job of somebody else runs with that role''s rights'
