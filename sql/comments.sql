@@ -34,6 +34,11 @@ COMMENT ON FUNCTION import_archive IS 'rebuilds tables, foreign tables and catal
 COMMENT ON FUNCTION set_archive_policy IS 'sets storage, drop_after and archive names of a table; NULL leaves a setting as it is';
 COMMENT ON FUNCTION drop_archive_policy IS 'removes the archive policy of a table';
 
+COMMENT ON FUNCTION use_data_partition() IS 'limits the transaction to the partitions that the headers in request.headers name (for PostgREST)';
+COMMENT ON FUNCTION use_data_partition(json) IS 'limits the transaction to the partitions that X-Data-Partition headers name; without any it is not limited';
+COMMENT ON FUNCTION use_data_partition(text, boolean) IS 'sets archive_ext.data_partition, for the session unless is_local; NULL unsets it';
+
+COMMENT ON FUNCTION archive_ext.labels_changed IS 'trigger function: sessions plan again what reads partitions whose labels changed';
 COMMENT ON FUNCTION archive_ext.refuse_write IS 'trigger function that refuses writes to frozen partitions';
 COMMENT ON FUNCTION archive_ext.begin_archive IS 'internal: the job of archive_partition_steps for a partition';
 COMMENT ON FUNCTION archive_ext.begin_rows IS 'internal: the job of set_lifecycle_where_steps';

@@ -6,6 +6,7 @@ mod guard;
 mod import;
 mod policy;
 pub mod progress;
+mod reading;
 mod reattach;
 mod rows;
 mod steps;

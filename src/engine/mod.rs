@@ -10,6 +10,7 @@ mod manifest;
 mod period;
 pub mod plan;
 mod progress;
+pub mod reading;
 pub mod reattach;
 mod restore;
 mod reuse;

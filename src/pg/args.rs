@@ -9,6 +9,8 @@ use pgrx::{impl_sql_translatable, pg_sys};
 
 use super::server_text::{self, ServerText};
 
+const ENUM_OUT: u32 = 3507;
+
 /// A `regclass`: the OID of a relation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Regclass(pub pg_sys::Oid);
@@ -21,12 +23,17 @@ pub struct Name(pub String);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text(pub String);
 
-/// An `archive_ext.lifecycle_status`.
+/// A `json`, as its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JsonText(pub String);
+
+/// A `lifecycle_status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LifecycleStatus(pub Status);
 
 impl_sql_translatable!(LifecycleStatus, "archive_ext.lifecycle_status");
 impl_sql_translatable!(Text, "text");
+impl_sql_translatable!(JsonText, "json");
 impl_sql_translatable!(Regclass, "regclass");
 impl_sql_translatable!(Name, "name");
 
@@ -70,6 +77,17 @@ impl FromDatum for Name {
     }
 }
 
+impl FromDatum for LifecycleStatus {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _typoid: pg_sys::Oid) -> Option<Self> {
+        if is_null {
+            return None;
+        }
+        // SAFETY: an enum's datum is the OID of its label, which the output function prints.
+        let label = unsafe { server_text::of_c_string(pg_sys::OidOutputFunctionCall(ENUM_OUT.into(), datum)) };
+        label.parse().ok().map(Self)
+    }
+}
+
 impl FromDatum for Text {
     unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, typoid: pg_sys::Oid) -> Option<Self> {
         // SAFETY: a text datum.
@@ -77,16 +95,10 @@ impl FromDatum for Text {
     }
 }
 
-impl FromDatum for LifecycleStatus {
-    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _typoid: pg_sys::Oid) -> Option<Self> {
-        if is_null {
-            return None;
-        }
-        // SAFETY: a datum of our enum, printed by enum_out; the text is copied.
-        let label = unsafe {
-            server_text::of_c_string(pg_sys::OidOutputFunctionCall(pg_sys::Oid::from(pg_sys::F_ENUM_OUT), datum))
-        };
-        label.parse().ok().map(Self)
+impl FromDatum for JsonText {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
+        // SAFETY: a json datum is a text datum.
+        unsafe { ServerText::from_polymorphic_datum(datum, is_null, pg_sys::TEXTOID) }.map(|text| Self(text.0))
     }
 }
 
@@ -118,7 +130,7 @@ macro_rules! from_datum_argument {
     )*};
 }
 
-from_datum_argument!(Regclass, Name, Text, LifecycleStatus);
+from_datum_argument!(Regclass, Name, Text, JsonText, LifecycleStatus);
 
 // SAFETY: a regclass is returned as its oid datum.
 unsafe impl BoxRet for Regclass {
