@@ -63,6 +63,12 @@ SELECT set_lifecycle_where('ticket', 'true', 'COLD');
 \echo '-- a comment at its end, subqueries and the table''s own name are an expression'
 SELECT set_lifecycle_where('ticket', $$ticket.ref = (SELECT min(t.ref) FROM ticket t WHERE t.lifecycle_status LIKE 'LIVE%') -- the first$$, 'HOT');
 
+\echo '-- what the session reads is no limit'
+SELECT use_data_partition('LIVE*');
+SELECT set_lifecycle_where('ticket', 'ref = ''INC-13''', 'WARM');
+SELECT use_data_partition(NULL);
+SELECT tableoid::regclass FROM ticket WHERE ref = 'INC-13';
+
 \echo '-- refused: other kinds of tables'
 CREATE TABLE by_time (at timestamptz) PARTITION BY RANGE (at);
 CREATE TABLE by_time_2024 PARTITION OF by_time FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');

@@ -6,8 +6,8 @@ mod kind;
 mod label;
 mod local_label;
 mod period;
-mod selection;
 mod relabel;
+mod selection;
 mod status;
 pub mod transition;
 
@@ -17,6 +17,6 @@ pub use kind::Kind;
 pub use label::{Label, matches_pattern};
 pub use local_label::{Level, local_labels};
 pub use period::{Granularity, Moment, Period};
-pub use selection::{Patterns, Selection};
 pub use relabel::{Granularities, partition_name, relabel};
+pub use selection::{Patterns, Selection};
 pub use status::Status;
