@@ -5,7 +5,6 @@ use pgrx::pg_sys;
 use super::event_trigger::Quiet;
 use super::guc::GucNest;
 use super::limited_plans::Whole;
-use super::limited_plans::Whole;
 
 /// Switches the current user until dropped. On an error the (sub)transaction abort switches back.
 #[derive(Debug)]
