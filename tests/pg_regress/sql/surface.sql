@@ -21,6 +21,8 @@ SELECT archive_partition('no_such', 'cold', 'deep', '1 day', 'true');
 SELECT archive_partitions('{}', 'cold', 'content', '0', 'false');
 CALL archive_partition_steps('{}', 'cold', 'content', '0');
 SELECT reattach_partition('no_such', '1 day', 'true', 'move');
+SELECT set_lifecycle_where('no_such', 'true', 'HOT', '2025-01-01');
+CALL set_lifecycle_where_steps('no_such', 'true', 'HOT', '2025-01-01', '10');
 SELECT cancel_job('7b3a0a9e-0000-0000-0000-000000000000');
 SELECT count(*) > 5 AS checks, bool_and(ok) AS all_ok FROM check_storage('cold');
 SELECT adopt_storage('no_such');

@@ -7,7 +7,7 @@ use super::Status;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The statuses that may follow `from`, youngest first.
-pub const fn legal(from: Status) -> &'static [Status] {
+pub const fn targets(from: Status) -> &'static [Status] {
     match from {
         Status::Live => &[Status::Hot, Status::Warm, Status::Archived],
         Status::Hot => &[Status::Warm, Status::Archived],
@@ -18,12 +18,18 @@ pub const fn legal(from: Status) -> &'static [Status] {
 
 /// Whether `from` may become `to`; `InvalidState` with the legal targets if not. Staying what it is, is no transition.
 pub fn check(from: Status, to: Status) -> Result<()> {
-    if legal(from).contains(&to) {
+    if targets(from).contains(&to) {
         return Ok(());
     }
-    let names: Vec<_> = legal(from).iter().map(|status| status.as_str()).collect();
-    Err(Error::new(ErrorKind::InvalidState, format!("cannot go from {from} to {to}"))
-        .hint(format!("From {from} the next status is {}.", names.join(" or "))))
+    let legal: Vec<_> = targets(from).iter().map(|status| status.as_str()).collect();
+    let reason = match to {
+        _ if from == to => format!("It is {from} already."),
+        Status::Live => "LIVE is the status that partitions and rows are made with; nothing returns to it.".to_owned(),
+        _ => format!("From ARCHIVED, WARM and LIVE it is reached; from {from} it is not."),
+    };
+    Err(Error::new(ErrorKind::InvalidState, format!("{from} data cannot become {to}"))
+        .detail(reason)
+        .hint(format!("From {from} it may become {}.", legal.join(", "))))
 }
 
 #[cfg(test)]
@@ -34,7 +40,7 @@ mod tests {
     #[test]
     fn every_pair() {
         use Status::{Archived, Hot, Live, Warm};
-        let allowed = [
+        let legal = [
             (Live, Hot),
             (Live, Warm),
             (Live, Archived),
@@ -47,7 +53,7 @@ mod tests {
         ];
         for from in Status::ALL {
             for to in Status::ALL {
-                assert_eq!(check(from, to).is_ok(), allowed.contains(&(from, to)), "{from} → {to}");
+                assert_eq!(check(from, to).is_ok(), legal.contains(&(from, to)), "{from} → {to}");
             }
         }
     }
@@ -57,7 +63,7 @@ mod tests {
         for (from, to) in [(Status::Warm, Status::Live), (Status::Hot, Status::Hot), (Status::Hot, Status::Live)] {
             let refused = check(from, to).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::InvalidState);
-            for target in legal(from) {
+            for target in targets(from) {
                 assert!(refused.hint_text().unwrap().contains(target.as_str()), "{refused}");
             }
         }
@@ -76,7 +82,7 @@ mod tests {
             }
             // Whatever was done, the data can still be written again, put to rest, and archived.
             for goal in [Status::Hot, Status::Warm, Status::Archived] {
-                prop_assert!(at == goal || check(at, goal).is_ok() || legal(at).iter().any(|via| check(*via, goal).is_ok()));
+                prop_assert!(at == goal || check(at, goal).is_ok() || targets(at).iter().any(|via| check(*via, goal).is_ok()));
             }
         }
     }
