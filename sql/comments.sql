@@ -24,6 +24,13 @@ COMMENT ON FUNCTION archive_partition IS 'archives a partition: freezes it, writ
 COMMENT ON FUNCTION archive_partitions IS 'archives several partitions; all are verified before the first is swapped';
 COMMENT ON PROCEDURE archive_partition_steps IS 'archives several partitions, committing after each step; called again after a crash it goes on';
 COMMENT ON FUNCTION reattach_partition IS 'puts an archived partition back into its table, from the local copy or from its objects';
+COMMENT ON FUNCTION add_child_table IS 'makes a table age with the one that it references: they are archived and come back together';
+COMMENT ON FUNCTION drop_child_table IS 'lets a child table age on its own again';
+COMMENT ON FUNCTION discover_child_tables IS 'tables that reference a table, and whether they can be its children';
+COMMENT ON FUNCTION archive_family IS 'archives a partition with the partitions of its children, children first';
+COMMENT ON PROCEDURE archive_family_steps IS 'the same, committing after each step; called again after a crash it goes on';
+COMMENT ON FUNCTION family_blockers IS 'what keeps a partition and its children from being archived, with remedies';
+COMMENT ON FUNCTION reattach_family IS 'puts an archived partition back with those of its children, parents first';
 COMMENT ON FUNCTION cancel_job IS 'ends an interrupted job and makes its partition writable again';
 COMMENT ON FUNCTION check_storage IS 'tries put, range get, list and delete on a storage, one row for each';
 COMMENT ON FUNCTION adopt_storage IS 'takes over a storage prefix that another cluster claimed (superusers only)';
@@ -33,6 +40,7 @@ COMMENT ON FUNCTION drop_archive_policy IS 'removes the archive policy of a tabl
 
 COMMENT ON FUNCTION archive_ext.refuse_write IS 'trigger function that refuses writes to frozen partitions';
 COMMENT ON FUNCTION archive_ext.begin_archive IS 'internal: the job of archive_partition_steps for a partition';
+COMMENT ON FUNCTION archive_ext.begin_family IS 'internal: the job of archive_family_steps for a partition';
 COMMENT ON FUNCTION archive_ext.archive_step IS 'internal: the next step of a job';
 COMMENT ON FUNCTION archive_ext.fail_job IS 'internal: ends a job after an error and lifts its guards';
 COMMENT ON FUNCTION archive_ext.progress_slots IS 'internal: the rows of archive_ext.progress';

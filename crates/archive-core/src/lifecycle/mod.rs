@@ -1,6 +1,7 @@
 //! The lifecycle: statuses, labels of partitions, and the archive job's state machine. Pure.
 
 mod bound;
+mod extent;
 mod job;
 mod kind;
 mod label;
@@ -8,6 +9,7 @@ mod period;
 mod status;
 
 pub use bound::range_bounds;
+pub use extent::{Axis, Extent, list_values};
 pub use job::{Event, Observed, Phase, Step, next, resume};
 pub use kind::Kind;
 pub use label::{Label, matches_pattern};
