@@ -54,12 +54,19 @@ pub fn reattach_all(partitions: Vec<Known>, options: Options) -> Result<Vec<pg_s
         .map(|known| {
             let parents = catalog::child_table::parents(known.source)?;
             let parents = parents.into_iter().map(|key| key.parent).filter(|parent| sources.contains(parent));
-            load(known, options, &parents.collect::<Vec<_>>())
+            load(known, &parents.collect::<Vec<_>>())
         })
         .collect::<Result<Vec<_>>>()?;
+    let defaults = keep_ranges_out_of_defaults(&loaded, options)?;
     lock_all(&loaded)?;
     super::archive::note_swap();
-    loaded.into_iter().map(|loaded| place(loaded, options)).collect()
+    for one in &loaded {
+        swap_back(&one.known, one.table)?;
+    }
+    for default in defaults {
+        default_rows::admit(default, xact::top_transaction_id())?;
+    }
+    loaded.into_iter().map(|one| settle(one, options)).collect()
 }
 
 /// A partition whose table is ready to be attached.
@@ -70,12 +77,11 @@ struct Loaded {
     /// Restored from objects; `None` from the local copy.
     rows: Option<u64>,
     differences: Vec<Difference>,
-    default: Option<pg_sys::Oid>,
     archive_parent: pg_sys::Oid,
 }
 
 /// Everything that takes time. Foreign keys to `later`, tables whose partitions are attached first, are left to ATTACH.
-fn load(known: Known, options: Options, later: &[pg_sys::Oid]) -> Result<Loaded> {
+fn load(known: Known, later: &[pg_sys::Oid]) -> Result<Loaded> {
     check_owner(&known)?;
     locks::claim_partition(&qualified(&known))?;
     drift::sync(known.source)?;
@@ -93,9 +99,8 @@ fn load(known: Known, options: Options, later: &[pg_sys::Oid]) -> Result<Loaded>
     };
     adapt::adopt_constraints(known.parent, table)?;
     differences.iter().for_each(|difference| crate::pg::server_text::notice!("{}", difference.describe()));
-    let default = keep_range_out_of_default(&known, table, options)?;
     let archive_parent = make_ready(&known, table)?;
-    Ok(Loaded { known, job, table, rows, differences, default, archive_parent })
+    Ok(Loaded { known, job, table, rows, differences, archive_parent })
 }
 
 /// The table's name is free and it has every index; where the foreign table is.
@@ -130,11 +135,9 @@ fn lock_all(loaded: &[Loaded]) -> Result<()> {
     locks::acquire_all(&wanted)
 }
 
-/// The catalog changes under the locks.
-fn place(loaded: Loaded, options: Options) -> Result<pg_sys::Oid> {
-    let Loaded { known, job, table, rows, differences, default, .. } = loaded;
-    swap_back(&known, table)?;
-    default.map_or(Ok(()), |default| default_rows::admit(default, xact::top_transaction_id()))?;
+/// What the catalog and the table's guards say from now on.
+fn settle(loaded: Loaded, options: Options) -> Result<pg_sys::Oid> {
+    let Loaded { known, job, table, rows, differences, .. } = loaded;
     let status = if options.writable { Status::Hot } else { Status::Warm };
     set_guards(table, &known, options.writable)?;
     let Some(leaf) = discover::leaf(table)? else { return Err(vanished(&known)) };
@@ -269,22 +272,32 @@ fn start_job(known: &Known) -> Result<pgrx::Uuid> {
     Ok(id)
 }
 
-/// With a DEFAULT partition: a committed CHECK keeps the range out of it, so that ATTACH need not scan it under the
-/// parent's lock, and rows that are there already are refused or moved.
-fn keep_range_out_of_default(known: &Known, table: pg_sys::Oid, options: Options) -> Result<Option<pg_sys::Oid>> {
-    let Some(default) = default_rows::of_parent(known.parent)? else { return Ok(None) };
-    let condition = restore::bounds_condition(known)?;
-    freezer::freeze(&freezer::Order {
-        database: background::my_database().to_u32(),
-        user: user::current().to_u32(),
-        xid: xact::top_transaction_id(),
-        pid: std::process::id().cast_signed(),
-        lock_timeout_ms: guc::lock_timeout_ms(),
-        partitions: Vec::new(),
-        exclude: Some(freezer::Exclude { default_partition: default.to_u32(), condition: condition.clone() }),
-    })?;
-    default_rows::settle(default, &condition, table, options.move_late_rows)?;
-    Ok(Some(default))
+/// With DEFAULT partitions: a committed CHECK keeps the ranges out of each, so that ATTACH need not scan it under the
+/// parent's lock, and rows that are there already are refused or moved. The DEFAULT partitions.
+fn keep_ranges_out_of_defaults(loaded: &[Loaded], options: Options) -> Result<Vec<pg_sys::Oid>> {
+    let mut defaults: Vec<(pg_sys::Oid, Vec<String>, pg_sys::Oid)> = Vec::new();
+    for one in loaded {
+        let Some(default) = default_rows::of_parent(one.known.parent)? else { continue };
+        let condition = format!("({})", restore::bounds_condition(&one.known)?);
+        match defaults.iter_mut().find(|(oid, ..)| *oid == default) {
+            Some((_, conditions, _)) => conditions.push(condition),
+            None => defaults.push((default, vec![condition], one.table)),
+        }
+    }
+    for (default, conditions, table) in &defaults {
+        let condition = conditions.join(" OR ");
+        freezer::freeze(&freezer::Order {
+            database: background::my_database().to_u32(),
+            user: user::current().to_u32(),
+            xid: xact::top_transaction_id(),
+            pid: std::process::id().cast_signed(),
+            lock_timeout_ms: guc::lock_timeout_ms(),
+            partitions: Vec::new(),
+            exclude: Some(freezer::Exclude { default_partition: default.to_u32(), condition: condition.clone() }),
+        })?;
+        default_rows::settle(*default, &condition, *table, options.move_late_rows)?;
+    }
+    Ok(defaults.into_iter().map(|(default, ..)| default).collect())
 }
 
 /// DETACH of the foreign table and ATTACH of `table`, in one transaction under the locks of [`lock_all`].

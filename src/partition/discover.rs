@@ -4,7 +4,7 @@ use archive_core::lifecycle::{Kind, Label};
 use pgrx::pg_sys;
 
 use crate::error::Result;
-use crate::pg::{spi, user};
+use crate::pg::{spi, user, xact};
 
 /// A relation that somebody asked to archive.
 #[derive(Debug, Clone)]
@@ -46,6 +46,11 @@ impl Leaf {
     pub fn qualified(&self) -> String {
         pgrx::spi::quote_qualified_identifier(&self.schema, &self.name)
     }
+}
+
+/// Runs fixed queries whose functions lock what they look at, and gives these locks back.
+pub fn look<T>(queries: impl FnOnce() -> T) -> T {
+    xact::rolled_back(|| user::elevated(queries))
 }
 
 fn character(row: &spi::Row<'_>, ordinal: usize) -> Result<Option<char>> {
@@ -135,9 +140,9 @@ fn are_labels(values: &[String]) -> bool {
     !values.is_empty() && values.iter().all(|value| value.parse::<Label>().is_ok())
 }
 
-/// A partitioned table and everything below it, the table first.
+/// A partitioned table and everything below it, the table first. Keeps no locks.
 pub fn tree(root: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
-    user::elevated(|| {
+    look(|| {
         spi::rows("SELECT relid::oid FROM pg_partition_tree($1::oid) ORDER BY level, relid", &[root.into()], |row| {
             row.need(1)
         })
@@ -244,7 +249,7 @@ pub struct InboundKey {
     pub relation: pg_sys::Oid,
     /// Its name.
     pub table: String,
-    /// The constraint on it.
+    /// The constraint on it, as its table was given it.
     pub constraint: String,
     /// The partition, its rows within their bounds, as `p`.
     referenced: String,
@@ -261,9 +266,14 @@ impl InboundKey {
 
 /// Foreign keys that reference the partition.
 pub fn inbound_keys(oid: pg_sys::Oid) -> Result<Vec<InboundKey>> {
-    user::elevated(|| {
+    look(|| {
         spi::rows(
-            "SELECT k.conrelid, format('%I.%I', fn.nspname, fc.relname), k.conname::text,
+            "SELECT k.conrelid, format('%I.%I', fn.nspname, fc.relname),
+                    (WITH RECURSIVE up AS (
+                       SELECT k.conname, k.conparentid
+                       UNION ALL
+                       SELECT a.conname, a.conparentid FROM up JOIN pg_constraint a ON a.oid = up.conparentid)
+                     SELECT conname::text FROM up WHERE conparentid = 0),
                     format('(SELECT * FROM ONLY %I.%I%s)', pn.nspname, pc.relname,
                            ' WHERE ' || pg_get_partition_constraintdef(pc.oid)),
                     (SELECT string_agg(format('f.%I OPERATOR(%I.%s) p.%I', fa.attname, opn.nspname, op.oprname,
@@ -295,7 +305,7 @@ pub fn inbound_keys(oid: pg_sys::Oid) -> Result<Vec<InboundKey>> {
 
 /// The relations that hold the rows of a table, with their names: its leaves, or itself.
 pub fn storing(table: pg_sys::Oid) -> Result<Vec<(pg_sys::Oid, String)>> {
-    user::elevated(|| {
+    look(|| {
         spi::rows(
             "SELECT c.oid, format('%I.%I', n.nspname, c.relname)
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

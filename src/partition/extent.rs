@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use archive_core::lifecycle::{Axis, Extent, list_values, range_bounds};
 use pgrx::{JsonB, pg_sys};
 
+use super::discover;
 use super::foreign_key::ForeignKey;
 use crate::error::{Error, Result, SqlState};
 use crate::pg::guc::GucNest;
@@ -21,9 +22,9 @@ pub struct Place {
     pub bounds: String,
 }
 
-/// The leaves of a partitioned table, DEFAULT partitions included.
+/// The leaves of a partitioned table, DEFAULT partitions included. Keeps no locks.
 pub fn leaves(root: pg_sys::Oid) -> Result<Vec<Place>> {
-    user::elevated(|| {
+    discover::look(|| {
         spi::rows(
             "SELECT t.relid::oid, i.inhparent, pg_get_expr(c.relpartbound, c.oid)
              FROM pg_partition_tree($1::oid) t JOIN pg_class c ON c.oid = t.relid

@@ -9,18 +9,7 @@ use crate::catalog;
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
 use crate::pg::guc::GucNest;
-use crate::pg::relation::LockMode;
 use crate::pg::{spi, user};
-
-/// Takes the locks of a swap in the one order that everything here uses: parent, partition, archive parent.
-/// Each wait is bounded by `archive_ext.lock_timeout` (55P03).
-pub fn lock_in_order(parent: pg_sys::Oid, partition: Option<pg_sys::Oid>, archive: pg_sys::Oid) -> Result<()> {
-    for relation in [Some(parent), partition, Some(archive)].into_iter().flatten() {
-        let name = catalog::qualified_name(relation)?;
-        locks::acquire(relation, &name, LockMode::AccessExclusive)?;
-    }
-    Ok(())
-}
 
 /// `archive_ext.lock_timeout` for every lock until it is dropped.
 pub fn bounded() -> GucNest {
@@ -49,7 +38,7 @@ pub fn finalize_pending(parent: pg_sys::Oid) -> Result<()> {
 
 /// Detaches the hot partition and moves it into the archive schema as `local_copy`, or drops it.
 ///
-/// The locks of [`lock_in_order`] are held. Returns the local copy.
+/// The locks of [`concerned`] are held. Returns the local copy.
 pub fn take_out(leaf: &Leaf, archive_schema: &str, local_copy: &str, keep: bool) -> Result<Option<pg_sys::Oid>> {
     let _bounded = bounded();
     let Some(parent) = leaf.parent else { return Err(vanished(&leaf.qualified())) };

@@ -7,10 +7,10 @@ mod reattach;
 mod register;
 mod steps;
 
-pub use blockers::{Blocker, blockers};
+pub use blockers::blockers;
 pub use members::members;
 pub use reattach::{reattach, refuse_without_parent};
-pub use register::{Discovered, add, discover, remove};
+pub use register::{add, discover, remove};
 pub use steps::{begin, is_of_family, jobs_of, step};
 
 use pgrx::pg_sys;
