@@ -7,7 +7,9 @@ mod guard;
 mod import;
 mod policy;
 pub mod progress;
+mod reading;
 mod reattach;
+mod rows;
 mod steps;
 mod storage;
 

@@ -12,6 +12,8 @@ pub mod managed_table;
 pub mod object;
 pub mod partition;
 pub mod policy;
+pub mod reading;
+pub mod row_policy;
 pub mod storage;
 
 pub use collation::collation_version;

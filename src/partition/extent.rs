@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use archive_core::lifecycle::{Axis, Extent, list_values, range_bounds};
+use archive_core::lifecycle::{Axis, Extent, list_bound, range_bounds};
 use pgrx::{JsonB, pg_sys};
 
 use super::discover;
@@ -180,7 +180,7 @@ fn axis<'a>(level: &'a Level, ranks: &HashMap<(String, String), i64>) -> Result<
         .hint("Partition parent and child by one column each, such as the time."));
     };
     if level.strategy == "l" {
-        return Ok(list_values(&level.bounds).map(|values| (column, Axis::List(values))));
+        return Ok(list_bound(&level.bounds).map(|values| (column, Axis::List(values))));
     }
     let rank = |bound: Option<String>, without| match bound {
         Some(text) => ranks.get(&(level.key_type.clone(), text)).copied().unwrap_or(without),

@@ -11,6 +11,7 @@ pub mod discover;
 pub mod extent;
 pub mod foreign_key;
 pub mod freeze;
+pub mod labels;
 pub mod locks;
 pub mod mirror;
 pub mod prerequisites;

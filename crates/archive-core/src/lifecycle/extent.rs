@@ -84,7 +84,7 @@ impl Extent {
 }
 
 /// The values of a LIST bound, `FOR VALUES IN ('a', NULL)`, as PostgreSQL prints them; `None` for other bounds.
-pub fn list_values(bounds: &str) -> Option<BTreeSet<Option<String>>> {
+pub fn list_bound(bounds: &str) -> Option<BTreeSet<Option<String>>> {
     let list = bounds.strip_prefix("FOR VALUES IN (")?.strip_suffix(')')?;
     let (mut values, mut rest) = (BTreeSet::new(), list);
     while !rest.is_empty() {
@@ -165,19 +165,19 @@ mod tests {
     #[test]
     fn list_bounds_are_read() {
         let some = |text: &str| Some(text.to_owned());
-        assert_eq!(list_values("FOR VALUES IN (2022)"), Some([some("2022")].into()));
-        assert_eq!(list_values("FOR VALUES IN ('eu', NULL)"), Some([some("eu"), None].into()));
-        assert_eq!(list_values("FOR VALUES IN ('it''s, so', 'b')"), Some([some("it's, so"), some("b")].into()));
-        assert_eq!(list_values("FOR VALUES IN ('''')"), Some([some("'")].into()));
-        assert_eq!(list_values("FOR VALUES FROM (1) TO (2)"), None);
-        assert_eq!(list_values("DEFAULT"), None);
+        assert_eq!(list_bound("FOR VALUES IN (2022)"), Some([some("2022")].into()));
+        assert_eq!(list_bound("FOR VALUES IN ('eu', NULL)"), Some([some("eu"), None].into()));
+        assert_eq!(list_bound("FOR VALUES IN ('it''s, so', 'b')"), Some([some("it's, so"), some("b")].into()));
+        assert_eq!(list_bound("FOR VALUES IN ('''')"), Some([some("'")].into()));
+        assert_eq!(list_bound("FOR VALUES FROM (1) TO (2)"), None);
+        assert_eq!(list_bound("DEFAULT"), None);
     }
 
     proptest! {
         #[test]
         fn printed_list_bounds_come_back(values in prop::collection::btree_set("[a-z', ()]{0,8}", 1..5)) {
             let printed: Vec<_> = values.iter().map(|value| format!("'{}'", value.replace('\'', "''"))).collect();
-            let read = list_values(&format!("FOR VALUES IN ({})", printed.join(", ")));
+            let read = list_bound(&format!("FOR VALUES IN ({})", printed.join(", ")));
             prop_assert_eq!(read, Some(values.into_iter().map(Some).collect()));
         }
 
