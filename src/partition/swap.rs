@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 use pgrx::spi::{quote_identifier, quote_literal, quote_qualified_identifier};
 
 use super::discover::{self, Leaf};
-use super::{access, archive_tree, default_rows, foreign_key, locks};
+use super::{access, archive_tree, default_rows, foreign_key};
 use crate::catalog;
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
