@@ -25,6 +25,13 @@ COMMENT ON FUNCTION archive_partition IS 'archives a partition: freezes it, writ
 COMMENT ON FUNCTION archive_partitions IS 'archives several partitions; all are verified before the first is swapped';
 COMMENT ON PROCEDURE archive_partition_steps IS 'archives several partitions, committing after each step; called again after a crash it goes on';
 COMMENT ON FUNCTION reattach_partition IS 'puts an archived partition back into its table, from the local copy or from its objects';
+COMMENT ON FUNCTION add_child_table IS 'makes a table age with the one that it references: they are archived and come back together';
+COMMENT ON FUNCTION drop_child_table IS 'lets a child table age on its own again';
+COMMENT ON FUNCTION discover_child_tables IS 'tables that reference a table, and whether they can be its children';
+COMMENT ON FUNCTION archive_family IS 'archives a partition with the partitions of its children, children first';
+COMMENT ON PROCEDURE archive_family_steps IS 'the same, committing after each step; called again after a crash it goes on';
+COMMENT ON FUNCTION family_blockers IS 'what keeps a partition and its children from being archived, with remedies';
+COMMENT ON FUNCTION reattach_family IS 'puts an archived partition back with those of its children, parents first';
 COMMENT ON FUNCTION set_lifecycle_where IS 'gives the rows that match another status, which moves them and their children to its partition';
 COMMENT ON PROCEDURE set_lifecycle_where_steps IS 'the same in batches, each committed; called again after a crash it goes on';
 COMMENT ON FUNCTION cancel_job IS 'ends an interrupted job and makes its partition writable again';
@@ -55,6 +62,7 @@ COMMENT ON FUNCTION archive_ext.begin_merge IS 'internal: the job of merge_parti
 COMMENT ON FUNCTION archive_ext.begin_split IS 'internal: the job of split_partition_steps';
 COMMENT ON FUNCTION archive_ext.refuse_write IS 'trigger function that refuses writes to frozen partitions';
 COMMENT ON FUNCTION archive_ext.begin_archive IS 'internal: the job of archive_partition_steps for a partition';
+COMMENT ON FUNCTION archive_ext.begin_family IS 'internal: the job of archive_family_steps for a partition';
 COMMENT ON FUNCTION archive_ext.begin_rows IS 'internal: the job of set_lifecycle_where_steps';
 COMMENT ON FUNCTION archive_ext.rows_due IS 'internal: rows of a lifecycle-partitioned table that are due for another status, and the request of their job';
 COMMENT ON FUNCTION archive_ext.archive_step IS 'internal: the next step of a job';

@@ -148,3 +148,66 @@ BEGIN
     RAISE NOTICE '% rows moved to %', moved, status;
 END
 $$;
+
+-- The same for a partition with those of its children: every member's steps are committed, then one swap of all.
+CREATE PROCEDURE archive_family_steps(
+    partition  regclass,
+    storage    name DEFAULT NULL,
+    verify     text DEFAULT 'content',
+    drop_local interval DEFAULT NULL)
+LANGUAGE plpgsql AS $$
+DECLARE
+    swap_attempts CONSTANT int := 10;
+    part_name text := partition;
+    job      uuid;
+    more     boolean := true;
+    reached  text;
+    attempts int := 0;
+    failure  text;
+    state    text;
+    message  text;
+    detail   text;
+    hint     text;
+BEGIN
+    IF partition IS NULL THEN
+        RETURN;
+    END IF;
+    job := archive_ext.begin_family(partition, storage, verify, drop_local);
+    COMMIT;
+    IF job IS NULL THEN
+        RAISE NOTICE 'partition % is already archived, skipping', part_name;
+        RETURN;
+    END IF;
+    WHILE more LOOP
+        failure := NULL;
+        BEGIN
+            SELECT s.more, s.phase INTO more, reached FROM archive_ext.archive_step(job) s;
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+                detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+            failure := message;
+        END;
+        IF failure IS NOT NULL AND state = '55P03' AND attempts < swap_attempts THEN
+            attempts := attempts + 1;
+            COMMIT;
+            RAISE NOTICE '%; trying again (% of %)', failure, attempts, swap_attempts;
+            PERFORM pg_sleep(least(0.5 * attempts, 5));
+            CONTINUE;
+        ELSIF failure IS NOT NULL THEN
+            -- 55006: another session works on a member, and the jobs are its.
+            IF state <> '55006' THEN
+                PERFORM archive_ext.fail_job(job, failure);
+            END IF;
+            COMMIT;
+            RAISE EXCEPTION USING ERRCODE = state, MESSAGE = message, DETAIL = detail, HINT = hint;
+        END IF;
+        COMMIT;
+    END LOOP;
+    IF reached IS DISTINCT FROM 'done' THEN
+        RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+            MESSAGE = format('archiving the family of %s was cancelled or taken over by another session', part_name),
+            HINT = 'See archive_ext.jobs.';
+    END IF;
+    RAISE NOTICE 'partition % archived with its children', part_name;
+END
+$$;

@@ -104,6 +104,7 @@ CREATE TABLE archive_ext.partition (
     reattached_at    timestamptz,
     removal_time     timestamptz,
     status_since     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    family           text,
     UNIQUE (managed_table, schema_name, partition_name)
 );
 

@@ -2,6 +2,7 @@
 
 pub mod archive;
 mod ddl;
+mod family;
 mod guard;
 mod import;
 mod policy;

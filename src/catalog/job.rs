@@ -139,6 +139,17 @@ pub fn advance(id: Uuid, phase: &str, progress: &serde_json::Value) -> Result<()
     Ok(())
 }
 
+/// Keeps what was asked for, for the steps to come.
+pub fn set_request(id: Uuid, request: &serde_json::Value) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.archival_job SET request = $2 WHERE job_id = $1",
+            &[id.into(), JsonB(request.clone()).into()],
+        )
+    })?;
+    Ok(())
+}
+
 /// Ends a job well.
 pub fn complete(id: Uuid, rows: u64) -> Result<()> {
     user::elevated(|| {

@@ -145,6 +145,11 @@ pub fn find_by_name(schema: Option<&str>, name: &str) -> Result<Vec<Known>> {
     })
 }
 
+/// The partitions of `source` that are archived now.
+pub fn archived_of(source: pg_sys::Oid) -> Result<Vec<Known>> {
+    user::elevated(|| spi::rows(&select("m.source = $1::oid AND p.status = 'ARCHIVED'"), &[source.into()], known))
+}
+
 /// The partition that `relation` is the foreign table or the local copy of.
 pub fn of_archive_relation(relation: pg_sys::Oid) -> Result<Option<Known>> {
     user::elevated(|| {
@@ -285,7 +290,7 @@ pub fn set_archived(
                  local_copy_until = CASE WHEN $4::oid IS NULL THEN NULL ELSE now() + make_interval(secs => $5) END,
                  keep_until = NULL, storage = $6::name, version = $7, manifest_key = $8, rows = $9, local_bytes = $10,
                  archived_bytes = $11, digest = $12, columns = $13, ddl = $14, archived_at = clock_timestamp(),
-                 verified_at = clock_timestamp(), reattached_at = NULL
+                 verified_at = clock_timestamp(), reattached_at = NULL, family = $15
              WHERE id = $1 RETURNING local_copy_until",
             &[
                 id.into(),
@@ -302,6 +307,7 @@ pub fn set_archived(
                 JsonB(serde_json::to_value(&manifest.digest)?).into(),
                 JsonB(serde_json::to_value(&manifest.schema)?).into(),
                 JsonB(serde_json::to_value(&manifest.ddl)?).into(),
+                manifest.family.as_ref().map(|family| family.id.as_str()).into(),
             ],
             |row| row.get(1),
         )

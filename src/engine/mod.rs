@@ -4,6 +4,7 @@
 pub mod archive;
 pub mod clock;
 pub mod drift;
+pub mod family;
 pub mod import;
 pub mod managed;
 mod manifest;

@@ -10,6 +10,8 @@ pub mod check;
 pub mod ddl;
 pub mod default_rows;
 pub mod discover;
+pub mod extent;
+pub mod foreign_key;
 pub mod freeze;
 pub mod labels;
 pub mod locks;

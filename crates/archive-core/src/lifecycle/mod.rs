@@ -2,6 +2,7 @@
 
 mod bound;
 pub mod calendar;
+mod extent;
 mod job;
 mod kind;
 mod label;
@@ -14,6 +15,7 @@ mod status;
 pub mod transition;
 
 pub use bound::{list_values, range_bounds, range_lists};
+pub use extent::{Axis, Extent, list_bound};
 pub use job::{Event, Observed, Phase, Step, next, resume};
 pub use kind::Kind;
 pub use label::{Label, matches_pattern};
