@@ -17,6 +17,7 @@ COMMENT ON VIEW archive_ext.partitions IS 'partitions that were archived, with s
 COMMENT ON VIEW archive_ext.jobs IS 'archive and reattach runs, newest first';
 COMMENT ON VIEW archive_ext.objects IS 'Parquet objects of archived partitions';
 COMMENT ON VIEW archive_ext.progress IS 'runs in progress: rows, percent, rate and remaining time (needs shared_preload_libraries)';
+COMMENT ON VIEW archive_ext.workers IS 'the launcher and the job workers: for whom, at what, since when (needs shared_preload_libraries)';
 COMMENT ON VIEW archive_ext.events IS 'what happened to partitions: who, when, from, to, why; newest first';
 COMMENT ON VIEW archive_ext.policies IS 'archive policies';
 
@@ -35,6 +36,9 @@ COMMENT ON FUNCTION archive_ext.refuse_write IS 'trigger function that refuses w
 COMMENT ON FUNCTION archive_ext.begin_archive IS 'internal: the job of archive_partition_steps for a partition';
 COMMENT ON FUNCTION archive_ext.archive_step IS 'internal: the next step of a job';
 COMMENT ON FUNCTION archive_ext.fail_job IS 'internal: ends a job after an error and lifts its guards';
+COMMENT ON FUNCTION archive_ext.worker_slots IS 'internal: the rows of archive_ext.workers';
+COMMENT ON FUNCTION archive_ext.worker_hold IS 'why no background worker does anything in this database; NULL when they do';
+COMMENT ON FUNCTION archive_ext.throttled IS 'why jobs wait for other sessions just now; NULL when they need not';
 COMMENT ON FUNCTION archive_ext.progress_slots IS 'internal: the rows of archive_ext.progress';
 COMMENT ON FUNCTION archive_ext.archive_fdw_handler IS 'handler of archive_fdw';
 COMMENT ON FUNCTION archive_ext.archive_fdw_validator IS 'validator of archive_fdw: servers, user mappings and foreign tables';

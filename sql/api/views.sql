@@ -78,6 +78,20 @@ SELECT s.pid,
 FROM archive_ext.progress_slots() s
 WHERE has_table_privilege(s.relation, 'SELECT');
 
+CREATE VIEW archive_ext.workers AS
+SELECT w.pid,
+       w.kind,
+       d.datname AS database,
+       r.rolname AS role,
+       w.state,
+       w.job_id,
+       w.since,
+       w.detail
+FROM archive_ext.worker_slots() w
+LEFT JOIN pg_database d ON d.oid = w.database
+LEFT JOIN pg_roles r ON r.oid = w.role
+WHERE w.kind = 'launcher' OR pg_has_role(w.role, 'USAGE') OR pg_has_role('pg_read_all_stats', 'USAGE');
+
 CREATE VIEW archive_ext.policies AS
 SELECT source AS table_name, storage, drop_after, archive_schema, archive_name, changed_at, changed_by
 FROM archive_ext.archive_policy

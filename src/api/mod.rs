@@ -9,6 +9,7 @@ pub mod progress;
 mod reattach;
 mod steps;
 mod storage;
+pub mod worker;
 
 use pgrx::datum::Interval;
 

@@ -72,3 +72,31 @@ pub fn drop(source: pg_sys::Oid) -> Result<bool> {
     })?;
     Ok(removed > 0)
 }
+
+/// The owner of a policy.
+#[derive(Debug)]
+pub struct Owner {
+    /// The role.
+    pub role: pg_sys::Oid,
+    /// Its name.
+    pub name: String,
+    /// Whether it may log in.
+    pub can_login: bool,
+}
+
+/// Everybody for whom there may be work: owners of enabled policies, and of jobs that wait to be done.
+pub fn owners() -> Result<Vec<Owner>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT r.oid, r.rolname::text, r.rolcanlogin FROM pg_roles r
+             WHERE r.rolname IN (
+                 SELECT p.owner FROM archive_ext.archive_policy p JOIN pg_class c ON c.oid = p.source WHERE p.enabled
+                 UNION
+                 SELECT j.started_by FROM archive_ext.archival_job j
+                 WHERE j.status = 'pending' AND coalesce(j.next_attempt_at <= clock_timestamp(), true))
+             ORDER BY r.oid",
+            &[],
+            |row| Ok(Owner { role: row.need(1)?, name: row.need(2)?, can_login: row.need(3)? }),
+        )
+    })
+}

@@ -6,6 +6,7 @@ mod kind;
 mod label;
 mod period;
 mod status;
+mod throttle;
 
 pub use bound::range_bounds;
 pub use job::{Event, Observed, Phase, Step, next, resume};
@@ -13,3 +14,4 @@ pub use kind::Kind;
 pub use label::{Label, matches_pattern};
 pub use period::{Granularity, Moment, Period};
 pub use status::Status;
+pub use throttle::{Hold, Limits, Meter, Pressure, TokenBucket, decide};
