@@ -84,19 +84,30 @@ pub struct Owner {
     pub can_login: bool,
 }
 
-/// Everybody for whom there may be work: owners of enabled policies, and of jobs that wait to be done.
+/// Everybody for whom there may be work: the owners of enabled policies of tables that exist.
 pub fn owners() -> Result<Vec<Owner>> {
     user::elevated(|| {
         spi::rows(
             "SELECT r.oid, r.rolname::text, r.rolcanlogin FROM pg_roles r
              WHERE r.rolname IN (
-                 SELECT p.owner FROM archive_ext.archive_policy p JOIN pg_class c ON c.oid = p.source WHERE p.enabled
-                 UNION
-                 SELECT j.started_by FROM archive_ext.archival_job j
-                 WHERE j.status = 'pending' AND coalesce(j.next_attempt_at <= clock_timestamp(), true))
+                 SELECT p.owner FROM archive_ext.archive_policy p JOIN pg_class c ON c.oid = p.source WHERE p.enabled)
              ORDER BY r.oid",
             &[],
             |row| Ok(Owner { role: row.need(1)?, name: row.need(2)?, can_login: row.need(3)? }),
+        )
+    })
+}
+
+/// The tables with an enabled policy that the current user set. Not those of roles that it is a member of: a superuser's
+/// worker does nothing for others.
+pub fn set_by_me() -> Result<Vec<pg_sys::Oid>> {
+    let me = user::name_of(user::current());
+    user::elevated(|| {
+        spi::rows(
+            "SELECT c.oid FROM archive_ext.archive_policy p JOIN pg_class c ON c.oid = p.source
+             WHERE p.enabled AND p.owner = $1::name ORDER BY c.oid",
+            &[me.as_str().into()],
+            |row| row.need(1),
         )
     })
 }

@@ -41,7 +41,7 @@ pub fn hold() -> Result<Option<Hold>> {
 
 fn observe(limits: &Limits) -> Result<Pressure> {
     let mut seen = Pressure { load: limits.load.and_then(|_| load_average()), ..Pressure::default() };
-    if limits.replication_lag.or(limits.replication_lag_bytes.map(Duration::from_secs)).is_some() {
+    if limits.replication_lag.is_some() || limits.replication_lag_bytes.is_some() {
         (seen.replication_lag, seen.replication_lag_bytes) = pressure::replication_lag()?;
     }
     if limits.xmin_age.is_some() {
@@ -54,26 +54,20 @@ fn observe(limits: &Limits) -> Result<Pressure> {
 }
 
 fn wal_rate() -> Result<Option<u64>> {
-    let known = meter().filter(|(_, marked)| clock().saturating_sub(*marked) < STALE);
-    if known.is_none() {
+    if meter().is_none_or(|meter| meter.older_than(STALE, clock())) {
         mark(pressure::wal_written()?);
         background::pause(SAMPLE);
     }
     let written = pressure::wal_written()?;
-    Ok(meter().and_then(|(meter, _)| meter.rate(written, clock())))
+    Ok(meter().and_then(|meter| meter.rate(written, clock())))
 }
 
-static MARKED: Mutex<Duration> = Mutex::new(Duration::ZERO);
-
-fn meter() -> Option<(Meter, Duration)> {
-    let marked = *MARKED.lock().unwrap_or_else(PoisonError::into_inner);
-    WAL.lock().unwrap_or_else(PoisonError::into_inner).map(|meter| (meter, marked))
+fn meter() -> Option<Meter> {
+    *WAL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn mark(written: u64) {
-    let now = clock();
-    *MARKED.lock().unwrap_or_else(PoisonError::into_inner) = now;
-    *WAL.lock().unwrap_or_else(PoisonError::into_inner) = Some(Meter::mark(written, now));
+    *WAL.lock().unwrap_or_else(PoisonError::into_inner) = Some(Meter::mark(written, clock()));
 }
 
 /// The load average of one minute; unknown where the system does not tell.

@@ -191,11 +191,8 @@ pub fn caught_transaction<T>(activity: &str, work: impl FnOnce() -> T) -> Result
         Err(xact::caught_any(&error))
     })
     .execute();
-    // SAFETY: between transactions.
-    unsafe {
-        pg_sys::pgstat_report_stat(true);
-        pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null());
-    }
+    // SAFETY: between transactions. The worker is never shown as idle: whoever is idle has given its job up.
+    unsafe { pg_sys::pgstat_report_stat(true) };
     outcome
 }
 

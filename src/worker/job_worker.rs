@@ -8,8 +8,9 @@ use pgrx::prelude::*;
 
 use super::transaction;
 use crate::catalog;
-use crate::engine::{lifecycle, steps, throttle};
+use crate::engine::{lifecycle, throttle};
 use crate::error::Result;
+use crate::guc;
 use crate::pg::background;
 use crate::pg::server_text::{log, warning};
 use crate::pg::worker_table::{self, State};
@@ -25,34 +26,36 @@ pub extern "C-unwind" fn archive_ext_worker(argument: pg_sys::Datum) {
     let Some((database, role)) = worker_table::take(argument.value()) else { return };
     background::connect_as(database, Some(role));
     worker_table::show(State::Scheduling, None, "");
-    match transaction("archive_ext: scheduling", schedule) {
-        Ok(true) => work(),
-        Ok(false) => {}
-        // What was scheduled before can still be done.
-        Err(error) => {
-            warning!("archive_ext could not schedule: {}", error.message());
-            work();
+    match transaction("archive_ext: looking for policies", tables) {
+        Ok(tables) => {
+            tables.iter().for_each(|table| schedule(*table));
+            work(&tables);
         }
+        Err(error) => warning!("archive_ext could not look for policies: {}", error.message()),
     }
 }
 
-/// Whether there is an extension to schedule for.
-fn schedule() -> Result<bool> {
-    if !catalog::extension_installed()? {
-        return Ok(false);
+/// The tables to work for; none when the extension was dropped meanwhile.
+fn tables() -> Result<Vec<pg_sys::Oid>> {
+    if catalog::extension_installed()? { catalog::policy::set_by_me() } else { Ok(Vec::new()) }
+}
+
+/// Makes jobs for what is due; what was scheduled before is done even if this fails.
+fn schedule(table: pg_sys::Oid) {
+    if let Err(error) = transaction("archive_ext: scheduling", || lifecycle::schedule(Some(table))) {
+        warning!("archive_ext could not schedule: {}", error.message());
     }
-    lifecycle::schedule(None).map(|_| true)
 }
 
 /// Job after job until none is due, the cluster is busy, or others wait for this place.
-fn work() {
+fn work(tables: &[pg_sys::Oid]) {
     loop {
         background::reload_settings();
         if let Some(reason) = held() {
             log!("archive_ext begins no job: {reason}");
             return;
         }
-        match transaction("archive_ext: looking for a job", || lifecycle::next_job(None)) {
+        match transaction("archive_ext: looking for a job", || next_job(tables)) {
             Ok(Some(job)) => run(job),
             Ok(None) => return,
             Err(error) => {
@@ -60,18 +63,27 @@ fn work() {
                 return;
             }
         }
-        if worker_table::crowded() {
+        if worker_table::crowded() || !guc::worker_enabled() {
             return;
         }
         worker_table::show(State::Scheduling, None, "");
     }
 }
 
+fn next_job(tables: &[pg_sys::Oid]) -> Result<Option<Uuid>> {
+    for table in tables {
+        if let Some(job) = lifecycle::next_job(Some(*table))? {
+            return Ok(Some(job));
+        }
+    }
+    Ok(None)
+}
+
 fn run(job: Uuid) {
     let activity = format!("archive_ext: job {job}");
     worker_table::show(State::Working, Some(*job.as_bytes()), "");
     loop {
-        match transaction(&activity, || steps::step(job)) {
+        match transaction(&activity, || lifecycle::step(job)) {
             Ok((true, _)) => {}
             Ok((false, _)) => return,
             Err(error) => {

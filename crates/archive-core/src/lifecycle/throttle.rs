@@ -142,6 +142,11 @@ impl Meter {
         Self { value, at: now }
     }
 
+    /// Whether the mark is older than `age`.
+    pub fn older_than(&self, age: Duration, now: Duration) -> bool {
+        now.saturating_sub(self.at) > age
+    }
+
     /// Growth per second since the mark; `None` when it is too fresh.
     pub fn rate(&self, value: u64, now: Duration) -> Option<u64> {
         let passed = now.checked_sub(self.at).filter(|passed| *passed >= SHORTEST)?;
@@ -235,6 +240,7 @@ mod tests {
         assert_eq!(meter.rate(3000, SECOND * 3), Some(1000));
         assert_eq!(meter.rate(3000, SECOND * 5), Some(500));
         assert_eq!(meter.rate(0, SECOND * 5), Some(0));
+        assert!(meter.older_than(SECOND, SECOND * 3) && !meter.older_than(SECOND, SECOND * 2));
     }
 
     proptest! {
