@@ -9,6 +9,7 @@ COMMENT ON TABLE archive_ext.column_map IS 'which archived field each column of 
 COMMENT ON TABLE archive_ext.partition IS 'every partition that is no longer LIVE or was ever archived: status, objects, local copy';
 COMMENT ON TABLE archive_ext.archival_job IS 'one row for each run: archive, reattach, and the steps of the lifecycle';
 COMMENT ON TABLE archive_ext.object IS 'the Parquet objects of archived partitions, with digests and column ranges';
+COMMENT ON TABLE archive_ext.object_position IS 'where the rows of each object begin in the heap, so that archiving again uploads only what changed';
 COMMENT ON TABLE archive_ext.lifecycle_event IS 'history of what happened to partitions';
 COMMENT ON TABLE archive_ext.archive_schema IS 'schemas that archive_ext made for archive relations';
 COMMENT ON TABLE archive_ext.storage_claim IS 'the incarnation under which this database claimed each storage prefix';

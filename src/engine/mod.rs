@@ -12,6 +12,7 @@ pub mod plan;
 mod progress;
 pub mod reattach;
 mod restore;
+mod reuse;
 pub mod steps;
 pub mod storage;
 pub mod throttle;

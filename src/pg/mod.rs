@@ -37,6 +37,7 @@ pub mod server_text;
 pub mod shmem;
 pub mod snapshot;
 pub mod spi;
+pub mod tuple_id;
 pub mod user;
 pub mod worker_table;
 pub mod xact;
