@@ -10,8 +10,10 @@ pub mod event;
 pub mod job;
 pub mod managed_table;
 pub mod object;
+pub mod observed;
 pub mod partition;
 pub mod policy;
+pub mod queue;
 pub mod storage;
 
 pub use collation::collation_version;

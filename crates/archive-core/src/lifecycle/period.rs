@@ -58,6 +58,11 @@ impl Moment {
         )
     }
 
+    /// Seconds from an earlier moment to this one.
+    pub fn seconds_since(self, earlier: Self) -> i64 {
+        self.seconds() - earlier.seconds()
+    }
+
     fn is_midnight(self) -> bool {
         (self.hour, self.minute, self.second) == (0, 0, 0)
     }

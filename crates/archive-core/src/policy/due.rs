@@ -47,6 +47,8 @@ pub struct Observed {
     pub keep_until: Option<i64>,
     /// An unfinished job has it: what it is doing.
     pub busy: Option<String>,
+    /// Its last job was given up or cancelled: which, and why.
+    pub stopped: Option<(String, String)>,
 }
 
 /// What is known of the table beside its partitions.
@@ -220,6 +222,10 @@ fn decide(policy: &Policy, one: &Observed, now: i64) -> Decision {
     if let Some(busy) = &one.busy {
         return Decision::wait(None, busy.clone(), None).freed_by("the job's end; see archive_ext.jobs");
     }
+    if let Some((job, why)) = &one.stopped {
+        return Decision::wait(None, why.clone(), None)
+            .freed_by(format!("retry_job('{job}'), or a change of the policy"));
+    }
     if !policy.is_enabled() {
         return Decision::wait(None, "the policy is not enabled", None)
             .freed_by("set_archive_policy(…, enabled => true)");
@@ -327,7 +333,10 @@ fn by_size(policy: &Policy, partitions: &[Observed], decisions: &mut [Decision],
     oldest.sort_by_key(|at| partitions[*at].ends_at.unwrap_or(i64::MAX));
     for at in oldest {
         let one = &partitions[at];
-        let movable = one.busy.is_none() && !one.reattached && one.ends_at.is_some_and(|ends_at| ends_at <= now);
+        let movable = one.busy.is_none()
+            && one.stopped.is_none()
+            && !one.reattached
+            && one.ends_at.is_some_and(|ends_at| ends_at <= now);
         if left <= limit || !movable {
             continue;
         }

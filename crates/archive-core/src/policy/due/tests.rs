@@ -28,6 +28,7 @@ fn month(policy: &Policy, year: i32, month: u8, status: Status) -> Observed {
         reattached: false,
         keep_until: None,
         busy: None,
+        stopped: None,
     }
 }
 
@@ -176,6 +177,16 @@ fn what_was_brought_back_stays_as_long_as_was_asked() {
             "wait 2023_03: it was brought back without keep_for (?)",
         ]
     );
+}
+
+#[test]
+fn what_was_given_up_waits_for_somebody() {
+    let policy = Policy { max_hot_bytes: Some(0), ..policy() };
+    let mut one = month(&policy, 2023, 1, Status::Hot);
+    one.stopped = Some(("0-1".to_owned(), "given up after 5 attempts: no".to_owned()));
+    let outlook = due(&policy, &Table::default(), &[one], at(2025, 1, 1));
+    assert!(outlook.due.is_empty());
+    assert_eq!(outlook.waiting[0].freed_by.as_deref(), Some("retry_job('0-1'), or a change of the policy"));
 }
 
 #[test]
