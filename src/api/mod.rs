@@ -4,6 +4,7 @@ pub mod archive;
 mod ddl;
 mod guard;
 mod import;
+mod lifecycle;
 mod policy;
 pub mod progress;
 mod reattach;

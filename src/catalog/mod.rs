@@ -10,9 +10,12 @@ pub mod event;
 pub mod job;
 pub mod managed_table;
 pub mod object;
+pub mod observed;
 pub mod partition;
 pub mod policy;
+pub mod policy_owner;
 pub mod pressure;
+pub mod queue;
 pub mod storage;
 
 pub use collation::collation_version;

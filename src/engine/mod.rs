@@ -5,6 +5,7 @@ pub mod archive;
 pub mod clock;
 pub mod drift;
 pub mod import;
+pub mod lifecycle;
 pub mod managed;
 mod manifest;
 mod period;

@@ -112,7 +112,7 @@ impl Plan {
         let store = storage::open_for(&storage, leaf.owner)?.paced(throttle::pace);
         let keep_seconds = options
             .drop_local_seconds
-            .or(policy.drop_after_seconds)
+            .or(policy.drop_after_seconds())
             .unwrap_or_else(|| i64::from(guc::drop_after_seconds()));
         let span = Span::of(&leaf)?;
         let verify = options.verify;

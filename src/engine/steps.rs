@@ -2,6 +2,7 @@
 //! what is observed, never from memory (P4).
 
 use archive_core::lifecycle::{self, Observed, Step};
+use archive_core::policy::JobStatus;
 use pgrx::{Uuid, pg_sys};
 
 use super::archive::{self, Finished};
@@ -161,7 +162,7 @@ fn swap(plan: &Plan, job: &Job) -> Result<(bool, String)> {
 /// Ends a job that does not run any more and lifts its guards. Only its starter, the table's owner or a superuser may.
 pub fn cancel(id: Uuid, status: &str, reason: &str) -> Result<bool> {
     let job = job(id)?;
-    if job.status != "running" {
+    if !job.status.parse::<JobStatus>()?.is_unfinished() {
         return Ok(false);
     }
     let attached = match job.partition {

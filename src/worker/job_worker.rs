@@ -37,7 +37,7 @@ pub extern "C-unwind" fn archive_ext_worker(argument: pg_sys::Datum) {
 
 /// The tables to work for; none when the extension was dropped meanwhile.
 fn tables() -> Result<Vec<pg_sys::Oid>> {
-    if catalog::extension_installed()? { catalog::policy::set_by_me() } else { Ok(Vec::new()) }
+    if catalog::extension_installed()? { catalog::policy_owner::tables_of_current() } else { Ok(Vec::new()) }
 }
 
 /// Makes jobs for what is due; what was scheduled before is done even if this fails.

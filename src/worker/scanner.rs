@@ -32,7 +32,7 @@ fn owners() -> Result<Vec<pg_sys::Oid>> {
     if !catalog::extension_installed()? {
         return Ok(Vec::new());
     }
-    let owners = catalog::policy::owners()?;
+    let owners = catalog::policy_owner::all()?;
     if owners.is_empty() {
         return Ok(Vec::new());
     }
