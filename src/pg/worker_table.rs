@@ -62,7 +62,7 @@ impl WorkerSlot {
         pid: 0,
         database: 0,
         role: 0,
-        state: 0,
+        state: State::Starting as u8,
         job: None,
         since: 0,
         detail: [0; DETAIL],
