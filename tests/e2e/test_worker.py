@@ -121,8 +121,6 @@ def test_policies_of_two_owners_in_two_databases_are_done_by_themselves(cluster,
                                   " WHERE table_name = %s::regclass", [table]) == owner
         wait_until(lambda: not workers(db), 20, "the workers to end when nothing is due")
     finally:
-        for session in other._sessions:
-            session.execute(f"DROP OWNED BY {session.info.user} CASCADE") if session.info.user != "postgres" else None
         other.drop()
 
 
