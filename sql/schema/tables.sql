@@ -38,6 +38,7 @@ CREATE TABLE archive_ext.archive_policy (
     warm_tablespace     name,
     maintenance_window  text,
     removal_column      name,
+    time_column         name,
     max_attempts        integer NOT NULL DEFAULT 5 CHECK (max_attempts > 0),
     archive_schema      name,
     archive_name        name,

@@ -16,6 +16,8 @@ pub mod policy;
 pub mod policy_owner;
 pub mod pressure;
 pub mod queue;
+pub mod reading;
+pub mod row_policy;
 pub mod storage;
 
 pub use collation::collation_version;

@@ -18,7 +18,7 @@ from type_corpus import SETUP, TYPES, shapes
 pytestmark = pytest.mark.majors
 OTHER = os.environ["OTHER_PG_CONFIG"]
 TYPES_IN_A_TABLE = 15
-# Text that reads as another value: alone they move as bytes, inside arrays and composites only their own database reads them.
+# Text that reads as another value, so they move as bytes; composites of them only their own database reads.
 BYTES_ONLY = ["seg", "issn", "upc"]
 _numbers = itertools.count(1)
 
@@ -76,7 +76,7 @@ def type_tables():
                 types_ddl, shaped = shapes(type_, number)
                 ddl.append(types_ddl)
                 if type_.name in BYTES_ONLY:
-                    shaped = [column for column in shaped if column[0] in ("c", "d")]
+                    shaped = [column for column in shaped if column[0] not in ("r", "ra")]
                 columns += [(f"{name}{i}", *rest) for name, *rest in shaped]
             yield f"{'nullable' if nullable else 'never_null'}_{start}", ";".join(ddl), columns, nullable
 
@@ -107,11 +107,10 @@ def test_p5_every_type_moves(databases):
 
 def test_p12_a_value_that_only_its_own_database_can_read_is_refused(databases):
     source, target = databases
-    for db in databases:
-        db.execute("CREATE EXTENSION seg")
     root = storage_of(source)
-    create_partitioned(source, "t", [("c", "seg[]", [])])
-    source.execute("INSERT INTO t VALUES (0, '{1.5}'), (1, '{~1.23456789}')")
+    source.execute("CREATE EXTENSION seg; CREATE TYPE measured AS (value seg)")
+    create_partitioned(source, "t", [("c", "measured", [])])
+    source.execute("INSERT INTO t VALUES (0, '(1.5)'), (1, '(~1.23456789)')")
     archive(source, "t_1", drop_local="0")
     file_storage(target, root)
     import_archive(target, dry_run=False)

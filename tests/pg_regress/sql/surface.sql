@@ -28,6 +28,7 @@ SELECT import_archive('no_such', 'true', 'public.%', 'postgres', 'false');
 SELECT * FROM import_archive('cold', tables => 'no such.%');
 SELECT set_archive_policy('no_such', 'cold', '1 day', 'archive', 'x');
 SELECT drop_archive_policy('no_such');
+SELECT use_data_partition('HOT', 'true'), use_data_partition('{}'), use_data_partition();
 SELECT count(*) FROM archive_ext.progress;
 -- Options are refused with the valid ones named.
 \set VERBOSITY default
