@@ -4,7 +4,11 @@ use pgrx::extension_sql_file;
 
 extension_sql_file!("../sql/schema/types.sql", name = "types", bootstrap);
 extension_sql_file!("../sql/schema/tables.sql", name = "tables", requires = ["types"]);
-extension_sql_file!("../sql/api/views.sql", name = "views", requires = ["tables", archive_ext::progress_slots]);
+extension_sql_file!(
+    "../sql/api/views.sql",
+    name = "views",
+    requires = ["tables", archive_ext::progress_slots, archive_ext::standing_alerts]
+);
 extension_sql_file!("../sql/api/procedures.sql", name = "procedures", requires = ["tables", "fdw"]);
 extension_sql_file!("../sql/security/grants.sql", name = "grants", requires = ["views", "procedures"]);
 extension_sql_file!("../sql/comments.sql", name = "comments", finalize);

@@ -8,6 +8,7 @@ mod lifecycle;
 mod policy;
 pub mod progress;
 mod reattach;
+pub mod show;
 mod steps;
 mod storage;
 
