@@ -187,7 +187,7 @@ pub fn explain(source: pg_sys::Oid) -> Result<Vec<Explained>> {
     }
     for waiting in &outlook.core.waiting {
         if let Some(leaf) = outlook.leaves.get(waiting.partition) {
-            lines.push((waiting.partition, explain_waiting(leaf, waiting)?));
+            lines.push((waiting.partition, explain_waiting(leaf, waiting, opens, outlook.now)?));
         }
     }
     if outlook.core.due.is_empty() && outlook.core.waiting.is_empty() {
@@ -223,14 +223,18 @@ fn explain_due(leaf: &Leaf, planned: &Planned, opens: i64, now: i64) -> Result<E
     })
 }
 
-fn explain_waiting(leaf: &Leaf, waiting: &Waiting) -> Result<Explained> {
+fn explain_waiting(leaf: &Leaf, waiting: &Waiting, opens: i64, now: i64) -> Result<Explained> {
+    let reason = match leaf.observed.held.is_some() && opens > now {
+        true => format!("{}; its maintenance window is closed until {}", waiting.reason, instant(opens)),
+        false => waiting.reason.clone(),
+    };
     let freed_by = waiting.freed_by.clone().or_else(|| waiting.until.map(|_| "time".to_owned()));
     Ok(Explained {
         next: waiting.next.map(|status| status.as_str().to_owned()),
         when: waiting.until.map(timestamp).transpose()?,
         blocked_by: if leaf.observed.held.is_some() { blockers(leaf)? } else { None },
         freed_by,
-        ..explained(leaf, waiting.reason.clone())
+        ..explained(leaf, reason)
     })
 }
 
