@@ -52,7 +52,7 @@ clean: ## remove what the build made of our own crates
 
 ##### tests
 
-TESTS := test-core test-pg test-regress test-isolation test-e2e test-crash test-docs
+TESTS := test-core test-pg test-regress test-isolation test-e2e test-majors test-crash test-docs
 
 .PHONY: test fmt-check clippy test-heavy $(TESTS)
 test: deps fmt-check clippy $(TESTS) ## everything that CI runs
@@ -81,6 +81,13 @@ test-isolation: deps install ## interleaved sessions (tests/isolation)
 
 test-e2e: deps install ## S3 servers, other readers, faults, memory (tests/e2e)
 	@scripts/pytest tests/e2e
+
+# What agrees in all versions: the others' expected outputs show what a later PostgreSQL prints otherwise.
+test-majors: deps install ## to a later PostgreSQL and back: import, pg_dump, pg_upgrade (tests/e2e/test_majors.py)
+	@$(PG) PG_CONFIG=$$other_pg_config $(MAKE) --no-print-directory install
+	@$(PG) PG_CONFIG=$$other_pg_config scripts/cluster run scripts/regress sql drift refusals surface tree
+	@$(PG) PG_CONFIG=$$other_pg_config scripts/cluster run scripts/regress isolation freeze old_snapshot
+	@scripts/pytest tests/e2e -m majors
 
 test-crash: deps install ## kill -9 and run again (tests/crash)
 	@scripts/pytest tests/crash

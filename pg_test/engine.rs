@@ -4,77 +4,13 @@
 #[pgrx::pg_schema]
 mod tests {
     use std::path::PathBuf;
-    use std::sync::atomic::{AtomicU32, Ordering};
 
     use pgrx::prelude::*;
     use pgrx::spi::quote_literal;
 
-    /// A storage directory that goes with the test.
-    struct Storage(PathBuf);
+    use crate::pg_test::storage::{Storage, number, run, text};
 
-    impl Storage {
-        /// The server has the name it has in `fdw.rs`: tests that archive wait for each other there, and not at the
-        /// relations that they all make.
-        fn create() -> Self {
-            static NUMBER: AtomicU32 = AtomicU32::new(0);
-            let name = format!("archive_ext_engine_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-            let directory = std::env::temp_dir().join(name);
-            std::fs::create_dir_all(&directory).unwrap();
-            run(&format!(
-                "SET client_min_messages = error;
-                 SET timezone = 'UTC';
-                 CREATE SERVER fdw_cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{}');
-                 SET archive_ext.default_storage = 'fdw_cold';
-                 SET archive_ext.drop_after = 0;
-                 CREATE SCHEMA hot",
-                directory.display()
-            ));
-            Self(directory)
-        }
-
-        /// Every file with this ending, in order.
-        fn files(&self, ending: &str) -> Vec<PathBuf> {
-            let mut files = Vec::new();
-            let mut directories = vec![self.0.clone()];
-            while let Some(directory) = directories.pop() {
-                for entry in std::fs::read_dir(directory).unwrap() {
-                    let path = entry.unwrap().path();
-                    if path.is_dir() {
-                        directories.push(path);
-                    } else if path.to_string_lossy().ends_with(ending) {
-                        files.push(path);
-                    }
-                }
-            }
-            files.sort();
-            files
-        }
-
-        /// The only file with this ending.
-        fn file(&self, ending: &str) -> PathBuf {
-            let mut files = self.files(ending);
-            assert_eq!(files.len(), 1, "{files:?}");
-            files.remove(0)
-        }
-    }
-
-    impl Drop for Storage {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-
-    fn run(sql: &str) {
-        Spi::run(sql).unwrap();
-    }
-
-    fn text(sql: &str) -> String {
-        Spi::get_one::<String>(sql).unwrap().unwrap_or_default()
-    }
-
-    fn number(sql: &str) -> i64 {
-        Spi::get_one::<i64>(sql).unwrap().unwrap_or(-1)
-    }
+    const SETTINGS: &str = "SET timezone = 'UTC'; CREATE SCHEMA hot";
 
     /// `SQLSTATE message` of a statement that fails, `ok` of one that does not. The failure is in a subtransaction.
     fn outcome(statement: &str) -> String {
@@ -101,7 +37,7 @@ mod tests {
 
     /// `hot.items` with two partitions, `hot.copy` with the rows of the first.
     fn items() -> Storage {
-        let storage = Storage::create();
+        let storage = Storage::create(SETTINGS);
         run("CREATE TABLE hot.items (id int NOT NULL, note text) PARTITION BY RANGE (id);
              CREATE TABLE hot.items_1 PARTITION OF hot.items FOR VALUES FROM (0) TO (1000);
              CREATE TABLE hot.items_2 PARTITION OF hot.items FOR VALUES FROM (1000) TO (2000);
@@ -185,7 +121,7 @@ mod tests {
 
     /// `hot.types`: a column of each type and one of its arrays, and `hot.copy` with the same rows.
     fn every_type() -> Storage {
-        let storage = Storage::create();
+        let storage = Storage::create(SETTINGS);
         run("CREATE TYPE hot.mood AS ENUM ('sad', 'it''s \"fine\"', 'ünï, {x}', 'NULL', 'unused')");
         let columns = TYPES.iter().enumerate().map(|(i, (name, _))| format!("c{i} {name}, a{i} {name}[]"));
         let columns = columns.collect::<Vec<_>>().join(", ");
@@ -237,7 +173,7 @@ mod tests {
 
     #[pg_test]
     fn p5_columns_that_were_dropped_added_or_stand_elsewhere() {
-        let _storage = Storage::create();
+        let _storage = Storage::create(SETTINGS);
         run("CREATE TABLE hot.items (gone int, id int NOT NULL, lost text, note text, n int) PARTITION BY RANGE (id);
              ALTER TABLE hot.items DROP gone, DROP lost;
              CREATE TABLE hot.items_1 (n int, gone text, note text, id int NOT NULL);
@@ -262,7 +198,7 @@ mod tests {
 
     #[pg_test]
     fn p3_an_empty_partition() {
-        let _storage = Storage::create();
+        let _storage = Storage::create(SETTINGS);
         run("CREATE TABLE hot.items (id int NOT NULL, note text) PARTITION BY RANGE (id);
              CREATE TABLE hot.items_1 PARTITION OF hot.items FOR VALUES FROM (0) TO (1000)");
         assert_eq!(number("SELECT rows FROM archive_partition('hot.items_1')"), 0);
@@ -275,7 +211,7 @@ mod tests {
 
     #[pg_test]
     fn p3_quoted_names_and_a_partition_in_another_schema() {
-        let storage = Storage::create();
+        let storage = Storage::create(SETTINGS);
         run(r#"CREATE SCHEMA "Sch ""ema"; CREATE SCHEMA "Other.Schema";
              CREATE TABLE "Sch ""ema"."Weird ""Table" ("I d" int NOT NULL, "Co""l'umn" text DEFAULT 'it''s', "select" int)
                PARTITION BY RANGE ("I d");
@@ -324,7 +260,7 @@ mod tests {
 
     #[pg_test]
     fn p3_everything_on_the_partition_comes_back() {
-        let _storage = Storage::create();
+        let _storage = Storage::create(SETTINGS);
         run(r#"CREATE ROLE engine_owner; CREATE ROLE engine_reader;
              GRANT ALL ON SCHEMA hot TO engine_owner; GRANT USAGE ON FOREIGN SERVER fdw_cold TO engine_owner;
              CREATE FUNCTION hot.touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
@@ -481,7 +417,7 @@ mod tests {
 
     #[pg_test]
     fn a_temporary_partition_is_refused() {
-        let storage = Storage::create();
+        let storage = Storage::create(SETTINGS);
         run("CREATE TEMP TABLE items (id int NOT NULL) PARTITION BY RANGE (id);
              CREATE TEMP TABLE items_1 PARTITION OF items FOR VALUES FROM (0) TO (1000)");
         let said = outcome("SELECT * FROM archive_partition('items_1')");

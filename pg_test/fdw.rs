@@ -3,51 +3,12 @@
 
 #[pgrx::pg_schema]
 mod tests {
-    use std::path::PathBuf;
-    use std::sync::atomic::{AtomicU32, Ordering};
-
     use pgrx::prelude::*;
     use pgrx::spi::quote_literal;
 
-    /// A storage directory that goes with the test.
-    struct Storage(PathBuf);
+    use crate::pg_test::storage::{Storage, number, run, text};
 
-    impl Storage {
-        fn create() -> Self {
-            static NUMBER: AtomicU32 = AtomicU32::new(0);
-            let name = format!("archive_ext_fdw_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-            let directory = std::env::temp_dir().join(name);
-            std::fs::create_dir_all(&directory).unwrap();
-            run(&format!(
-                "SET client_min_messages = error;
-                 CREATE SERVER fdw_cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{}');
-                 SET archive_ext.default_storage = 'fdw_cold';
-                 SET archive_ext.drop_after = 0;
-                 SET archive_ext.object_size = '1MB';
-                 SET archive_ext.row_group_rows = 1000",
-                directory.display()
-            ));
-            Self(directory)
-        }
-    }
-
-    impl Drop for Storage {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-
-    fn run(sql: &str) {
-        Spi::run(sql).unwrap();
-    }
-
-    fn text(sql: &str) -> String {
-        Spi::get_one::<String>(sql).unwrap().unwrap_or_default()
-    }
-
-    fn number(sql: &str) -> i64 {
-        Spi::get_one::<i64>(sql).unwrap().unwrap_or(-1)
-    }
+    const SETTINGS: &str = "SET archive_ext.object_size = '1MB'; SET archive_ext.row_group_rows = 1000";
 
     /// The plan as EXPLAIN prints it.
     fn explain(statement: &str) -> String {
@@ -87,7 +48,7 @@ mod tests {
     /// `hot.events` with one partition of 20,000 rows in several objects, a heap copy `hot.copy`, and the partition
     /// archived as `archive.events_1`.
     fn events() -> Storage {
-        let storage = Storage::create();
+        let storage = Storage::create(SETTINGS);
         run("CREATE SCHEMA hot;
              CREATE TABLE hot.events (id bigint NOT NULL, at timestamptz NOT NULL, kind text, payload text)
                PARTITION BY RANGE (id);
@@ -104,7 +65,7 @@ mod tests {
 
     /// A table with a column of each comparable type: NULLs, extremes and values that Parquet's types cannot hold.
     fn all_types() -> Storage {
-        let storage = Storage::create();
+        let storage = Storage::create(SETTINGS);
         run("CREATE SCHEMA hot;
              DO $$
              BEGIN
@@ -311,7 +272,7 @@ mod tests {
 
     #[pg_test]
     fn fdw_local_time_is_not_monotonic() {
-        let _storage = Storage::create();
+        let _storage = Storage::create(SETTINGS);
         // In the hour that does not exist, 02:30 is a later instant than 03:00.
         run("SET timezone = 'America/New_York';
              CREATE SCHEMA hot;
@@ -566,7 +527,7 @@ mod tests {
 
     #[pg_test]
     fn fdw_every_ordered_type_prunes_objects() {
-        let _storage = Storage::create();
+        let _storage = Storage::create(SETTINGS);
         run("SET timezone = 'UTC';
              CREATE SCHEMA hot;
              CREATE TYPE hot.half AS ENUM ('low', 'high');

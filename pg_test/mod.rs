@@ -2,6 +2,7 @@
 
 mod engine;
 mod fdw;
+mod storage;
 
 /// pgrx's hooks of the test cluster.
 pub fn setup(_options: Vec<&str>) {}

@@ -61,11 +61,15 @@ find_pg_config() {
 	return 1
 }
 
-# Sets PG_CONFIG, pg_major, pg_bin and pg_features; fails with the remedy where there is nothing to build against.
+# Sets PG_CONFIG, pg_major, pg_bin, pg_features, and other_major and other_pg_config: a later version, which archives and
+# databases are moved to in tests/e2e/test_majors.py and which scripts/other-postgresql unpacks. Fails with the remedy where there is nothing to build against.
 use_postgres() {
 	PG_CONFIG=$(find_pg_config) || die "no pg_config with server headers: run 'make deps', or set PG_CONFIG"
 	export PG_CONFIG
 	pg_major=$("$PG_CONFIG" --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/')
 	pg_bin=$("$PG_CONFIG" --bindir)
 	pg_features=(--no-default-features --features "pg$pg_major")
+	other_major=17
+	((pg_major < other_major)) || other_major=18
+	other_pg_config=$cache/postgresql/$other_major/usr/lib/postgresql/$other_major/bin/pg_config
 }

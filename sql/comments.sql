@@ -10,6 +10,7 @@ COMMENT ON TABLE archive_ext.column_map IS 'which archived field each column of 
 COMMENT ON TABLE archive_ext.partition IS 'every partition that is no longer LIVE or was ever archived: status, objects, local copy';
 COMMENT ON TABLE archive_ext.archival_job IS 'one row for each run: archive, reattach, and the steps of the lifecycle';
 COMMENT ON TABLE archive_ext.object IS 'the Parquet objects of archived partitions, with digests and column ranges';
+COMMENT ON TABLE archive_ext.object_position IS 'where the rows of each object begin in the heap, so that archiving again uploads only what changed';
 COMMENT ON TABLE archive_ext.lifecycle_event IS 'history of what happened to partitions';
 COMMENT ON TABLE archive_ext.archive_schema IS 'schemas that archive_ext made for archive relations';
 COMMENT ON TABLE archive_ext.storage_claim IS 'the incarnation under which this database claimed each storage prefix';
@@ -31,6 +32,9 @@ COMMENT ON FUNCTION pause_job IS 'stops a job after its present step, until resu
 COMMENT ON FUNCTION resume_job IS 'lets a paused job go on';
 COMMENT ON FUNCTION retry_job IS 'starts a job again that was given up or cancelled';
 COMMENT ON PROCEDURE run_lifecycle IS 'does what the policies say is due, committing after each step; what fails is tried again by a later call';
+COMMENT ON FUNCTION set_lifecycle_where IS 'gives the rows that match another status, which moves them and their children to its partition';
+COMMENT ON PROCEDURE set_lifecycle_where_steps IS 'the same in batches, each committed; called again after a crash it goes on';
+COMMENT ON FUNCTION cancel_job IS 'ends an interrupted job and makes its partition writable again';
 COMMENT ON FUNCTION check_storage IS 'tries put, range get, list and delete on a storage, one row for each';
 COMMENT ON FUNCTION adopt_storage IS 'takes over a storage prefix that another cluster claimed (superusers only)';
 COMMENT ON FUNCTION import_archive IS 'rebuilds tables, foreign tables and catalog from the manifests of a storage (superusers only: it runs their SQL)';
@@ -42,8 +46,15 @@ COMMENT ON FUNCTION drop_archive_policy IS 'removes the archive policy of a tabl
 COMMENT ON FUNCTION export_policies IS 'the policies of your tables as JSON, for review and import_policies';
 COMMENT ON FUNCTION import_policies IS 'sets policies as exported; a dry run (the default) tells what would change';
 
+COMMENT ON FUNCTION use_data_partition() IS 'limits the transaction to the partitions that the headers in request.headers name (for PostgREST)';
+COMMENT ON FUNCTION use_data_partition(json) IS 'limits the transaction to the partitions that X-Data-Partition headers name; without any it is not limited';
+COMMENT ON FUNCTION use_data_partition(text, boolean) IS 'sets archive_ext.data_partition, for the session unless is_local; NULL unsets it';
+
+COMMENT ON FUNCTION archive_ext.labels_changed IS 'trigger function: sessions plan again what reads partitions whose labels changed';
 COMMENT ON FUNCTION archive_ext.refuse_write IS 'trigger function that refuses writes to frozen partitions';
 COMMENT ON FUNCTION archive_ext.begin_archive IS 'internal: the job of archive_partition_steps for a partition';
+COMMENT ON FUNCTION archive_ext.begin_rows IS 'internal: the job of set_lifecycle_where_steps';
+COMMENT ON FUNCTION archive_ext.rows_due IS 'internal: rows of a lifecycle-partitioned table that are due for another status, and the request of their job';
 COMMENT ON FUNCTION archive_ext.archive_step IS 'internal: the next step of a job';
 COMMENT ON FUNCTION archive_ext.fail_job IS 'internal: ends a job after an error and lifts its guards';
 COMMENT ON FUNCTION archive_ext.standing_alerts IS 'internal: the rows of archive_ext.alerts';

@@ -3,7 +3,10 @@
 use std::ffi::CString;
 use std::time::Duration;
 
+use archive_core::lifecycle::Selection;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+
+use crate::pg::guc as settings;
 
 static DEFAULT_STORAGE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static DROP_AFTER: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 3600);
@@ -13,6 +16,8 @@ static OBJECT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(512);
 static ROW_GROUP_SIZE: GucSetting<i32> = GucSetting::<i32>::new(128);
 static ROW_GROUP_ROWS: GucSetting<i32> = GucSetting::<i32>::new(1_000_000);
 static NOW: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static DATA_PARTITION: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static DATA_PARTITION_DML: GucSetting<bool> = GucSetting::<bool>::new(false);
 static PROGRESS_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(5);
 
 /// Registers every `archive_ext.*` setting and reserves the prefix.
@@ -82,7 +87,18 @@ pub fn register() {
         0..=3_600,
         GucFlags::UNIT_S,
     );
-    crate::pg::guc::reserve_prefix(c"archive_ext");
+    settings::define_checked_text(
+        c"archive_ext.data_partition",
+        c"Which partitions of managed tables are read, by label: 'HOT*,WARM_2024; orders=LIVE*'; empty for all.",
+        &DATA_PARTITION,
+        |text| Selection::parse(text).map(|_| ()),
+    );
+    settings::define_plan_flag(
+        c"archive_ext.data_partition_dml",
+        c"Let UPDATE, DELETE and MERGE change rows in the partitions that archive_ext.data_partition names.",
+        &DATA_PARTITION_DML,
+    );
+    settings::reserve_prefix(c"archive_ext");
 }
 
 fn int(
@@ -112,6 +128,21 @@ pub fn default_storage() -> Option<String> {
 /// `archive_ext.now`, if set to something.
 pub fn now() -> Option<String> {
     NOW.get().and_then(|time| time.into_string().ok()).filter(|time| !time.is_empty())
+}
+
+/// Whether `archive_ext.data_partition` is set to something.
+pub fn has_data_partition() -> bool {
+    DATA_PARTITION.get().is_some_and(|text| !text.is_empty())
+}
+
+/// `archive_ext.data_partition`; empty when it is not set.
+pub fn data_partition() -> String {
+    settings::text(&DATA_PARTITION)
+}
+
+/// `archive_ext.data_partition_dml`.
+pub fn data_partition_dml() -> bool {
+    DATA_PARTITION_DML.get()
 }
 
 /// `archive_ext.drop_after` in seconds.

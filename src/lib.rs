@@ -19,12 +19,13 @@ mod worker;
 
 pgrx::pg_module_magic!(name, version);
 
-/// Registers the settings, and, when preloaded, the shared memory of the progress view.
+/// Registers the settings, the planner's hooks and, when preloaded, the shared memory of the progress view.
 #[allow(unsafe_code)]
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     guc::register();
     pg::shmem::register();
+    pg::limited_plans::install(engine::reading::LIMIT);
 }
 
 #[cfg(any(test, feature = "pg_test"))]

@@ -5,6 +5,11 @@ use pgrx::extension_sql_file;
 extension_sql_file!("../sql/schema/types.sql", name = "types", bootstrap);
 extension_sql_file!("../sql/schema/tables.sql", name = "tables", requires = ["types"]);
 extension_sql_file!(
+    "../sql/schema/triggers.sql",
+    name = "triggers",
+    requires = ["tables", archive_ext::labels_changed]
+);
+extension_sql_file!(
     "../sql/api/views.sql",
     name = "views",
     requires = ["tables", archive_ext::progress_slots, archive_ext::standing_alerts]

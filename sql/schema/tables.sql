@@ -38,6 +38,7 @@ CREATE TABLE archive_ext.archive_policy (
     warm_tablespace     name,
     maintenance_window  text,
     removal_column      name,
+    time_column         name,
     max_attempts        integer NOT NULL DEFAULT 5 CHECK (max_attempts > 0),
     archive_schema      name,
     archive_name        name,
@@ -170,6 +171,16 @@ CREATE TABLE archive_ext.object (
     version_id   text,
     uploaded_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     UNIQUE (partition_id, version, ordinal)
+);
+
+-- Where the rows of an object begin in the heap they were exported from or restored into. A hint only: what is archived
+-- again is compared by digests.
+CREATE TABLE archive_ext.object_position (
+    storage   name NOT NULL,
+    key       text NOT NULL,
+    heap_file oid NOT NULL,
+    first_tid bigint NOT NULL,
+    PRIMARY KEY (storage, key)
 );
 
 CREATE TABLE archive_ext.lifecycle_event (

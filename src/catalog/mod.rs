@@ -15,6 +15,8 @@ pub mod observed;
 pub mod partition;
 pub mod policy;
 pub mod queue;
+pub mod reading;
+pub mod row_policy;
 pub mod storage;
 
 pub use collation::collation_version;

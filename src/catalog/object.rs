@@ -1,9 +1,11 @@
 //! `archive_ext.object`: the Parquet objects of archived partitions.
 
 use archive_core::manifest::ColumnRange;
+use pgrx::pg_sys;
 use serde::Deserialize;
 
 use crate::error::Result;
+use crate::pg::tuple_id::TupleId;
 use crate::pg::{spi, user};
 
 /// One object, with what pruning needs to know about it.
@@ -33,4 +35,27 @@ pub fn of_partition(partition: i64, version: i32) -> Result<Vec<ArchivedObject>>
         ))
     })?;
     Ok(serde_json::from_str(text.as_deref().unwrap_or("[]"))?)
+}
+
+/// Notes where the rows of an object begin in the heap with this file.
+pub fn set_position(storage: &str, key: &str, heap_file: pg_sys::Oid, first: TupleId) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "INSERT INTO archive_ext.object_position AS p (storage, key, heap_file, first_tid) VALUES ($1::name, $2, $3, $4)
+             ON CONFLICT (storage, key) DO UPDATE SET heap_file = excluded.heap_file, first_tid = excluded.first_tid",
+            &[storage.into(), key.into(), heap_file.into(), first.as_i64().into()],
+        )
+    })?;
+    Ok(())
+}
+
+/// Where the rows of an object begin in the heap with this file, if that is known.
+pub fn position(storage: &str, key: &str, heap_file: pg_sys::Oid) -> Result<Option<TupleId>> {
+    user::elevated(|| {
+        spi::optional(
+            "SELECT first_tid FROM archive_ext.object_position WHERE storage = $1::name AND key = $2 AND heap_file = $3",
+            &[storage.into(), key.into(), heap_file.into()],
+            |row| Ok(TupleId::from_i64(row.need(1)?)),
+        )
+    })
 }

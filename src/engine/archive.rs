@@ -13,14 +13,15 @@ use super::manifest;
 use super::period;
 use super::plan::{Options, Plan, Verify, job_hex};
 use super::progress::{Phase, Progress};
+use super::reuse::{self, Reuse, Segment};
 use super::verify;
 use crate::catalog;
 use crate::catalog::job::NewJob;
 use crate::error::{Error, Result, SqlState};
-use crate::export::{self, ExportSource};
+use crate::export::{self, ExportSource, Exported};
 use crate::guc;
 use crate::partition::freeze::FrozenState;
-use crate::partition::{archive_tree, check, ddl, freeze, locks, swap};
+use crate::partition::{archive_tree, check, freeze, locks, swap};
 use crate::pg::relation::LockMode;
 use crate::pg::{background, user, xact};
 use crate::worker::freezer;
@@ -213,18 +214,62 @@ pub fn export(plan: &Plan, progress: &mut Progress) -> Result<Finished> {
     locks::claim_partition(&manifest::key(plan, 0))?;
     let (source, state) = open_frozen(plan)?;
     progress.phase(Phase::Exporting);
-    if let Some((key, manifest)) = unchanged_version(plan, &source, progress)? {
-        return Ok(Finished { key, manifest, state });
-    }
+    let kept = match reuse::find(plan, &source, progress)? {
+        Reuse::Everything { key, manifest } => return Ok(Finished { key, manifest, state }),
+        Reuse::Objects(segments) => segments,
+        Reuse::Nothing => vec![Segment::Changed(export::EVERYWHERE)],
+    };
     let version = manifest::next_version(plan)?;
-    let date = plan.span.map(period::Span::hive_date);
-    let object_key =
-        |ordinal: u32| naming::data_key(&plan.root_name.0, &plan.root_name.1, &plan.leaf.name, date, version, ordinal);
-    let exported = export::export(&source, &plan.store, object_key, &mut |rows, bytes| progress.tick(rows, bytes))?;
+    let exported = export_segments(plan, &source, kept, version, progress)?;
+    note_positions(plan, &exported, &state)?;
     let key = manifest::key(plan, version);
     let manifest = manifest::build(plan, &source, exported, version)?;
     manifest::put(&plan.store, &key, &manifest)?;
     Ok(Finished { key, manifest, state })
+}
+
+/// Writes what changed into objects of the new version, between those that are kept.
+fn export_segments(
+    plan: &Plan,
+    source: &ExportSource,
+    segments: Vec<Segment>,
+    version: u32,
+    progress: &mut Progress,
+) -> Result<Exported> {
+    let date = plan.span.map(period::Span::hive_date);
+    let mut all = Exported { objects: Vec::new(), digest: export::no_rows(source), positions: Vec::new() };
+    let (mut written, mut rows, mut bytes) = (0, 0, 0);
+    for segment in segments {
+        let exported = match segment {
+            Segment::Kept { object, first } => {
+                Exported { digest: object.digest.clone(), objects: vec![*object], positions: vec![first] }
+            }
+            Segment::Changed(places) => {
+                let key = |ordinal: u32| {
+                    let (schema, table) = (&plan.root_name.0, &plan.root_name.1);
+                    naming::data_key(schema, table, &plan.leaf.name, date, version, written + ordinal)
+                };
+                let mut tick = |more: u64, size: u64| progress.tick(rows + more, bytes + size);
+                let exported = export::export(source, places, &plan.store, key, &mut tick)?;
+                written += exported.objects.len() as u32;
+                rows += exported.digest.rows;
+                bytes += exported.objects.iter().map(|object| object.bytes).sum::<u64>();
+                exported
+            }
+        };
+        all.digest.merge(&exported.digest);
+        all.objects.extend(exported.objects);
+        all.positions.extend(exported.positions);
+    }
+    Ok(all)
+}
+
+/// Notes where each object's rows are: the local copy may come back and be archived again.
+fn note_positions(plan: &Plan, exported: &Exported, state: &FrozenState) -> Result<()> {
+    for (object, first) in exported.objects.iter().zip(&exported.positions) {
+        catalog::object::set_position(&plan.storage, &object.key, state.relfilenode, *first)?;
+    }
+    Ok(())
 }
 
 /// Opens the partition under SHARE UPDATE EXCLUSIVE, which keeps VACUUM FULL, ALTER TABLE and other archivers out.
@@ -232,53 +277,6 @@ fn open_frozen(plan: &Plan) -> Result<(ExportSource, FrozenState)> {
     locks::acquire(plan.leaf.oid, &plan.name(), LockMode::ShareUpdateExclusive)?;
     let source = ExportSource::open(plan.leaf.oid, plan.root, LockMode::AccessShare)?;
     Ok((source, freeze::frozen_state(&plan.leaf)?))
-}
-
-/// A reattached partition that nobody changed keeps its objects: its rows hash to the digest of its last version.
-fn unchanged_version(
-    plan: &Plan,
-    source: &ExportSource,
-    progress: &mut Progress,
-) -> Result<Option<(String, Manifest)>> {
-    let known = catalog::partition::find(plan.root, &plan.leaf.schema, &plan.leaf.name)?;
-    let Some(known) = known.filter(|known| known.storage.as_deref() == Some(&plan.storage)) else { return Ok(None) };
-    let Some(key) = known.manifest_key else { return Ok(None) };
-    let Ok(manifest) = manifest::load(&plan.store, &key) else { return Ok(None) };
-    if !catalog::partition::recorded_as(known.id, &manifest)? || manifest.source.bounds != plan.leaf.bounds {
-        return Ok(None);
-    }
-    if manifest.schema != source.schema
-        || export::digest(source, &mut |rows, bytes| progress.tick(rows, bytes))? != manifest.digest
-    {
-        return Ok(None);
-    }
-    if !objects_intact(plan, &manifest) {
-        return Ok(None);
-    }
-    with_current_ddl(plan, key, manifest).map(Some)
-}
-
-/// Whether every object still has the bytes that were archived: a lost or damaged one is replaced by a new version while
-/// the rows are here.
-fn objects_intact(plan: &Plan, manifest: &Manifest) -> bool {
-    manifest.objects.iter().all(|object| {
-        let mut reader = plan.store.reader(&object.key, object.bytes);
-        archive_core::codec::sha256_of(&mut reader).is_ok_and(|sha256| sha256 == object.sha256)
-    })
-}
-
-/// The same objects under a manifest of their own where the partition's indexes, grants and the like changed meanwhile.
-fn with_current_ddl(plan: &Plan, key: String, manifest: Manifest) -> Result<(String, Manifest)> {
-    let ddl = ddl::record(&plan.leaf, plan.root)?;
-    if ddl == manifest.ddl {
-        return Ok((key, manifest));
-    }
-    let version = manifest::next_version(plan)?;
-    let key = manifest::key(plan, version);
-    let mut manifest = Manifest { version, created_at: catalog::storage::now_text()?, ddl, ..manifest };
-    manifest::describe_surroundings(plan, &mut manifest)?;
-    manifest::put(&plan.store, &key, &manifest)?;
-    Ok((key, manifest))
 }
 
 /// Reads a version back and compares it with what was exported.

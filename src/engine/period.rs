@@ -1,6 +1,6 @@
 //! The time a RANGE partition covers, for its label and its place in the bucket.
 
-use archive_core::lifecycle::{Granularity, Label, Moment, Period, Status, range_bounds};
+use archive_core::lifecycle::{Granularity, Label, Moment, Period, Status, list_values, range_bounds};
 use archive_core::naming::HiveDate;
 use pgrx::pg_sys;
 
@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::partition::discover::Leaf;
 use crate::pg::{spi, user};
 
-/// Lower bound and length of a time partition.
+/// Lower bound and length of a time partition, or of the label of a LIST partition.
 #[derive(Debug, Clone, Copy)]
 pub struct Span {
     lower: Moment,
@@ -16,7 +16,8 @@ pub struct Span {
 }
 
 impl Span {
-    /// The span of a leaf; `None` unless its first key column is a date or timestamp with both bounds finite.
+    /// The span of a leaf; `None` unless its first key column is a date or timestamp with both bounds finite, or its
+    /// only value is a label with a period.
     pub fn of(leaf: &Leaf) -> Result<Option<Self>> {
         let (Some(parent), Some(bounds)) = (leaf.parent, &leaf.bounds) else { return Ok(None) };
         Self::of_bounds(parent, bounds)
@@ -24,6 +25,10 @@ impl Span {
 
     /// The span of these bounds below `parent`.
     pub fn of_bounds(parent: pg_sys::Oid, bounds: &str) -> Result<Option<Self>> {
+        if let [value] = list_values(bounds).as_slice() {
+            let period = value.parse::<Label>().ok().and_then(|label| label.period);
+            return Ok(period.map(|period| Self { lower: period.begin(), granularity: period.granularity() }));
+        }
         if !is_time_key(parent)? {
             return Ok(None);
         }

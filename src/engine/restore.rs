@@ -19,6 +19,7 @@ use crate::pg::load::BulkLoader;
 use crate::pg::relation::{LockMode, Relation};
 use crate::pg::reshape::Reshaper;
 use crate::pg::row::RowBuffer;
+use crate::pg::tuple_id::TupleId;
 use crate::pg::{interrupts, spi, user, xact};
 use crate::shape::{Archived, Builder, Difference, Volatile};
 
@@ -104,6 +105,7 @@ fn load(
     let mut buffer = RowBuffer::new(relation.attribute_count());
     let mut rows = 0;
     for object in &manifest.objects {
+        loader.begin_segment();
         let options = ScanOptions { columns: reshaper.fields().to_vec(), ..ScanOptions::default() };
         let mut reader =
             ObjectReader::open(store.reader(&object.key, object.bytes), object.bytes, &manifest.schema, options)?;
@@ -127,9 +129,21 @@ fn load(
             check_bytes(object, store)?;
         }
     }
-    let loaded = loader.finish();
+    let (loaded, positions) = loader.finish();
+    note_positions(known, manifest, table, &positions)?;
     xact::command_counter_increment();
     Ok(loaded)
+}
+
+/// Notes where each object's rows are now, so that archiving the partition again finds those that nobody changed.
+fn note_positions(known: &Known, manifest: &Manifest, table: pg_sys::Oid, positions: &[Option<TupleId>]) -> Result<()> {
+    let (Some(storage), Some(leaf)) = (&known.storage, discover::leaf(table)?) else { return Ok(()) };
+    for (object, position) in manifest.objects.iter().zip(positions) {
+        if let Some(first) = position {
+            catalog::object::set_position(storage, &object.key, leaf.relfilenode, *first)?;
+        }
+    }
+    Ok(())
 }
 
 /// A new column's NOT NULL is checked after the load.

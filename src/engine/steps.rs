@@ -8,6 +8,7 @@ use pgrx::{Uuid, pg_sys};
 use super::archive::{self, Finished};
 use super::manifest;
 use super::plan::{Options, Plan, Verify};
+use super::rows;
 use crate::catalog;
 use crate::catalog::job::Job;
 use crate::error::{Error, Result, SqlState};
@@ -31,8 +32,10 @@ pub fn begin(partition: pg_sys::Oid, options: &Options) -> Result<Option<Uuid>> 
 
 /// Does the next step of a job; `false` when nothing is left. The caller commits.
 pub fn step(id: Uuid) -> Result<(bool, String)> {
-    check::transaction("archiving")?;
     let job = job(id)?;
+    if job.operation != "rows" {
+        check::transaction("archiving")?;
+    }
     match job.status.as_str() {
         "running" => {}
         "completed" => return Ok((false, job.phase)),
@@ -40,6 +43,7 @@ pub fn step(id: Uuid) -> Result<(bool, String)> {
     }
     match job.operation.as_str() {
         "archive" => archive_step(&job),
+        "rows" => rows::step(&job),
         other => Err(stopped(&job, &format!("{other} has no steps"))),
     }
 }
@@ -164,6 +168,9 @@ pub fn cancel(id: Uuid, status: &str, reason: &str) -> Result<bool> {
     let job = job(id)?;
     if !job.status.parse::<JobStatus>()?.is_unfinished() {
         return Ok(false);
+    }
+    if job.operation == "rows" {
+        rows::may_steer(&job)?;
     }
     let attached = match job.partition {
         Some(oid) => discover::leaf(oid)?.filter(|leaf| leaf.parent.is_some()),

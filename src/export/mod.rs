@@ -19,6 +19,7 @@ use crate::pg::memory::MemoryContext;
 use crate::pg::row::Row;
 use crate::pg::scan::TableScan;
 use crate::pg::snapshot::LatestSnapshot;
+use crate::pg::tuple_id::TupleId;
 
 /// What an export wrote.
 #[derive(Debug)]
@@ -27,7 +28,15 @@ pub struct Exported {
     pub objects: Vec<ManifestObject>,
     /// Digest of every row, taken from the datums.
     pub digest: Digest,
+    /// Where the first row of each object is.
+    pub positions: Vec<TupleId>,
 }
+
+/// Rows of a table by their places, the second excluded.
+pub type Places = (TupleId, TupleId);
+
+/// All rows.
+pub const EVERYWHERE: Places = (TupleId::FIRST, TupleId::END);
 
 /// Called every few thousand rows with rows and bytes so far.
 pub type Tick<'a> = &'a mut dyn FnMut(u64, u64);
@@ -35,9 +44,10 @@ pub type Tick<'a> = &'a mut dyn FnMut(u64, u64);
 /// Rows between two calls of [`Tick`].
 const TICK_ROWS: u64 = 4096;
 
-/// Writes every row that is visible now to objects named by `key`. The partition is frozen by then.
+/// Writes every row at `places` that is visible now to objects named by `key`. The partition is frozen by then.
 pub fn export(
     source: &ExportSource,
+    places: Places,
     store: &BlockingStore,
     key: impl Fn(u32) -> String,
     tick: Tick<'_>,
@@ -45,11 +55,18 @@ pub fn export(
     let snapshot = LatestSnapshot::take();
     let _text = GucNest::lossless_text();
     let writer = PartitionWriter::new(source.schema.clone(), writer_options(source), StoreSink::new(store, &key))?;
-    let mut export =
-        Export { source, writer, ranges: Ranges::new(source), memory: MemoryContext::new(c"archive_ext ranges") };
-    let mut scan = TableScan::begin(&source.relation, &snapshot);
+    let mut export = Export {
+        source,
+        writer,
+        ranges: Ranges::new(source),
+        memory: MemoryContext::new(c"archive_ext ranges"),
+        batch_begins: None,
+        positions: Vec::new(),
+    };
+    let mut scan = scan(source, &snapshot, places);
     while let Some(result) = scan.next_row(|row| export.row(&row)) {
         result?;
+        export.batch_begins.get_or_insert(scan.place());
         if export.writer.is_full() {
             // A huge value is in the batch by now; its datum need not wait in memory until the batch is encoded.
             scan.release_row();
@@ -62,21 +79,37 @@ pub fn export(
     export.finish()
 }
 
-/// The digest of every row that is visible now, without writing anything.
-pub fn digest(source: &ExportSource, tick: Tick<'_>) -> Result<Digest> {
+fn scan<'a>(source: &'a ExportSource, snapshot: &'a LatestSnapshot, places: Places) -> TableScan<'a> {
+    if places == EVERYWHERE {
+        return TableScan::begin(&source.relation, snapshot);
+    }
+    TableScan::begin_range(&source.relation, snapshot, places.0, places.1)
+}
+
+/// The digests of the rows at each of `places` that are visible now, without writing anything.
+pub fn digests(source: &ExportSource, places: &[Places], tick: Tick<'_>) -> Result<Vec<Digest>> {
     let snapshot = LatestSnapshot::take();
     let _text = GucNest::lossless_text();
-    let mut hasher = RowHasher::new(&source.schema);
     let mut rows = 0;
-    let mut scan = TableScan::begin(&source.relation, &snapshot);
-    while let Some(result) = scan.next_row(|row| hash_row(source, &mut hasher, &row)) {
-        result?;
-        rows += 1;
-        if u64::is_multiple_of(rows, TICK_ROWS) {
-            tick(rows, 0);
+    let mut digests = Vec::with_capacity(places.len());
+    for places in places {
+        let mut hasher = RowHasher::new(&source.schema);
+        let mut scan = scan(source, &snapshot, *places);
+        while let Some(result) = scan.next_row(|row| hash_row(source, &mut hasher, &row)) {
+            result?;
+            rows += 1;
+            if u64::is_multiple_of(rows, TICK_ROWS) {
+                tick(rows, 0);
+            }
         }
+        digests.push(hasher.digest());
     }
-    Ok(hasher.digest())
+    Ok(digests)
+}
+
+/// The digest of no rows.
+pub fn no_rows(source: &ExportSource) -> Digest {
+    RowHasher::new(&source.schema).digest()
 }
 
 /// Adds one row to a digest. Needs [`GucNest::lossless_text`]: some values are hashed as text.
@@ -104,6 +137,9 @@ struct Export<'a> {
     writer: PartitionWriter<StoreSink<'a>>,
     ranges: Ranges,
     memory: MemoryContext,
+    /// Where the first row of the batch is that was not handed to Parquet yet.
+    batch_begins: Option<TupleId>,
+    positions: Vec<TupleId>,
 }
 
 impl Export<'_> {
@@ -121,14 +157,14 @@ impl Export<'_> {
 
     fn flush(&mut self) -> Result<()> {
         let flushed = self.writer.flush()?;
-        self.ranges.flushed(&flushed);
+        note(&mut self.ranges, &mut self.positions, self.batch_begins.take(), &flushed);
         Ok(())
     }
 
     fn finish(mut self) -> Result<Exported> {
         let (summaries, last, sink) = self.writer.finish()?;
         if let Some(flushed) = last {
-            self.ranges.flushed(&flushed);
+            note(&mut self.ranges, &mut self.positions, self.batch_begins.take(), &flushed);
         }
         let ranges = self.ranges.finish();
         let mut digest = RowHasher::new(&self.source.schema).digest();
@@ -138,8 +174,14 @@ impl Export<'_> {
             let ranges = ranges.get(summary.ordinal as usize).cloned().unwrap_or_default();
             objects.push(ManifestObject::new(key, summary, ranges));
         }
-        Ok(Exported { objects, digest })
+        Ok(Exported { objects, digest, positions: self.positions })
     }
+}
+
+/// A batch that begins at `first` went to an object; the first of each tells where the object begins.
+fn note(ranges: &mut Ranges, positions: &mut Vec<TupleId>, first: Option<TupleId>, flushed: &Flushed) {
+    ranges.flushed(flushed);
+    positions.extend(first.filter(|_| flushed.ordinal as usize == positions.len()));
 }
 
 /// Ranges of each column, split by the object that each batch went to.

@@ -9,6 +9,7 @@ pub mod ddl;
 pub mod default_rows;
 pub mod discover;
 pub mod freeze;
+pub mod labels;
 pub mod locks;
 pub mod mirror;
 pub mod prerequisites;

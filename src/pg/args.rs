@@ -1,5 +1,6 @@
 //! Argument and result types that pgrx has no Rust type for.
 
+use archive_core::lifecycle::Status;
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
 use pgrx::datum::{Datum, UnboxDatum};
 use pgrx::nullable::Nullable;
@@ -7,6 +8,8 @@ use pgrx::prelude::*;
 use pgrx::{impl_sql_translatable, pg_sys};
 
 use super::server_text::{self, ServerText};
+
+const ENUM_OUT: u32 = 3507;
 
 /// A `regclass`: the OID of a relation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +23,17 @@ pub struct Name(pub String);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text(pub String);
 
+/// A `json`, as its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JsonText(pub String);
+
+/// A `lifecycle_status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LifecycleStatus(pub Status);
+
+impl_sql_translatable!(LifecycleStatus, "archive_ext.lifecycle_status");
 impl_sql_translatable!(Text, "text");
+impl_sql_translatable!(JsonText, "json");
 impl_sql_translatable!(Regclass, "regclass");
 impl_sql_translatable!(Name, "name");
 
@@ -64,10 +77,28 @@ impl FromDatum for Name {
     }
 }
 
+impl FromDatum for LifecycleStatus {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _typoid: pg_sys::Oid) -> Option<Self> {
+        if is_null {
+            return None;
+        }
+        // SAFETY: an enum's datum is the OID of its label, which the output function prints.
+        let label = unsafe { server_text::of_c_string(pg_sys::OidOutputFunctionCall(ENUM_OUT.into(), datum)) };
+        label.parse().ok().map(Self)
+    }
+}
+
 impl FromDatum for Text {
     unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, typoid: pg_sys::Oid) -> Option<Self> {
         // SAFETY: a text datum.
         unsafe { ServerText::from_polymorphic_datum(datum, is_null, typoid) }.map(|text| Self(text.0))
+    }
+}
+
+impl FromDatum for JsonText {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
+        // SAFETY: a json datum is a text datum.
+        unsafe { ServerText::from_polymorphic_datum(datum, is_null, pg_sys::TEXTOID) }.map(|text| Self(text.0))
     }
 }
 
@@ -99,7 +130,7 @@ macro_rules! from_datum_argument {
     )*};
 }
 
-from_datum_argument!(Regclass, Name, Text);
+from_datum_argument!(Regclass, Name, Text, JsonText, LifecycleStatus);
 
 // SAFETY: a regclass is returned as its oid datum.
 unsafe impl BoxRet for Regclass {

@@ -22,6 +22,11 @@ impl Quiet {
         QUIET.set(QUIET.get() + 1);
         Self(())
     }
+
+    /// Whether one lives.
+    pub fn lasts() -> bool {
+        QUIET.get() > 0
+    }
 }
 
 impl Drop for Quiet {

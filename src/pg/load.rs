@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 use super::memory::MemoryContext;
 use super::relation::Relation;
 use super::row::RowBuffer;
+use super::tuple_id::TupleId;
 use crate::error::Result;
 
 /// Rows handed to the table access method at once.
@@ -20,6 +21,7 @@ pub struct BulkLoader<'a> {
     memory: MemoryContext,
     options: i32,
     rows: u64,
+    segments: Vec<Option<TupleId>>,
 }
 
 impl<'a> BulkLoader<'a> {
@@ -29,7 +31,24 @@ impl<'a> BulkLoader<'a> {
         let state = unsafe { pg_sys::GetBulkInsertState() };
         let options = (pg_sys::TABLE_INSERT_FROZEN | pg_sys::TABLE_INSERT_SKIP_FSM) as i32;
         let memory = MemoryContext::new(c"archive_ext load");
-        Self { relation, slots: Vec::with_capacity(BATCH_ROWS), used: 0, state, memory, options, rows: 0 }
+        Self {
+            relation,
+            slots: Vec::with_capacity(BATCH_ROWS),
+            used: 0,
+            state,
+            memory,
+            options,
+            rows: 0,
+            segments: Vec::new(),
+        }
+    }
+
+    /// Begins a segment, whose first row's place is told by [`Self::finish`].
+    pub fn begin_segment(&mut self) {
+        if self.used > 0 {
+            self.flush();
+        }
+        self.segments.push(None);
     }
 
     /// Adds one row: `fill` builds it in memory that lives until the batch is written.
@@ -50,8 +69,8 @@ impl<'a> BulkLoader<'a> {
         Ok(())
     }
 
-    /// Writes the rest and ends the load; the number of rows.
-    pub fn finish(mut self) -> u64 {
+    /// Writes the rest and ends the load; the number of rows, and where the first row of each segment is.
+    pub fn finish(mut self) -> (u64, Vec<Option<TupleId>>) {
         self.flush();
         // SAFETY: all were created by this loader and are released once.
         unsafe {
@@ -61,7 +80,7 @@ impl<'a> BulkLoader<'a> {
             pg_sys::FreeBulkInsertState(self.state);
             pg_sys::table_finish_bulk_insert(self.relation.as_ptr(), self.options);
         }
-        self.rows
+        (self.rows, self.segments)
     }
 
     fn next_slot(&mut self) -> *mut pg_sys::TupleTableSlot {
@@ -86,6 +105,11 @@ impl<'a> BulkLoader<'a> {
                 self.state,
             );
         });
+        if let (Some(segment @ None), true, Some(slot)) = (self.segments.last_mut(), self.used > 0, self.slots.first())
+        {
+            // SAFETY: the insert set the place of each row in its slot.
+            *segment = Some(TupleId::of(unsafe { (**slot).tts_tid }));
+        }
         for slot in self.slots.iter().take(self.used) {
             // SAFETY: the slot is live; clearing forgets pointers into memory that is reset next.
             unsafe { pg_sys::ExecClearTuple(*slot) };

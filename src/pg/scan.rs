@@ -7,6 +7,7 @@ use super::memory::MemoryContext;
 use super::relation::Relation;
 use super::row::Row;
 use super::snapshot::LatestSnapshot;
+use super::tuple_id::TupleId;
 
 /// Visible rows in physical order. Detoasted values live in a context that is reset for each row.
 #[derive(Debug)]
@@ -14,6 +15,7 @@ pub struct TableScan<'a> {
     scan: pg_sys::TableScanDesc,
     slot: *mut pg_sys::TupleTableSlot,
     memory: MemoryContext,
+    in_range: bool,
     _relation: &'a Relation,
     _snapshot: &'a LatestSnapshot,
 }
@@ -36,7 +38,34 @@ impl<'a> TableScan<'a> {
                 pg_sys::table_slot_create(relation.as_ptr(), std::ptr::null_mut()),
             )
         };
-        Self { scan, slot, memory: MemoryContext::new(c"archive_ext row"), _relation: relation, _snapshot: snapshot }
+        let memory = MemoryContext::new(c"archive_ext row");
+        Self { scan, slot, memory, in_range: false, _relation: relation, _snapshot: snapshot }
+    }
+
+    /// Begins a scan of the rows from `from` up to, but without, `to`. Only where [`Self::has_ranges`].
+    pub fn begin_range(relation: &'a Relation, snapshot: &'a LatestSnapshot, from: TupleId, to: TupleId) -> Self {
+        let (mut first, mut last) = (from.pointer(), to.before().pointer());
+        // SAFETY: as in `begin`; the bounds are copied.
+        let (scan, slot) = unsafe {
+            (
+                pg_sys::table_beginscan_tidrange(relation.as_ptr(), snapshot.as_ptr(), &raw mut first, &raw mut last),
+                pg_sys::table_slot_create(relation.as_ptr(), std::ptr::null_mut()),
+            )
+        };
+        let memory = MemoryContext::new(c"archive_ext row");
+        Self { scan, slot, memory, in_range: true, _relation: relation, _snapshot: snapshot }
+    }
+
+    /// Whether the table's access method scans ranges of places; the heap does.
+    pub fn has_ranges(relation: &Relation) -> bool {
+        // SAFETY: an open relation with storage has an access method.
+        unsafe { (*(*relation.as_ptr()).rd_tableam).scan_set_tidrange.is_some() }
+    }
+
+    /// Where the row is that [`Self::next_row`] visited last.
+    pub fn place(&self) -> TupleId {
+        // SAFETY: the slot is live.
+        TupleId::of(unsafe { (*self.slot).tts_tid })
     }
 
     /// Calls `visit` with the next row; `None` after the last. Interrupts are checked for each row.
@@ -45,7 +74,13 @@ impl<'a> TableScan<'a> {
         self.memory.reset();
         // SAFETY: scan and slot are live; after slot_getallattrs tts_values and tts_isnull hold natts entries.
         let row = unsafe {
-            if !pg_sys::table_scan_getnextslot(self.scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot) {
+            let forward = pg_sys::ScanDirection::ForwardScanDirection;
+            let found = if self.in_range {
+                pg_sys::table_scan_getnextslot_tidrange(self.scan, forward, self.slot)
+            } else {
+                pg_sys::table_scan_getnextslot(self.scan, forward, self.slot)
+            };
+            if !found {
                 return None;
             }
             pg_sys::slot_getallattrs(self.slot);

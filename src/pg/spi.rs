@@ -1,5 +1,7 @@
 //! Queries through SPI with typed rows.
 
+use std::ffi::CStr;
+
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiHeapTupleData;
@@ -41,8 +43,22 @@ pub fn rows<'a, T>(sql: &str, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) 
             table.into_iter().map(|tuple| map(&Row(tuple))).collect()
         });
     }
+    update(&statement, args, map)
+}
+
+/// Runs a query that writes or locks rows, whatever it begins with, and maps each row.
+pub fn writing_rows<'a, T>(
+    sql: &str,
+    args: &[DatumWithOid<'a>],
+    map: impl Fn(&Row<'_>) -> Result<T>,
+) -> Result<Vec<T>> {
+    let converted = server_text::arguments(args)?;
+    update(&server_text::statement(sql)?, converted.as_deref().unwrap_or(args), map)
+}
+
+fn update<'a, T>(statement: &CStr, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) -> Result<T>) -> Result<Vec<T>> {
     Spi::connect_mut(|client| {
-        let table = client.update(&statement, None, args)?;
+        let table = client.update(statement, None, args)?;
         table.into_iter().map(|tuple| map(&Row(tuple))).collect()
     })
 }
@@ -73,10 +89,11 @@ pub fn execute(sql: &str, args: &[DatumWithOid<'_>]) -> Result<u64> {
 }
 
 /// Runs a query that returns one text, under the latest snapshot even where the transaction keeps an older one, and
-/// read-only. What an archive holds is decided like the table's shape: by what is committed now.
+/// read-only. What an archive holds is decided like the table's shape: by what is committed now. While parallel workers
+/// share the query's snapshot no other can be had.
 pub fn latest_text(sql: &str) -> Result<Option<String>> {
     let sql = server_text::statement(sql)?;
-    let _snapshot = LatestSnapshot::take();
+    let _snapshot = (!xact::is_parallel()).then(LatestSnapshot::take);
     // SAFETY: SPI is connected for the call; the text is copied into Rust memory before SPI_finish frees it. An error
     // unwinds and the transaction's abort closes SPI.
     unsafe {

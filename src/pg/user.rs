@@ -4,6 +4,7 @@ use pgrx::pg_sys;
 
 use super::event_trigger::Quiet;
 use super::guc::GucNest;
+use super::limited_plans::Whole;
 
 /// Switches the current user until dropped. On an error the (sub)transaction abort switches back.
 #[derive(Debug)]
@@ -49,11 +50,20 @@ pub fn elevated<T>(statements: impl FnOnce() -> T) -> T {
     statements()
 }
 
-/// Runs `work` as `user`, with a safe search path: DDL on a table runs with the rights of its owner.
+/// Runs `work` as `user`, with a safe search path: DDL on a table runs with the rights of its owner. What it and the
+/// functions it calls read is not limited by `archive_ext.data_partition`.
 pub fn as_user<T>(user: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
+    let _whole = Whole::begin();
     let _settings = GucNest::new().safe_search_path();
     let _user = UserGuard::become_user(user);
     let _quiet = Quiet::begin();
+    work()
+}
+
+/// Runs SQL that `user` supplied as `user`: with the search path there is, which its names were written for, and with
+/// our event triggers awake. SET ROLE is refused within, so nothing that it calls gains the rights of the session's user.
+pub fn own_sql<T>(user: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
+    let _user = UserGuard::become_user(user);
     work()
 }
 

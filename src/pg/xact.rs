@@ -24,6 +24,12 @@ pub fn may_take_snapshots() -> bool {
     !keeps_one_snapshot() && unsafe { !pg_sys::IsInParallelMode() }
 }
 
+/// Whether parallel workers run, or this is one.
+pub fn is_parallel() -> bool {
+    // SAFETY: reads a backend-local variable.
+    unsafe { pg_sys::IsInParallelMode() }
+}
+
 /// The transaction's id, assigned if it has none yet.
 pub fn top_transaction_id() -> u32 {
     // SAFETY: inside a transaction that may write.

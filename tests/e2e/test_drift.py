@@ -34,12 +34,11 @@ def create(session):
 
 def dumped_into(db, name):
     """A dump of `db` restored into a new database."""
-    bindir = os.path.dirname(os.environ["PG_CONFIG"])
     server = ["-h", str(db.cluster.dir), "-U", "postgres"]
-    dump = subprocess.run([f"{bindir}/pg_dump", *server, db.name], check=True, stdout=subprocess.PIPE)
+    dump = subprocess.run([db.cluster.program("pg_dump"), *server, db.name], check=True, stdout=subprocess.PIPE)
     with db.cluster.connect() as conn:
         conn.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-    restore = subprocess.run([f"{bindir}/psql", *server, "-X", "-q", "-v", "ON_ERROR_STOP=1", name], input=dump.stdout,
+    restore = subprocess.run([db.cluster.program("psql"), *server, "-X", "-q", "-v", "ON_ERROR_STOP=1", name], input=dump.stdout,
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert restore.returncode == 0, restore.stderr.decode()
     return name

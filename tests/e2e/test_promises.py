@@ -14,6 +14,7 @@ from harness.cluster import wait_until
 from harness.orders import archive, assert_same_rows, create_orders, keep_truth
 from harness.proxy import Stall
 from harness.sessions import Call
+from harness.typed_tables import create_edges
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -111,15 +112,7 @@ EDGES = {
 def test_p5_every_value_comes_back_as_it_was(db, local):
     """One column for each type, one row for each edge, and a row of NULLs; compared by text, queried and reattached."""
     db.execute("CREATE TYPE order_status AS ENUM ('new', 'paid', 'shipped', 'delivered')")
-    columns = {f"c{i}": type_ for i, type_ in enumerate(EDGES)}
-    db.execute("CREATE TABLE edges (id int NOT NULL, " + ", ".join(f"{c} {t}" for c, t in columns.items())
-               + ") PARTITION BY RANGE (id)")
-    db.execute("CREATE TABLE edges_1 PARTITION OF edges FOR VALUES FROM (0) TO (1000)")
-    for row in range(max(map(len, EDGES.values())) + 1):
-        present = [(c, t, EDGES[t][row]) for c, t in columns.items() if row < len(EDGES[t])]
-        db.execute(f"INSERT INTO edges ({', '.join(['id', *(c for c, _, _ in present)])})"
-                   f" VALUES ({', '.join(['%s', *(f'%s::{t}' for _, t, _ in present)])})",
-                   [row, *(v for _, _, v in present)])
+    columns = create_edges(db, EDGES)
     text = "SELECT id, " + ", ".join(f"{c}::text" for c in columns) + " FROM {} ORDER BY id"
     expected = db.all(text.format("edges"))
 

@@ -10,6 +10,7 @@ from psycopg import sql
 
 from harness.orders import archive, create_orders
 from harness.s3 import REGION
+from harness.typed_tables import create_edges
 from test_promises import EDGES
 
 # Beyond what test_promises has: types that nest, and those that are kept as their text.
@@ -75,10 +76,9 @@ def empty(cluster, db):
 
 def restore(cluster, database, manifest, *arguments, **environment):
     """restore-plain | psql; what psql had to say."""
-    bindir = subprocess.check_output([os.environ["PG_CONFIG"], "--bindir"], text=True).strip()
     script = subprocess.run([sys.executable, ROOT / "scripts/restore-plain", str(manifest), *arguments],
                             capture_output=True, env={**os.environ, **environment}, timeout=120)
-    psql = subprocess.run([f"{bindir}/psql", "-X", "-q", "-h", str(cluster.dir), "-U", "postgres", "-d", database],
+    psql = subprocess.run([cluster.program("psql"), "-X", "-q", "-h", str(cluster.dir), "-U", "postgres", "-d", database],
                           input=script.stdout, capture_output=True, timeout=120)
     return script.returncode, psql.returncode, psql.stderr.decode() + script.stderr.decode()
 
@@ -96,15 +96,7 @@ def test_every_type_comes_back(request, db, cluster, empty, where):
         bucket.create_storage(db.conn)
     edges = {**EDGES, **{type_: EDGES.get(type_, []) + values for type_, values in MORE.items()}}
     db.execute(TYPES)
-    columns = {f"c{i}": type_ for i, type_ in enumerate(edges)}
-    db.execute("CREATE TABLE edges (id int NOT NULL, " + ", ".join(f"{c} {t}" for c, t in columns.items())
-               + ", \"Odd \"\"name\" text) PARTITION BY RANGE (id)")
-    db.execute("CREATE TABLE edges_1 PARTITION OF edges FOR VALUES FROM (0) TO (1000)")
-    for row in range(max(map(len, edges.values())) + 1):
-        present = [(c, t, edges[t][row]) for c, t in columns.items() if row < len(edges[t])]
-        db.execute(f"INSERT INTO edges ({', '.join(['id', *(c for c, _, _ in present)])})"
-                   f" VALUES ({', '.join(['%s', *(f'%s::{t}' for _, t, _ in present)])})",
-                   [row, *(v for _, _, v in present)])
+    create_edges(db, edges, ', "Odd ""name" text')
     expected = texts(db.conn, "edges")
     archive(db, "edges_1", drop_local="0")
 

@@ -27,16 +27,25 @@ def row_factory(cursor):
 
 
 class Cluster:
-    def __init__(self, *settings):
-        started = subprocess.run(
-            [SCRIPT, "start", *settings], check=True, stdout=subprocess.PIPE, text=True, timeout=120
-        )
-        self.dir = Path(started.stdout.strip())
+    """Of the PostgreSQL under test, or of the one whose pg_config is given."""
+
+    def __init__(self, *settings, pg_config=None):
+        self.pg_config = pg_config or os.environ["PG_CONFIG"]
+        self.dir = Path(self._script("start", *settings).strip())
         self.storage = self.dir / "storage"
         self.user = self.dir.owner()
 
+    def _script(self, *arguments):
+        done = subprocess.run([SCRIPT, *arguments], check=True, stdout=subprocess.PIPE, text=True, timeout=120,
+                              env=os.environ | {"PG_CONFIG": self.pg_config})
+        return done.stdout
+
     def stop(self):
-        subprocess.run([SCRIPT, "stop", self.dir], check=True, timeout=120)
+        self._script("stop", self.dir)
+
+    def program(self, name):
+        """The path of this version's pg_dump, pg_ctl and so on."""
+        return Path(subprocess.check_output([self.pg_config, "--bindir"], text=True).strip()) / name
 
     def connect(self, dbname="postgres", user="postgres", **kwargs):
         return psycopg.connect(
@@ -56,9 +65,8 @@ class Cluster:
         children = child_pids(pid)
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not any(is_alive(p) for p in [pid, *children]), 20, "the server to die")
-        bindir = subprocess.check_output([os.environ["PG_CONFIG"], "--bindir"], text=True).strip()
         subprocess.run(
-            ["runuser", "-u", self.user, "--", f"{bindir}/pg_ctl", "start", "--wait", "--silent",
+            ["runuser", "-u", self.user, "--", self.program("pg_ctl"), "start", "--wait", "--silent",
              f"--pgdata={self.dir}/data", f"--log={self.dir}/log"],
             check=True, cwd="/", stdout=subprocess.DEVNULL, timeout=120,
         )

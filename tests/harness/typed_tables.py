@@ -120,3 +120,17 @@ def check_sidecar(connection, source, column, sidecar, before):
             assert is_null and outlier == text, f"row {k}: sidecar of {column} has {short(outlier)} for {short(text)}"
         else:
             assert not is_null, f"row {k}: {column} is NULL for {short(text)}"
+
+
+def create_edges(db, edges, more_columns=""):
+    """The table `edges` with one column c0, c1, … for each type, one row for each edge, and a row of NULLs. Its columns."""
+    columns = {f"c{i}": type_ for i, type_ in enumerate(edges)}
+    db.execute("CREATE TABLE edges (id int NOT NULL, " + ", ".join(f"{c} {t}" for c, t in columns.items())
+               + more_columns + ") PARTITION BY RANGE (id)")
+    db.execute("CREATE TABLE edges_1 PARTITION OF edges FOR VALUES FROM (0) TO (1000)")
+    for row in range(max(map(len, edges.values())) + 1):
+        present = [(c, t, edges[t][row]) for c, t in columns.items() if row < len(edges[t])]
+        db.execute(f"INSERT INTO edges ({', '.join(['id', *(c for c, _, _ in present)])})"
+                   f" VALUES ({', '.join(['%s', *(f'%s::{t}' for _, t, _ in present)])})",
+                   [row, *(v for _, _, v in present)])
+    return columns

@@ -1,6 +1,8 @@
 //! Codec values to datums, in the current memory context.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
+use std::mem::offset_of;
 
 use archive_core::codec::{ArrayValue, IntervalValue, Numeric, Value, numeric_disk};
 use archive_core::schema::PgType;
@@ -74,14 +76,31 @@ impl Node {
         self.io.parse(bytes).ok_or_else(holds_nul)
     }
 
-    /// The value that an image is of; in another database than its own the one that its text is of. Arrays and composites
-    /// hold the OIDs of their types.
+    /// The value that an image is of; in another database than its own the one that its text is of, where the image holds
+    /// OIDs of that database.
     pub(super) fn read_image(&self, image: &[u8], text: Option<&str>) -> Result<pg_sys::Datum> {
-        let foreign = !self.same_database && (self.holds_oids || !matches!(self.shape, Shape::Scalar));
-        match (self.io.of_image(image).filter(|_| !foreign), text) {
+        let readable = if self.same_database { Some(Cow::Borrowed(image)) } else { self.image_from_elsewhere(image) };
+        match (readable.and_then(|image| self.io.of_image(&image)), text) {
             (Some(datum), _) => Ok(datum),
             (None, Some(text)) => self.parse(text),
             (None, None) => Err(foreign_image()),
+        }
+    }
+
+    /// The image as it would be in this database; `None` when it may hold OIDs that nobody can tell. That of an array of
+    /// an extension's base type holds one, its element's type.
+    fn image_from_elsewhere<'i>(&self, image: &'i [u8]) -> Option<Cow<'i, [u8]>> {
+        const ELEMENT_TYPE: usize = offset_of!(pg_sys::ArrayType, elemtype) - size_of::<pg_sys::varlena>();
+        match &self.shape {
+            _ if self.holds_oids => None,
+            Shape::Scalar => Some(Cow::Borrowed(image)),
+            Shape::Array(element) if element.text_may_mislead => {
+                let mut image = image.to_vec();
+                let oid = element.io.oid.to_u32().to_ne_bytes();
+                image.get_mut(ELEMENT_TYPE..ELEMENT_TYPE + oid.len())?.copy_from_slice(&oid);
+                Some(Cow::Owned(image))
+            }
+            _ => None,
         }
     }
 

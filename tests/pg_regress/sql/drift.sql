@@ -122,7 +122,7 @@ SELECT * FROM archive.t_all WHERE false;
 COMMENT ON VIEW archive.t_all IS 'my comment';
 GRANT SELECT (id) ON archive.t_all TO drift_other;
 ALTER TABLE t DROP COLUMN later;
-SELECT relowner::regrole, relacl, reloptions, obj_description(oid) FROM pg_class WHERE oid = 'archive.t_all'::regclass;
+SELECT relowner::regrole, replace(relacl::text, 'xtm/', 'xt/') AS relacl, reloptions, obj_description(oid) FROM pg_class WHERE oid = 'archive.t_all'::regclass;
 SELECT attname, attacl FROM pg_attribute WHERE attrelid = 'archive.t_all'::regclass AND attacl IS NOT NULL;
 REVOKE SELECT (id) ON archive.t_all FROM drift_other;
 

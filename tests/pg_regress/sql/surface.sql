@@ -5,6 +5,8 @@ WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
   AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'archive_ext')
   AND obj_description(d.objid, d.classid::regclass::name) IS NULL
   AND NOT EXISTS (SELECT FROM pg_class c WHERE d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relkind = 'S')
+  AND NOT EXISTS (SELECT FROM pg_type t WHERE d.classid = 'pg_type'::regclass AND t.oid = d.objid
+                  AND (t.typrelid <> 0 OR t.typcategory = 'A')) -- of tables, and arrays: members since PostgreSQL 17
 ORDER BY 1;
 SELECT c.relname AS readable_by_all FROM pg_class c
 WHERE c.relnamespace = 'archive_ext'::regnamespace AND c.relkind IN ('r', 'v')
@@ -36,6 +38,7 @@ CALL run_lifecycle('no_such', '1');
 SELECT pause_job('7b3a0a9e-0000-0000-0000-000000000000');
 SELECT resume_job('7b3a0a9e-0000-0000-0000-000000000000');
 SELECT retry_job('7b3a0a9e-0000-0000-0000-000000000000');
+SELECT use_data_partition('HOT', 'true'), use_data_partition('{}'), use_data_partition();
 SELECT count(*) FROM archive_ext.progress;
 -- Options are refused with the valid ones named.
 \set VERBOSITY default

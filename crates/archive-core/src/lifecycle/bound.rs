@@ -33,6 +33,19 @@ fn first_bound(list: &str) -> Option<(Option<String>, &str)> {
     Some((value, &list[end..]))
 }
 
+/// The texts that a LIST partition takes: `FOR VALUES IN ('HOT', NULL)` has one. Empty for others.
+pub fn list_values(bounds: &str) -> Vec<String> {
+    let mut rest = bounds.strip_prefix("FOR VALUES IN (").unwrap_or_default();
+    let mut values = Vec::new();
+    while let Some((value, after)) = first_bound(rest) {
+        if rest.starts_with('\'') {
+            values.extend(value);
+        }
+        rest = after.strip_prefix(", ").unwrap_or_default();
+    }
+    values
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +84,15 @@ mod tests {
     fn other_partitions_have_none() {
         for text in ["FOR VALUES IN ('eu', NULL)", "DEFAULT", "FOR VALUES WITH (modulus 2, remainder 0)", ""] {
             assert_eq!(bounds(text), (None, None));
+        }
+    }
+
+    #[test]
+    fn values_of_list_partitions() {
+        assert_eq!(list_values("FOR VALUES IN ('HOT')"), ["HOT"]);
+        assert_eq!(list_values("FOR VALUES IN ('HOT_2024Q1', NULL, 'it''s, ')"), ["HOT_2024Q1", "it's, "]);
+        for text in ["FOR VALUES IN (1, NULL)", "DEFAULT", "FOR VALUES FROM ('a') TO ('b')", "", "FOR VALUES IN ('a"] {
+            assert!(list_values(text).is_empty(), "{text}");
         }
     }
 }

@@ -63,6 +63,27 @@ impl Moment {
         self.seconds() - earlier.seconds()
     }
 
+    /// Days since the Monday on or before; 0000-03-01 was a Wednesday.
+    fn weekday(self) -> i64 {
+        (self.seconds().div_euclid(86_400) + 2).rem_euclid(7)
+    }
+
+    fn is_monday(self) -> bool {
+        self.weekday() == 0
+    }
+
+    /// The Monday on or before this day, at midnight; the day itself where that is in no year that has labels.
+    fn week_begin(self) -> Self {
+        let midnight = Self { hour: 0, minute: 0, second: 0, ..self };
+        midnight.plus(-self.weekday() * 86_400).unwrap_or(midnight)
+    }
+
+    /// The period of this length that the moment is in.
+    pub fn period(self, granularity: Granularity) -> Period {
+        let begin = if granularity == Granularity::Week { self.week_begin() } else { self };
+        Period::new(begin, granularity)
+    }
+
     fn is_midnight(self) -> bool {
         (self.hour, self.minute, self.second) == (0, 0, 0)
     }
@@ -187,6 +208,37 @@ impl Period {
         }
     }
 
+    /// Where it begins. A week begins on the Monday that its number means; one that names no Monday of its month, on the
+    /// first of its days.
+    pub fn begin(self) -> Moment {
+        let (year, month, day, hour) = match self {
+            Self::Year(year) => (year, 1, 1, 0),
+            Self::Quarter(year, quarter) => (year, quarter * 3 - 2, 1, 0),
+            Self::Month(year, month) => (year, month, 1, 0),
+            Self::Week(year, month, week) => (year, month, monday_of(year, month, week), 0),
+            Self::Day(year, month, day) => (year, month, day, 0),
+            Self::Hour(year, month, day, hour) => (year, month, day, hour),
+        };
+        Moment { year, month, day, hour, minute: 0, second: 0 }
+    }
+
+    /// Where the next one begins; `None` after the last year that has labels.
+    pub fn end(self) -> Option<Moment> {
+        let begin = self.begin();
+        let months = |count: i32| {
+            let month = i32::from(begin.month) - 1 + count;
+            Moment::date(begin.year + month / 12, u8::try_from(month % 12).ok()? + 1, 1)
+        };
+        match self {
+            Self::Year(_) => months(12),
+            Self::Quarter(..) => months(3),
+            Self::Month(..) => months(1),
+            Self::Week(..) => begin.plus(7 * 86_400),
+            Self::Day(..) => begin.plus(86_400),
+            Self::Hour(..) => begin.plus(3_600),
+        }
+    }
+
     /// Reads what `Display` prints, and nothing else.
     pub fn parse(text: &str) -> Option<Self> {
         let year: i32 = number(text.get(..4)?)?;
@@ -217,6 +269,13 @@ impl Period {
             Self::Hour(year, month, day, hour) => Moment::new(year, month, day, hour, 0, 0).is_some(),
         }
     }
+}
+
+/// The Monday among the days that week `week` of a month can begin on.
+fn monday_of(year: i32, month: u8, week: u8) -> u8 {
+    let first = (week - 1) * 7 + 1;
+    let mut days = first..=(first + 6).min(days_in_month(year, month));
+    days.find(|day| Moment::date(year, month, *day).is_some_and(Moment::is_monday)).unwrap_or(first)
 }
 
 fn number<T: std::str::FromStr>(digits: &str) -> Option<T> {
@@ -325,7 +384,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn weeks_begin_on_mondays() {
+        assert!(date(2024, 1, 1).is_monday() && !date(2024, 1, 2).is_monday() && date(2000, 2, 28).is_monday());
+        assert_eq!(date(2024, 1, 4).period(Granularity::Week).to_string(), "202401W1");
+        assert_eq!(date(2024, 3, 1).period(Granularity::Week).to_string(), "202402W4");
+        assert_eq!(Period::Week(2024, 2, 4).begin(), date(2024, 2, 26));
+        assert_eq!(Period::Week(2024, 1, 5).begin(), date(2024, 1, 29));
+        assert_eq!(Period::Quarter(2024, 4).begin(), date(2024, 10, 1));
+    }
+
     proptest! {
+        #[test]
+        fn a_moment_is_not_before_the_begin_of_its_period(
+            year in 2i32..=9999, month in 1u8..=12, day in 1u8..=28, hour in 0u8..24, which in 0usize..6
+        ) {
+            let granularity = [Granularity::Hour, Granularity::Day, Granularity::Week, Granularity::Month,
+                Granularity::Quarter, Granularity::Year][which];
+            let moment = Moment::new(year, month, day, hour, 0, 0).unwrap();
+            let period = moment.period(granularity);
+            prop_assert!(period.begin() <= moment);
+            prop_assert!(period.end().is_none_or(|end| moment < end && end.begins(granularity)));
+            prop_assert_eq!(period.begin().period(granularity), period);
+            prop_assert!(period.begin().begins(granularity));
+        }
+
         #[test]
         fn periods_round_trip(
             year in 1i32..=9999, month in 1u8..=12, day in 1u8..=28, hour in 0u8..24, which in 0usize..6

@@ -1,0 +1,100 @@
+//! Rows of lifecycle-partitioned tables: they get the label of another status, and with it another partition.
+//!
+//! One engine, two drivers: `move_where` moves batch after batch in the caller's transaction, a job of operation `rows`
+//! one batch per transaction. Rows that moved no longer match, so either can be called again and goes on.
+
+mod due;
+mod family;
+mod filter;
+mod job;
+mod plan;
+mod statement;
+mod tally;
+
+pub use due::{Due, due};
+pub use job::{begin, may_steer, step};
+pub use plan::Request;
+
+use archive_core::lifecycle::{Label, Status};
+use pgrx::pg_sys;
+
+use crate::error::{Error, Result, SqlState};
+use crate::partition::discover;
+use crate::partition::labels::LabelTable;
+use crate::pg::interrupts;
+use plan::Plan;
+use tally::Tally;
+
+/// Rows that one statement of the function form moves.
+const BATCH_IN_ONE_TRANSACTION: i64 = 100_000;
+
+/// Moves all rows of a request in this transaction; the rows moved, children included.
+pub fn move_where(request: &Request) -> Result<u64> {
+    Ok(move_all(request)?.total())
+}
+
+fn move_all(request: &Request) -> Result<Tally> {
+    let mut plan = Plan::of(request)?;
+    filter::check(&plan)?;
+    filter::refuse_illegal(&plan)?;
+    let mut moved = Tally::default();
+    loop {
+        interrupts::check();
+        match statement::batch(&plan, BATCH_IN_ONE_TRANSACTION)? {
+            statement::Outcome::Nothing => break,
+            statement::Outcome::Made => plan = Plan::of(request)?,
+            statement::Outcome::Moved(batch) => moved.add(batch),
+        }
+    }
+    moved.record(&plan, None)?;
+    Ok(moved)
+}
+
+/// Moves all rows of one LIST partition (`ticket_live_202412` → HOT) in this transaction, children along. The partition
+/// stays, empty. Returns the label that the rows have now (several, comma-separated, where they differ) and their number,
+/// children included.
+#[allow(dead_code, reason = "set_lifecycle(partition) is another helper's and calls it")]
+pub fn move_partition(
+    partition: pg_sys::Oid,
+    status: Status,
+    removal_time: Option<String>,
+    reason: &str,
+) -> Result<(String, u64)> {
+    let Some(leaf) = discover::leaf(partition)? else {
+        return Err(Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, "partition does not exist"));
+    };
+    let name = leaf.qualified();
+    let not_labelled = || {
+        Error::new(SqlState::ERRCODE_WRONG_OBJECT_TYPE, format!("\"{name}\" is no partition of a lifecycle label"))
+            .hint("Name a partition FOR VALUES IN ('LIVE_202412') or another label.")
+    };
+    let (Some(root), Some(parent)) = (leaf.root, leaf.parent) else { return Err(not_labelled()) };
+    let table = LabelTable::of(root)?.filter(|_| root == parent).ok_or_else(not_labelled)?;
+    let own = table.partitions.iter().find(|known| known.oid == partition && !known.is_default);
+    let labels = own.map(|own| own.values.clone()).ok_or_else(not_labelled)?;
+    let request = Request {
+        source: root,
+        clause: None,
+        labels: Some(labels.clone()),
+        to: status,
+        removal_time,
+        reason: reason.to_owned(),
+    };
+    let moved = move_all(&request)?;
+    let label = match moved.labels() {
+        none if none.is_empty() => label_of_none(&request, &labels)?,
+        labels => labels.join(", "),
+    };
+    Ok((label, moved.total()))
+}
+
+/// What the rows of an empty partition would have been called, as far as its label tells.
+fn label_of_none(request: &Request, labels: &[String]) -> Result<String> {
+    let plan = Plan::of(request)?;
+    let first = labels.iter().find_map(|label| label.parse::<Label>().ok());
+    let label = first.map(|label| match label.status == request.to {
+        true => label,
+        false => plan.relabel(label, None).unwrap_or_else(|| Label::new(request.to, None)),
+    });
+    Ok(label.unwrap_or_else(|| Label::new(request.to, None)).to_string())
+}

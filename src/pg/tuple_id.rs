@@ -1,0 +1,44 @@
+//! Where a row is in its table.
+
+use pgrx::pg_sys;
+
+/// A row's place: block, then line pointer. The order is that of a sequential scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TupleId(u64);
+
+impl TupleId {
+    /// Before every row.
+    pub const FIRST: Self = Self(0);
+    /// After every row.
+    pub const END: Self = Self(((pg_sys::InvalidBlockNumber as u64) << 16) | u16::MAX as u64);
+
+    /// The place that a slot or tuple carries.
+    pub(super) fn of(pointer: pg_sys::ItemPointerData) -> Self {
+        let block = u64::from(pointer.ip_blkid.bi_hi) << 16 | u64::from(pointer.ip_blkid.bi_lo);
+        Self(block << 16 | u64::from(pointer.ip_posid))
+    }
+
+    /// The same as PostgreSQL has it.
+    pub(super) fn pointer(self) -> pg_sys::ItemPointerData {
+        let block = self.0 >> 16;
+        pg_sys::ItemPointerData {
+            ip_blkid: pg_sys::BlockIdData { bi_hi: (block >> 16) as u16, bi_lo: block as u16 },
+            ip_posid: self.0 as u16,
+        }
+    }
+
+    /// The last place before this one.
+    pub(super) fn before(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+
+    /// As the catalog stores it.
+    pub fn as_i64(self) -> i64 {
+        self.0.cast_signed()
+    }
+
+    /// What the catalog stored.
+    pub fn from_i64(stored: i64) -> Self {
+        Self(stored.cast_unsigned())
+    }
+}

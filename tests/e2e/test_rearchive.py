@@ -1,0 +1,130 @@
+"""A partition that came back and is archived again uploads only the objects whose rows changed."""
+
+import pytest
+
+from harness.orders import archive, assert_same_rows, create_orders, create_wide, keep_truth, summary
+
+
+@pytest.fixture
+def objects(db, cluster):
+    """Small objects in a directory; call it for the keys of a version of orders_2024_01."""
+    db.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw"
+               f" OPTIONS (location 'file://{cluster.storage / db.name}')")
+    for setting in ["default_storage = 'cold'", "object_size = '1MB'", "row_group_size = '1MB'"]:
+        db.execute(f"SET archive_ext.{setting}")
+
+    def keys(version):
+        return [row.key for row in db.all(
+            "SELECT key FROM archive_ext.objects WHERE version = %s ORDER BY ordinal", [version])]
+
+    def files():
+        return {str(path.relative_to(cluster.storage / db.name))
+                for path in (cluster.storage / db.name).rglob("*.parquet")}
+
+    keys.files = files
+    keys.directory = cluster.storage / db.name
+    return keys
+
+
+WIDE = "id, created_at, note"
+
+
+def wide(db, rows=40000):
+    create_wide(db.conn, rows=rows)
+    keep_truth(db, "orders_2024_01")
+
+
+def change(db, statement):
+    """The same to the table and to the truth."""
+    for table in ["orders_2024_01", "truth"]:
+        db.execute(statement.format(table=table))
+
+
+@pytest.mark.parametrize("drop_local", ["0", "1 day"], ids=["from objects", "from the local copy"])
+def test_only_objects_with_changed_rows_are_written_again(db, objects, drop_local):
+    wide(db)
+    archive(db, "orders_2024_01", drop_local=drop_local)
+    first = objects(1)
+    assert len(first) > 6
+    db.execute("SELECT reattach_partition('orders_2024_01', writable => true)")
+    change(db, "UPDATE {table} SET note = repeat('changed', 150) WHERE id = 20000")
+    change(db, "DELETE FROM {table} WHERE id = 1")
+    archive(db, "orders_2024_01", drop_local=drop_local)
+    second = objects(2)
+    kept = [key for key in second if ".v1." in key]
+    # The first and the one with row 20000, and the last if its new version found no room on its page.
+    assert len(first) - 3 <= len(kept) <= len(first) - 2
+    assert set(second) - set(kept) == objects.files() - set(first)
+    assert_same_rows(db, "archive.orders_all", "truth", WIDE)
+    # Again, from a mixture of versions.
+    db.execute("SELECT reattach_partition('orders_2024_01', writable => true)")
+    assert_same_rows(db, "orders_2024_01", "truth", WIDE)
+    change(db, "DELETE FROM {table} WHERE id BETWEEN 10000 AND 11000")
+    db.execute("CALL archive_partition_steps(ARRAY['orders_2024_01'::regclass], drop_local => '0')")
+    third = objects(3)
+    assert any(".v1." in key for key in third) and any(".v3." in key for key in third)
+    assert_same_rows(db, "archive.orders_all", "truth", WIDE)
+    db.execute("SELECT reattach_partition('orders_2024_01')")
+    assert_same_rows(db, "orders_2024_01", "truth", WIDE)
+
+
+def test_rows_that_moved_are_written_again(db, objects):
+    wide(db)
+    archive(db, "orders_2024_01", drop_local="0")
+    before = objects(1)
+    db.execute("SELECT reattach_partition('orders_2024_01', writable => true)")
+    change(db, "UPDATE {table} SET note = 'short' WHERE id = 20000")
+    db.execute("VACUUM FULL orders_2024_01")
+    archive(db, "orders_2024_01", drop_local="0")
+    assert all(".v2." in key for key in objects(2))
+    assert len(objects(2)) == len(before)
+    assert_same_rows(db, "archive.orders_all", "truth", WIDE)
+
+
+def test_free_space_that_is_filled_changes_the_object_around_it(db, objects):
+    """The place of a row is only a hint: what counts is the digest of what lies there."""
+    wide(db)
+    archive(db, "orders_2024_01", drop_local="0")
+    db.execute("SELECT reattach_partition('orders_2024_01', writable => true)")
+    change(db, "DELETE FROM {table} WHERE id BETWEEN 15000 AND 15009")
+    db.execute("VACUUM orders_2024_01")
+    change(db, "INSERT INTO {table} SELECT 90000 + n, '2024-01-20', repeat('x', 1300) FROM generate_series(1, 10) n")
+    assert db.value("SELECT min(ctid) < (SELECT max(ctid) FROM orders_2024_01 WHERE id < 40001) FROM orders_2024_01"
+                    " WHERE id > 90000"), "no row went into the free space"
+    archive(db, "orders_2024_01", drop_local="0")
+    assert any(".v1." in key for key in objects(2))
+    assert_same_rows(db, "archive.orders_all", "truth", WIDE)
+
+
+def test_a_damaged_object_is_replaced_and_the_others_are_kept(db, objects):
+    wide(db)
+    archive(db, "orders_2024_01", drop_local="1 day")
+    damaged = objects(1)[2]
+    db.execute("SELECT reattach_partition('orders_2024_01')")
+    with open(objects.directory / damaged, "r+b") as file:
+        file.seek(1000)
+        file.write(b"damage")
+    archive(db, "orders_2024_01", drop_local="0")
+    second = objects(2)
+    assert damaged not in second and sum(".v2." in key for key in second) == 1
+    assert_same_rows(db, "archive.orders_all", "truth", WIDE)
+
+
+def test_deep_verification_after_a_change(db, objects):
+    wide(db, rows=4000)
+    archive(db, "orders_2024_01", drop_local="0")
+    db.execute("SELECT reattach_partition('orders_2024_01', writable => true)")
+    change(db, "UPDATE {table} SET note = note || '!' WHERE id % 1000 = 1")
+    archive(db, "orders_2024_01", verify="deep", drop_local="0")
+    assert_same_rows(db, "archive.orders_all", "truth", WIDE)
+
+
+def test_an_unchanged_partition_uploads_nothing(db, objects):
+    create_orders(db.conn, months=1, rows=3000)
+    before = summary(db, "orders")
+    archive(db, "orders_2024_01", drop_local="0")
+    files = objects.files()
+    db.execute("SELECT reattach_partition('orders_2024_01', writable => true)")
+    archive(db, "orders_2024_01", drop_local="0")
+    assert objects.files() == files
+    assert summary(db, "archive.orders_all") == before
