@@ -21,7 +21,8 @@ COMMENT ON VIEW archive_ext.objects IS 'Parquet objects of archived partitions';
 COMMENT ON VIEW archive_ext.progress IS 'runs in progress: rows, percent, rate and remaining time (needs shared_preload_libraries)';
 COMMENT ON VIEW archive_ext.workers IS 'the launcher and the job workers: for whom, at what, since when (needs shared_preload_libraries)';
 COMMENT ON VIEW archive_ext.events IS 'what happened to partitions: who, when, from, to, why; newest first';
-COMMENT ON VIEW archive_ext.policies IS 'archive policies';
+COMMENT ON VIEW archive_ext.policies IS 'how tables age: all settings of their policies';
+COMMENT ON VIEW archive_ext.alerts IS 'what somebody should look at: jobs given up, failing, interrupted or late, policies that nobody carries out';
 
 COMMENT ON FUNCTION archive_partition IS 'archives a partition: freezes it, writes Parquet, reads it back, swaps in a foreign table';
 COMMENT ON FUNCTION archive_partitions IS 'archives several partitions; all are verified before the first is swapped';
@@ -39,6 +40,9 @@ COMMENT ON FUNCTION check_storage IS 'tries put, range get, list and delete on a
 COMMENT ON FUNCTION adopt_storage IS 'takes over a storage prefix that another cluster claimed (superusers only)';
 COMMENT ON FUNCTION import_archive IS 'rebuilds tables, foreign tables and catalog from the manifests of a storage (superusers only: it runs their SQL)';
 COMMENT ON FUNCTION set_archive_policy IS 'sets how a table ages, and where to; NULL leaves a setting as it is, clear removes those it names';
+COMMENT ON FUNCTION plan_archive IS 'what the policies will do and when: rows, bytes, locks, reasons; touches nothing';
+COMMENT ON FUNCTION explain_lifecycle IS 'each partition: its state, what comes next and when, why it waits, who is in the way, what frees it';
+COMMENT ON FUNCTION lifecycle_map IS 'the partitions of a table by tier and size, drawn as text';
 COMMENT ON FUNCTION drop_archive_policy IS 'removes the archive policy of a table';
 COMMENT ON FUNCTION export_policies IS 'the policies of your tables as JSON, for review and import_policies';
 COMMENT ON FUNCTION import_policies IS 'sets policies as exported; a dry run (the default) tells what would change';
@@ -57,6 +61,7 @@ COMMENT ON FUNCTION archive_ext.fail_job IS 'internal: ends a job after an error
 COMMENT ON FUNCTION archive_ext.worker_slots IS 'internal: the rows of archive_ext.workers';
 COMMENT ON FUNCTION archive_ext.worker_hold IS 'why no background worker does anything in this database; NULL when they do';
 COMMENT ON FUNCTION archive_ext.throttled IS 'why jobs wait for other sessions just now; NULL when they need not';
+COMMENT ON FUNCTION archive_ext.standing_alerts IS 'internal: the rows of archive_ext.alerts';
 COMMENT ON FUNCTION archive_ext.schedule_jobs IS 'internal: adds a job for everything that is due';
 COMMENT ON FUNCTION archive_ext.next_job IS 'internal: takes up the next job';
 COMMENT ON FUNCTION archive_ext.lifecycle_step IS 'internal: the next step of a job that was taken up';

@@ -109,3 +109,7 @@ SELECT e.at, e.table_name, e.partition_name, e.event, e.from_status, e.status, e
 FROM archive_ext.lifecycle_event e
 WHERE has_table_privilege(e.table_name, 'SELECT')
 ORDER BY e.id DESC;
+
+CREATE VIEW archive_ext.alerts AS
+SELECT a.alert, a.table_name, a.partition_name, a.since, a.detail, a.remedy, a.job_id
+FROM archive_ext.standing_alerts() a;

@@ -10,6 +10,7 @@ pub mod progress;
 mod reading;
 mod reattach;
 mod rows;
+pub mod show;
 mod steps;
 mod storage;
 pub mod worker;

@@ -2,6 +2,7 @@
 //!
 //! Statements on our tables run elevated: they are fixed, and the search path is pinned.
 
+pub mod alert;
 pub mod child_table;
 pub mod collation;
 pub mod column_map;

@@ -1,7 +1,7 @@
 //! The partitions of a managed table as the scheduler sees them: what PostgreSQL's catalogs and ours say.
 
 use archive_core::lifecycle::Moment;
-use archive_core::policy::{Access, Observed};
+use archive_core::policy::{Access, Held, Observed};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
@@ -17,8 +17,34 @@ pub struct Leaf {
     pub rows: Option<i64>,
     /// Its label, once it has one.
     pub label: Option<String>,
+    /// Its lower bound.
+    pub lower: Option<String>,
+    /// FOR VALUES clause of its ancestor right below the table, or its own.
+    pub bounds: Option<String>,
     /// What decides about it.
     pub observed: Observed,
+}
+
+/// What a job is doing, and what ends that; NULL when it is over and was neither given up nor cancelled.
+const HELD: &str = "j.status IN ('pending', 'running', 'paused') AS unfinished, j.completed_at,
+    CASE WHEN j.status = 'running' THEN format('%s is running: %s', j.operation, j.phase)
+         WHEN j.status = 'paused' THEN format('%s is paused: %s', j.operation, j.phase)
+         WHEN j.status = 'pending' AND j.error IS NOT NULL
+           THEN format('%s is tried again after %s: %s', j.operation,
+                       coalesce(to_char(j.next_attempt_at, 'YYYY-MM-DD HH24:MI:SS TZ'), 'an interruption'), j.error)
+         WHEN j.status = 'pending' AND j.suspended_at IS NOT NULL
+           THEN format('%s waits for its maintenance window: %s', j.operation, j.phase)
+         WHEN j.status = 'pending' THEN format('%s waits to be taken up: %s', j.operation, coalesce(j.reason, j.phase))
+         WHEN j.status IN ('failed', 'cancelled') THEN format('%s was %s', j.operation, coalesce(j.error, j.status)) END AS reason,
+    CASE WHEN j.status = 'running' THEN format('the end of the run; pause_job(''%s'')', j.job_id)
+         WHEN j.status = 'paused' THEN format('resume_job(''%s'')', j.job_id)
+         WHEN j.status = 'pending' THEN 'the worker, or CALL run_lifecycle()'
+         ELSE format('retry_job(''%s''), or a change of the policy', j.job_id) END AS freed_by";
+
+/// A bound as short as it can be said: a midnight is a date.
+fn short(bound: &str) -> String {
+    let bound = bound.strip_suffix(" 00:00:00+00").or_else(|| bound.strip_suffix(" 00:00:00")).unwrap_or(bound);
+    bound.to_owned()
 }
 
 /// Microseconds since 2000-01-01 UTC of a timestamptz expression.
@@ -84,20 +110,17 @@ pub fn leaves(source: pg_sys::Oid) -> Result<Vec<Leaf>> {
                 CASE WHEN isfinite(b.upper) THEN {warm} END, CASE WHEN isfinite(b.upper) THEN {archive} END,
                 pg_total_relation_size(b.oid), k.reattached_at IS NOT NULL AND k.version > 0, {keep},
                 (SELECT {used} FROM archive_ext.access_sample s WHERE s.partition = b.oid),
-                (SELECT format('%s is %s by job %s', j.operation, j.status, j.job_id) FROM archive_ext.archival_job j
-                 WHERE j.status IN ('pending', 'running', 'paused')
-                   AND (j.partition = b.oid OR j.request -> 'partitions' ? format('%I.%I', b.nspname, b.relname))
-                 ORDER BY j.started_at LIMIT 1),
-                last.job_id::text, last.why
+                held.reason, held.freed_by, b.lower_text, b.bounds
          FROM b LEFT JOIN archive_ext.archive_policy p ON p.source = $1::oid
          LEFT JOIN archive_ext.managed_table m ON m.source = $1::oid
          LEFT JOIN archive_ext.partition k ON k.managed_table = m.id AND k.schema_name = b.nspname
            AND k.partition_name = b.relname AND k.status <> 'ARCHIVED'
          LEFT JOIN LATERAL (
-           SELECT j.job_id, j.status, coalesce(j.error, j.status) AS why, j.completed_at FROM archive_ext.archival_job j
-           WHERE j.scheduled AND (j.partition = b.oid OR j.request -> 'partitions' ? format('%I.%I', b.nspname, b.relname))
-           ORDER BY j.started_at DESC LIMIT 1
-         ) last ON last.status IN ('failed', 'cancelled') AND last.completed_at > p.changed_at
+           SELECT {HELD} FROM archive_ext.archival_job j
+           WHERE (j.partition = b.oid OR j.request -> 'partitions' ? format('%I.%I', b.nspname, b.relname))
+             AND (j.status IN ('pending', 'running', 'paused') OR j.scheduled)
+           ORDER BY j.status IN ('pending', 'running', 'paused') DESC, j.started_at DESC LIMIT 1
+         ) held ON held.reason IS NOT NULL AND (held.unfinished OR held.completed_at > p.changed_at)
          WHERE b.bounds IS DISTINCT FROM 'DEFAULT'
            AND pg_get_expr((SELECT c.relpartbound FROM pg_class c WHERE c.oid = b.oid), b.oid) IS DISTINCT FROM 'DEFAULT'
          ORDER BY b.upper NULLS LAST, b.nspname, b.relname",
@@ -119,7 +142,7 @@ fn leaf(row: &spi::Row<'_>) -> Result<Leaf> {
         name: row.need(2)?,
         status: row.need::<String>(4)?.parse()?,
         span: bounds.0.and_then(moment).zip(bounds.1.and_then(moment)),
-        upper: row.get(8)?,
+        upper: row.get::<String>(8)?.map(|bound| short(&bound)),
         ends_at: row.get(9)?,
         hot_at: row.get(10)?,
         warm_at: row.get(11)?,
@@ -128,10 +151,10 @@ fn leaf(row: &spi::Row<'_>) -> Result<Leaf> {
         access: row.get(16)?.map_or(Access::Unknown, Access::At),
         reattached: row.need(14)?,
         keep_until: row.get(15)?,
-        busy: row.get(17)?,
-        stopped: row.get(18)?.zip(row.get(19)?),
+        held: row.get(17)?.zip(row.get(18)?).map(|(reason, freed_by)| Held { reason, freed_by }),
     };
-    Ok(Leaf { oid: row.need(1)?, rows: row.get(3)?, label: row.get(5)?, observed })
+    let lower = row.get::<String>(19)?.map(|bound| short(&bound));
+    Ok(Leaf { oid: row.need(1)?, rows: row.get(3)?, label: row.get(5)?, lower, bounds: row.get(20)?, observed })
 }
 
 fn moment(parts: Vec<Option<i32>>) -> Option<Moment> {
@@ -190,4 +213,57 @@ pub fn sample_access(source: pg_sys::Oid, now: TimestampWithTimeZone) -> Result<
     );
     user::elevated(|| spi::execute(&sql, &[source.into(), now.into()]))?;
     Ok(())
+}
+
+/// A partition that is in the storage.
+#[derive(Debug)]
+pub struct ArchivedLeaf {
+    /// Qualified name.
+    pub name: String,
+    /// Its label.
+    pub label: Option<String>,
+    /// Its lower bound.
+    pub lower: Option<String>,
+    /// Its upper bound.
+    pub upper: Option<String>,
+    /// Bytes of its objects.
+    pub bytes: i64,
+    /// Where they are.
+    pub storage: Option<String>,
+}
+
+/// The archived partitions of `source`, oldest first.
+pub fn archived(source: pg_sys::Oid) -> Result<Vec<ArchivedLeaf>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT format('%I.%I', p.schema_name, p.partition_name), p.label, p.lower_bound, p.upper_bound,
+                    coalesce(p.archived_bytes, 0), p.storage::text
+             FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
+             WHERE m.source = $1::oid AND p.status = 'ARCHIVED' ORDER BY p.lower_bound, p.id",
+            &[source.into()],
+            |row| {
+                Ok(ArchivedLeaf {
+                    name: row.need(1)?,
+                    label: row.get(2)?,
+                    lower: row.get::<String>(3)?.map(|bound| short(&bound)),
+                    upper: row.get::<String>(4)?.map(|bound| short(&bound)),
+                    bytes: row.need(5)?,
+                    storage: row.get(6)?,
+                })
+            },
+        )
+    })
+}
+
+/// How many times smaller archived partitions of `source` are; `None` before the first.
+pub fn compression_ratio(source: pg_sys::Oid) -> Result<Option<f64>> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT (sum(p.local_bytes)::float8 / nullif(sum(p.archived_bytes), 0)::float8)
+             FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
+             WHERE m.source = $1::oid AND p.local_bytes > 0 AND p.archived_bytes > 0",
+            &[source.into()],
+            |row| row.get(1),
+        )
+    })
 }

@@ -33,8 +33,6 @@ pub struct Steered {
     pub id: Uuid,
     /// What it does.
     pub operation: String,
-    /// The managed table.
-    pub table: pg_sys::Oid,
     /// `schema.table`.
     pub table_name: String,
     /// Owner of the table; `None` when the table is gone.
@@ -53,8 +51,6 @@ pub struct Steered {
     pub pid: Option<i32>,
     /// Who started it.
     pub started_by: String,
-    /// Whether the scheduler looks after it.
-    pub scheduled: bool,
     /// Whether a call of `archive_partition` does all of it in its own transaction.
     pub by_function: bool,
     /// The policy's maintenance window.
@@ -71,27 +67,25 @@ fn steered(row: &spi::Row<'_>) -> Result<Steered> {
     Ok(Steered {
         id: row.need(1)?,
         operation: row.need(2)?,
-        table: row.need(3)?,
-        table_name: row.need(4)?,
-        table_owner: row.get(5)?,
-        partition_name: row.need(6)?,
-        status: row.need::<String>(7)?.parse()?,
-        phase: row.need(8)?,
-        attempts: row.need(9)?,
-        max_attempts: row.need(10)?,
-        pid: row.get(11)?,
-        started_by: row.need(12)?,
-        scheduled: row.need(13)?,
-        by_function: row.need(14)?,
-        window: row.get(15)?,
+        table_name: row.need(3)?,
+        table_owner: row.get(4)?,
+        partition_name: row.need(5)?,
+        status: row.need::<String>(6)?.parse()?,
+        phase: row.need(7)?,
+        attempts: row.need(8)?,
+        max_attempts: row.need(9)?,
+        pid: row.get(10)?,
+        started_by: row.need(11)?,
+        by_function: row.need(12)?,
+        window: row.get(13)?,
     })
 }
 
 fn select() -> String {
     format!(
-        "SELECT j.job_id, j.operation, j.table_name::oid, coalesce(format('%I.%I', n.nspname, c.relname), j.table_name::oid::text),
+        "SELECT j.job_id, j.operation, coalesce(format('%I.%I', n.nspname, c.relname), j.table_name::oid::text),
                 c.relowner, j.partition_name, j.status, j.phase, j.attempts, coalesce(p.max_attempts, 5),
-                CASE WHEN {ALIVE} THEN j.pid END, j.started_by::text, j.scheduled,
+                CASE WHEN {ALIVE} THEN j.pid END, j.started_by::text,
                 NOT j.scheduled AND j.phase = 'frozen' AND j.progress IS NULL, p.maintenance_window
          FROM archive_ext.archival_job j LEFT JOIN archive_ext.archive_policy p ON p.source = j.table_name
          LEFT JOIN pg_class c ON c.oid = j.table_name::oid LEFT JOIN pg_namespace n ON n.oid = c.relnamespace"

@@ -6,6 +6,7 @@ mod alert;
 mod outlook;
 mod policy;
 mod retry;
+mod show;
 mod steer;
 mod window;
 
@@ -20,9 +21,11 @@ use crate::pg::xact;
 use archive_core::lifecycle::Kind;
 use archive_core::policy::{Action, JobStatus, Planned};
 
+pub use alert::standing;
 pub use outlook::Outlook;
 pub use policy::{clear_policy, export, import, set_policy};
 pub use retry::{failed, sqlstate_of};
+pub use show::{explain, map, plan};
 pub use steer::{cancel, pause, resume, retry};
 
 /// Adds a job for everything that is due, for the policies of tables whose owner the current user may act as; how many.

@@ -1,6 +1,6 @@
 //! What is due for a table, and what waits: the core's decision on what the database shows.
 
-use archive_core::lifecycle::Kind;
+use archive_core::lifecycle::{Kind, Label};
 use archive_core::policy::{self, Table};
 use pgrx::pg_sys;
 
@@ -30,14 +30,28 @@ impl Outlook {
     pub fn of(table: &TablePolicy) -> Result<Self> {
         let now = pg_sys::TimestampTz::from(clock::now()?);
         let kind = kind(table.source)?;
-        if kind != Kind::Time {
+        if kind == Kind::Plain {
             return Ok(Self { kind, leaves: Vec::new(), core: policy::Outlook::default(), now });
         }
         let leaves = catalog::observed::leaves(table.source)?;
+        if kind != Kind::Time {
+            let leaves = leaves.into_iter().map(with_status_of_label).collect();
+            return Ok(Self { kind, leaves, core: policy::Outlook::default(), now });
+        }
         let observed: Vec<_> = leaves.iter().map(|leaf| leaf.observed.clone()).collect();
         let about_table = about_table(table, &leaves, now)?;
         Ok(Self { kind, core: policy::due(&table.policy, &about_table, &observed, now), leaves, now })
     }
+}
+
+/// Partitions of a lifecycle-partitioned table have their status in their bounds: `FOR VALUES IN ('WARM_2024')`.
+fn with_status_of_label(mut leaf: Leaf) -> Leaf {
+    let value = leaf.bounds.as_deref().and_then(|bounds| bounds.split('\'').nth(1));
+    if let Some(label) = value.and_then(|value| value.parse::<Label>().ok()) {
+        leaf.observed.status = label.status;
+        leaf.label = Some(label.to_string());
+    }
+    leaf
 }
 
 /// How a table ages, as registered or by its partitioning.

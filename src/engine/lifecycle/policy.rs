@@ -69,11 +69,11 @@ fn check_source(source: pg_sys::Oid) -> Result<()> {
 fn with_zone(policy: Policy) -> Result<Policy> {
     let window = policy.maintenance_window.as_deref().and_then(|text| text.parse::<Window>().ok());
     let Some(window) = window else { return Ok(policy) };
-    let zone = match window.zone {
-        Some(zone) => zone,
+    let zone = match &window.zone {
+        Some(zone) => zone.clone(),
         None => spi::one("SELECT pg_catalog.current_setting('TimeZone')", &[], |row| row.need(1))?,
     };
-    let window = Window { zone: Some(zone), ..window };
+    let window = window.in_zone(zone);
     Ok(Policy { maintenance_window: Some(window.to_string()), ..policy })
 }
 

@@ -54,7 +54,8 @@ fn again_or_give_up(job: &Steered, text: &str, code: &str, seconds: Option<i64>)
 
 /// Lifts the guards and ends the job. Where the guards cannot be lifted now, it is tried again soon.
 fn give_up(job: &Steered, attempts: i32, text: &str, code: &str) -> Result<bool> {
-    let reason = format!("given up after {attempts} attempts: {text}");
+    let times = if attempts == 1 { "1 attempt".to_owned() } else { format!("{attempts} attempts") };
+    let reason = format!("given up after {times}: {text}");
     match xact::subtransaction(|| steps::cancel(job.id, JobStatus::Failed.as_str(), &reason).or_raise()) {
         Ok(_) => {
             catalog::queue::note_failure(job.id, attempts, code)?;

@@ -45,10 +45,17 @@ pub struct Observed {
     pub reattached: bool,
     /// Until when it stays, having been brought back.
     pub keep_until: Option<i64>,
-    /// An unfinished job has it: what it is doing.
-    pub busy: Option<String>,
-    /// Its last job was given up or cancelled: which, and why.
-    pub stopped: Option<(String, String)>,
+    /// A job has it, or had it and was given up or cancelled.
+    pub held: Option<Held>,
+}
+
+/// A job keeps a partition from anything else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// What the job is doing, or why it ended.
+    pub reason: String,
+    /// What ends that.
+    pub freed_by: String,
 }
 
 /// What is known of the table beside its partitions.
@@ -219,12 +226,8 @@ impl Outlook {
 
 /// What age says about one partition.
 fn decide(policy: &Policy, one: &Observed, now: i64) -> Decision {
-    if let Some(busy) = &one.busy {
-        return Decision::wait(None, busy.clone(), None).freed_by("the job's end; see archive_ext.jobs");
-    }
-    if let Some((job, why)) = &one.stopped {
-        return Decision::wait(None, why.clone(), None)
-            .freed_by(format!("retry_job('{job}'), or a change of the policy"));
+    if let Some(held) = &one.held {
+        return Decision::wait(None, held.reason.clone(), None).freed_by(held.freed_by.clone());
     }
     if !policy.is_enabled() {
         return Decision::wait(None, "the policy is not enabled", None)
@@ -333,10 +336,7 @@ fn by_size(policy: &Policy, partitions: &[Observed], decisions: &mut [Decision],
     oldest.sort_by_key(|at| partitions[*at].ends_at.unwrap_or(i64::MAX));
     for at in oldest {
         let one = &partitions[at];
-        let movable = one.busy.is_none()
-            && one.stopped.is_none()
-            && !one.reattached
-            && one.ends_at.is_some_and(|ends_at| ends_at <= now);
+        let movable = one.held.is_none() && !one.reattached && one.ends_at.is_some_and(|ends_at| ends_at <= now);
         if left <= limit || !movable {
             continue;
         }
@@ -401,7 +401,7 @@ fn merge_run(
 ) {
     let becomes_warm = |decision: &Decision| matches!(decision, Decision::Do { action: Action::Warm, .. });
     let ready = |at: usize, decisions: &[Decision]| {
-        becomes_warm(&decisions[at]) || (partitions[at].status == Status::Warm && partitions[at].busy.is_none())
+        becomes_warm(&decisions[at]) || (partitions[at].status == Status::Warm && partitions[at].held.is_none())
     };
     if run.len() < 2 || !run.iter().any(|at| becomes_warm(&decisions[*at])) {
         return;
@@ -443,7 +443,7 @@ fn end_of(period: Period) -> Option<Moment> {
 }
 
 /// A time as people read it.
-fn instant(micros: i64) -> String {
+pub fn instant(micros: i64) -> String {
     let Some(moment) = Moment::date(2000, 1, 1).and_then(|epoch| epoch.plus(micros.div_euclid(MICROS_PER_SECOND)))
     else {
         return micros.to_string();

@@ -28,6 +28,12 @@ pub struct Window {
 }
 
 impl Window {
+    /// The same times in another zone.
+    #[must_use]
+    pub fn in_zone(self, zone: String) -> Self {
+        Self { zone: Some(zone), ..self }
+    }
+
     /// Whether the window is open at a minute of the week (0 is Monday 00:00).
     pub fn is_open(&self, minute: u32) -> bool {
         (0..7).filter(|day| self.days[*day as usize]).any(|day| {

@@ -27,9 +27,12 @@ fn month(policy: &Policy, year: i32, month: u8, status: Status) -> Observed {
         access: Access::Unknown,
         reattached: false,
         keep_until: None,
-        busy: None,
-        stopped: None,
+        held: None,
     }
+}
+
+fn held(reason: &str) -> Held {
+    Held { reason: reason.to_owned(), freed_by: "somebody".to_owned() }
 }
 
 fn months(count: i32) -> Option<Age> {
@@ -88,7 +91,7 @@ fn a_partition_that_still_grows_is_never_due() {
 fn the_oldest_leave_until_the_rest_fits() {
     let policy = Policy { max_hot_bytes: Some(250), storage: Some("cold".to_owned()), ..Policy::default() };
     let mut partitions: Vec<_> = (1..=4).map(|number| month(&policy, 2024, number, Status::Hot)).collect();
-    partitions[1].busy = Some("archiving".to_owned());
+    partitions[1].held = Some(held("archiving"));
     partitions.push(month(&policy, 2023, 1, Status::Warm));
     let lines = look(&policy, &partitions, at(2025, 1, 1));
     assert_eq!(
@@ -183,10 +186,10 @@ fn what_was_brought_back_stays_as_long_as_was_asked() {
 fn what_was_given_up_waits_for_somebody() {
     let policy = Policy { max_hot_bytes: Some(0), ..policy() };
     let mut one = month(&policy, 2023, 1, Status::Hot);
-    one.stopped = Some(("0-1".to_owned(), "given up after 5 attempts: no".to_owned()));
+    one.held = Some(held("given up after 5 attempts: no"));
     let outlook = due(&policy, &Table::default(), &[one], at(2025, 1, 1));
     assert!(outlook.due.is_empty());
-    assert_eq!(outlook.waiting[0].freed_by.as_deref(), Some("retry_job('0-1'), or a change of the policy"));
+    assert_eq!(outlook.waiting[0].freed_by.as_deref(), Some("somebody"));
 }
 
 #[test]
