@@ -4,6 +4,7 @@ COMMENT ON FOREIGN DATA WRAPPER archive_fdw IS 'storages of archive_ext (servers
 
 COMMENT ON TABLE archive_ext.managed_table IS 'tables that archive_ext manages, how they age, and where their archive relations are';
 COMMENT ON TABLE archive_ext.archive_policy IS 'what owners decided about the archive of their tables; see set_archive_policy';
+COMMENT ON TABLE archive_ext.access_sample IS 'when partitions were last seen in use, for policies with idle_for';
 COMMENT ON TABLE archive_ext.child_table IS 'tables whose rows age with those of a parent; see add_child_table';
 COMMENT ON TABLE archive_ext.column_map IS 'which archived field each column of a managed table is, and how rows archived before it existed are filled';
 COMMENT ON TABLE archive_ext.partition IS 'every partition that is no longer LIVE or was ever archived: status, objects, local copy';
@@ -18,8 +19,10 @@ COMMENT ON VIEW archive_ext.partitions IS 'partitions that were archived, with s
 COMMENT ON VIEW archive_ext.jobs IS 'archive and reattach runs, newest first';
 COMMENT ON VIEW archive_ext.objects IS 'Parquet objects of archived partitions';
 COMMENT ON VIEW archive_ext.progress IS 'runs in progress: rows, percent, rate and remaining time (needs shared_preload_libraries)';
+COMMENT ON VIEW archive_ext.workers IS 'the launcher and the job workers: for whom, at what, since when (needs shared_preload_libraries)';
 COMMENT ON VIEW archive_ext.events IS 'what happened to partitions: who, when, from, to, why; newest first';
-COMMENT ON VIEW archive_ext.policies IS 'archive policies';
+COMMENT ON VIEW archive_ext.policies IS 'how tables age: all settings of their policies';
+COMMENT ON VIEW archive_ext.alerts IS 'what somebody should look at: jobs given up, failing, interrupted or late, policies that nobody carries out';
 
 COMMENT ON FUNCTION archive_partition IS 'archives a partition: freezes it, writes Parquet, reads it back, swaps in a foreign table';
 COMMENT ON FUNCTION archive_partitions IS 'archives several partitions; all are verified before the first is swapped';
@@ -32,14 +35,24 @@ COMMENT ON FUNCTION archive_family IS 'archives a partition with the partitions 
 COMMENT ON PROCEDURE archive_family_steps IS 'the same, committing after each step; called again after a crash it goes on';
 COMMENT ON FUNCTION family_blockers IS 'what keeps a partition and its children from being archived, with remedies';
 COMMENT ON FUNCTION reattach_family IS 'puts an archived partition back with those of its children, parents first';
+COMMENT ON FUNCTION cancel_job IS 'ends a job, also one that runs in another session, and makes its partition writable again';
+COMMENT ON FUNCTION pause_job IS 'stops a job after its present step, until resume_job';
+COMMENT ON FUNCTION resume_job IS 'lets a paused job go on';
+COMMENT ON FUNCTION retry_job IS 'starts a job again that was given up or cancelled';
+COMMENT ON PROCEDURE run_lifecycle IS 'does what the policies say is due, committing after each step; what fails is tried again by a later call';
 COMMENT ON FUNCTION set_lifecycle_where IS 'gives the rows that match another status, which moves them and their children to its partition';
 COMMENT ON PROCEDURE set_lifecycle_where_steps IS 'the same in batches, each committed; called again after a crash it goes on';
 COMMENT ON FUNCTION cancel_job IS 'ends an interrupted job and makes its partition writable again';
 COMMENT ON FUNCTION check_storage IS 'tries put, range get, list and delete on a storage, one row for each';
 COMMENT ON FUNCTION adopt_storage IS 'takes over a storage prefix that another cluster claimed (superusers only)';
 COMMENT ON FUNCTION import_archive IS 'rebuilds tables, foreign tables and catalog from the manifests of a storage (superusers only: it runs their SQL)';
-COMMENT ON FUNCTION set_archive_policy IS 'sets storage, drop_after and archive names of a table; NULL leaves a setting as it is';
+COMMENT ON FUNCTION set_archive_policy IS 'sets how a table ages, and where to; NULL leaves a setting as it is, clear removes those it names';
+COMMENT ON FUNCTION plan_archive IS 'what the policies will do and when: rows, bytes, locks, reasons; touches nothing';
+COMMENT ON FUNCTION explain_lifecycle IS 'each partition: its state, what comes next and when, why it waits, who is in the way, what frees it';
+COMMENT ON FUNCTION lifecycle_map IS 'the partitions of a table by tier and size, drawn as text';
 COMMENT ON FUNCTION drop_archive_policy IS 'removes the archive policy of a table';
+COMMENT ON FUNCTION export_policies IS 'the policies of your tables as JSON, for review and import_policies';
+COMMENT ON FUNCTION import_policies IS 'sets policies as exported; a dry run (the default) tells what would change';
 
 COMMENT ON FUNCTION use_data_partition() IS 'limits the transaction to the partitions that the headers in request.headers name (for PostgREST)';
 COMMENT ON FUNCTION use_data_partition(json) IS 'limits the transaction to the partitions that X-Data-Partition headers name; without any it is not limited';
@@ -67,6 +80,14 @@ COMMENT ON FUNCTION archive_ext.begin_rows IS 'internal: the job of set_lifecycl
 COMMENT ON FUNCTION archive_ext.rows_due IS 'internal: rows of a lifecycle-partitioned table that are due for another status, and the request of their job';
 COMMENT ON FUNCTION archive_ext.archive_step IS 'internal: the next step of a job';
 COMMENT ON FUNCTION archive_ext.fail_job IS 'internal: ends a job after an error and lifts its guards';
+COMMENT ON FUNCTION archive_ext.worker_slots IS 'internal: the rows of archive_ext.workers';
+COMMENT ON FUNCTION archive_ext.worker_hold IS 'why no background worker does anything in this database; NULL when they do';
+COMMENT ON FUNCTION archive_ext.throttled IS 'why jobs wait for other sessions just now; NULL when they need not';
+COMMENT ON FUNCTION archive_ext.standing_alerts IS 'internal: the rows of archive_ext.alerts';
+COMMENT ON FUNCTION archive_ext.schedule_jobs IS 'internal: adds a job for everything that is due';
+COMMENT ON FUNCTION archive_ext.next_job IS 'internal: takes up the next job';
+COMMENT ON FUNCTION archive_ext.lifecycle_step IS 'internal: the next step of a job that was taken up';
+COMMENT ON FUNCTION archive_ext.job_failed IS 'internal: puts a job back after an error, or gives it up';
 COMMENT ON FUNCTION archive_ext.progress_slots IS 'internal: the rows of archive_ext.progress';
 COMMENT ON FUNCTION archive_ext.archive_fdw_handler IS 'handler of archive_fdw';
 COMMENT ON FUNCTION archive_ext.archive_fdw_validator IS 'validator of archive_fdw: servers, user mappings and foreign tables';

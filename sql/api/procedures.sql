@@ -129,6 +129,54 @@ BEGIN
 END
 $$;
 
+-- Does what the policies say is due: makes jobs, then does them one after the other, committing after each step. What
+-- fails is put back and tried again by a later call. Jobs that others made due (a split) are done in the same call.
+CREATE PROCEDURE run_lifecycle(source regclass DEFAULT NULL, max_jobs int DEFAULT NULL)
+LANGUAGE plpgsql AS $$
+DECLARE
+    job      uuid;
+    more     boolean;
+    reached  text;
+    done     int := 0;
+    rounds   int := 10;
+    made     int;
+    failure  text;
+    state    text;
+    detail   text;
+BEGIN
+    made := archive_ext.schedule_jobs(source);
+    COMMIT;
+    LOOP
+        EXIT WHEN done >= max_jobs;
+        job := archive_ext.next_job(source);
+        COMMIT;
+        IF job IS NULL THEN
+            rounds := rounds - 1;
+            EXIT WHEN done = 0 OR rounds = 0;
+            made := archive_ext.schedule_jobs(source);
+            COMMIT;
+            EXIT WHEN made = 0;
+            CONTINUE;
+        END IF;
+        more := true;
+        WHILE more LOOP
+            failure := NULL;
+            BEGIN
+                SELECT s.more, s.phase INTO more, reached FROM archive_ext.lifecycle_step(job) s;
+            EXCEPTION WHEN OTHERS THEN
+                GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, failure = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
+            END;
+            IF failure IS NOT NULL THEN
+                PERFORM archive_ext.job_failed(job, state, failure, detail);
+                more := false;
+            END IF;
+            COMMIT;
+        END LOOP;
+        done := done + 1;
+    END LOOP;
+END
+$$;
+
 -- Moves rows to another status in batches, each committed. Called again after a crash or cancel it goes on, since rows
 -- that moved no longer match.
 CREATE PROCEDURE set_lifecycle_where_steps(

@@ -8,7 +8,7 @@ use archive_core::store::BlockingStore;
 use pgrx::{Uuid, pg_sys};
 
 use super::period::Span;
-use super::storage;
+use super::{storage, throttle};
 use crate::catalog;
 use crate::error::{Error, Result, SqlState};
 use crate::export::ExportSource;
@@ -122,10 +122,10 @@ impl Plan {
         drop(ExportSource::peek(leaf.oid, root)?);
         let swap_estimate = check::inbound_foreign_keys(&leaf, members)?;
         let storage = storage::choose(options.storage.as_deref(), &policy)?;
-        let store = storage::open_for(&storage, leaf.owner)?;
+        let store = storage::open_for(&storage, leaf.owner)?.paced(throttle::pace);
         let keep_seconds = options
             .drop_local_seconds
-            .or(policy.drop_after_seconds)
+            .or(policy.drop_after_seconds())
             .unwrap_or_else(|| i64::from(guc::drop_after_seconds()));
         let span = Span::of(&leaf)?;
         let verify = options.verify;

@@ -2,6 +2,7 @@
 //! what is observed, never from memory (P4).
 
 use archive_core::lifecycle::{self, Observed, Step};
+use archive_core::policy::JobStatus;
 use pgrx::{Uuid, pg_sys};
 
 use super::archive::{self, Finished};
@@ -181,7 +182,7 @@ fn swap(plan: &Plan, job: &Job) -> Result<(bool, String)> {
 /// owner or a superuser may.
 pub fn cancel(id: Uuid, status: &str, reason: &str) -> Result<bool> {
     let asked = job(id)?;
-    if asked.status != "running" {
+    if !asked.status.parse::<JobStatus>()?.is_unfinished() {
         return Ok(false);
     }
     for job in family::jobs_of(asked)? {
@@ -195,9 +196,8 @@ fn cancel_one(job: &Job, status: &str, reason: &str) -> Result<()> {
         rows::may_steer(job)?;
     }
     if matches!(job.operation.as_str(), "merge" | "split") {
-        transition::rearrange::abandon(&job)?;
-        catalog::job::stop(id, status, reason)?;
-        return Ok(true);
+        transition::rearrange::abandon(job)?;
+        return catalog::job::stop(job.id, status, reason);
     }
     let attached = match job.partition {
         Some(oid) => discover::leaf(oid)?.filter(|leaf| leaf.parent.is_some()),

@@ -44,7 +44,8 @@ pub fn not_available(relation: pg_sys::Oid, name: &str, timeout_ms: i32) -> Resu
         .hint("Nothing was changed. Run it again when these have finished, or raise archive_ext.lock_timeout."))
 }
 
-fn blockers(relation: pg_sys::Oid) -> Result<Vec<String>> {
+/// The sessions that hold locks on a relation, as sentences; at most five.
+pub fn blockers(relation: pg_sys::Oid) -> Result<Vec<String>> {
     user::elevated(|| {
         spi::rows(
             "SELECT format('Process %s (user %s, %s, query started %s) holds %s.', l.pid,

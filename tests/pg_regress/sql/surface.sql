@@ -35,8 +35,18 @@ SELECT count(*) > 5 AS checks, bool_and(ok) AS all_ok FROM check_storage('cold')
 SELECT adopt_storage('no_such');
 SELECT import_archive('no_such', 'true', 'public.%', 'postgres', 'false');
 SELECT * FROM import_archive('cold', tables => 'no such.%');
-SELECT set_archive_policy('no_such', 'cold', '1 day', 'archive', 'x');
+SELECT set_archive_policy('no_such', '1 day', '2 days', '3 days', '4 days', '5 days', '6 days', '7 days', 'cold', '8', '9 days',
+    'day', 'day', 'day', 'day', '1', 'parquet', 'zstd', 'hot', 'warm', '22:00-06:00', 'at', '3', 'archive', 'x', 'true', '{storage}');
 SELECT drop_archive_policy('no_such');
+SELECT export_policies('no_such');
+SELECT import_policies('{"format": 1, "policies": []}', 'true');
+SELECT plan_archive('no_such');
+SELECT explain_lifecycle('no_such');
+SELECT lifecycle_map('no_such');
+CALL run_lifecycle('no_such', '1');
+SELECT pause_job('7b3a0a9e-0000-0000-0000-000000000000');
+SELECT resume_job('7b3a0a9e-0000-0000-0000-000000000000');
+SELECT retry_job('7b3a0a9e-0000-0000-0000-000000000000');
 SELECT use_data_partition('HOT', 'true'), use_data_partition('{}'), use_data_partition();
 SELECT set_lifecycle('no_such', 'WARM', '2030-01-01');
 SELECT partition_label('WARM', 'year', '2024-05-05');

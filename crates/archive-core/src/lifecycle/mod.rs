@@ -12,6 +12,7 @@ mod period;
 mod relabel;
 mod selection;
 mod status;
+mod throttle;
 pub mod transition;
 
 pub use bound::{list_values, range_bounds, range_lists};
@@ -24,3 +25,4 @@ pub use period::{Granularity, Moment, Period};
 pub use relabel::{Granularities, partition_name, relabel};
 pub use selection::{Patterns, Selection};
 pub use status::Status;
+pub use throttle::{Hold, Limits, Meter, Pressure, TokenBucket, decide};

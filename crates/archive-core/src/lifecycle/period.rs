@@ -37,7 +37,7 @@ impl Moment {
     }
 
     /// The moment so many seconds later; `None` outside the years that have labels.
-    pub(super) fn plus(self, seconds: i64) -> Option<Self> {
+    pub(crate) fn plus(self, seconds: i64) -> Option<Self> {
         let total = self.seconds() + seconds;
         let (days, rest) = (total.div_euclid(86_400), total.rem_euclid(86_400));
         // The reverse of `seconds`: eras of 400 years, years from March on.
@@ -56,6 +56,11 @@ impl Moment {
             small(rest / 60 % 60)?,
             small(rest % 60)?,
         )
+    }
+
+    /// Seconds from an earlier moment to this one.
+    pub fn seconds_since(self, earlier: Self) -> i64 {
+        self.seconds() - earlier.seconds()
     }
 
     /// Days since the Monday on or before; 0000-03-01 was a Wednesday.
@@ -106,7 +111,7 @@ impl Moment {
     }
 
     /// Seconds since 0000-03-01, for differences.
-    pub(super) fn seconds(self) -> i64 {
+    pub(crate) fn seconds(self) -> i64 {
         let year = i64::from(self.year) - i64::from(self.month <= 2);
         let shifted = i64::from((self.month + 9) % 12);
         let day_of_year = (153 * shifted + 2) / 5 + i64::from(self.day) - 1;

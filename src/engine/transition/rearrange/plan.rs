@@ -63,7 +63,7 @@ fn merge(unique: &[pg_sys::Oid], name: Option<&str>, job: Option<Uuid>) -> Resul
     carry_over::check_row_security(&leaves)?;
     check_dependents(&leaves)?;
     for leaf in &leaves {
-        check::inbound_foreign_keys(leaf)?;
+        check::inbound_foreign_keys(leaf, &[])?;
     }
     let schema = leaves[0].schema.clone();
     let name = match name {
@@ -101,7 +101,7 @@ fn split(partition: pg_sys::Oid, granularity: &str, job: Option<Uuid>) -> Result
     let calendar = Calendar::of(table_calendar::source(parent)?, Some(granularity.as_str()))?;
     let pieces = pieces(&calendar, &leaf, granularity)?;
     check_dependents(&leaves)?;
-    check::inbound_foreign_keys(&leaf)?;
+    check::inbound_foreign_keys(&leaf, &[])?;
     let mut targets = Vec::with_capacity(pieces.len());
     for (lower, upper) in pieces {
         let name = premake::name(&calendar, lower)?;

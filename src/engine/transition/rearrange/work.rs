@@ -158,7 +158,7 @@ pub fn swap_in(run: &mut Run, sources: &[Leaf]) -> Step {
     let targets = run.tables()?;
     let Some(parent) = sources[0].parent else { return Err(run.stopped("it is detached")) };
     for source in sources {
-        crate::partition::check::inbound_foreign_keys(source)?;
+        crate::partition::check::inbound_foreign_keys(source, &[])?;
     }
     for (table, target) in targets.iter().zip(&run.request.targets) {
         swap::complete_indexes(parent, table.oid, &run.request.schema, &target.bounds)?;
