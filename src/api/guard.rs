@@ -47,7 +47,7 @@ fn refusal(relation: pg_sys::Oid, reason: &str) -> Error {
     }
     if reason == Reason::ReadOnly.as_str() {
         return refused(&format!("cannot change partition \"{name}\": it was reattached read-only"))
-            .hint("Archive it again and SELECT reattach_partition(…, writable => true) to change its rows.");
+            .hint(format!("SELECT set_lifecycle('{name}', 'HOT') makes it writable again."));
     }
     refused(&format!("cannot change partition \"{name}\": it is being archived"))
         .detail("Its rows are frozen so that the archive is exactly what the table holds.")

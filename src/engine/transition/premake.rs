@@ -27,13 +27,15 @@ const MOST: usize = 1_000;
 /// tell the time, 22023 for a negative `ahead`, 42P07 for names that are taken.
 pub fn premake(source: pg_sys::Oid, ahead: Option<i32>) -> Result<Vec<pg_sys::Oid>> {
     check::transaction("premake_partitions")?;
-    let calendar = calendar_of(source)?;
-    let ahead = ahead.or(catalog::policy::ageing(root(&calendar))?.premake).unwrap_or(AHEAD);
+    let table = calendar::source(source)?;
+    let ahead = ahead.or(catalog::policy::ageing(table.root.unwrap_or(source))?.premake).unwrap_or(AHEAD);
     let ahead = u32::try_from(ahead).ok().filter(|ahead| *ahead as usize <= MOST).ok_or_else(|| {
         Error::new(SqlState::ERRCODE_INVALID_PARAMETER_VALUE, format!("ahead must be between 0 and {MOST}"))
     })?;
+    let calendar = calendar_of(source)?;
     let missing = periods::coming(&calendar.taken, calendar.now()?, calendar.granularity, ahead);
-    let made = make(&calendar, &missing, "premade")?;
+    let adverb = calendar.granularity.adverb();
+    let made = make(&calendar, &missing, "premade", &format!("{adverb} partitions are made ahead of their time"))?;
     Ok(made.into_iter().map(|(partition, _)| partition).collect())
 }
 
@@ -44,7 +46,10 @@ pub fn drain_default(source: pg_sys::Oid) -> Result<u64> {
     let calendar = calendar_of(source)?;
     let Some(default) = default_rows::of_parent(source)? else { return Ok(0) };
     let missing = caught(&calendar, default)?;
-    Ok(make(&calendar, &missing, "drained")?.into_iter().map(|(_, rows)| rows).sum())
+    Ok(make(&calendar, &missing, "drained", "the DEFAULT partition held rows of its period")?
+        .into_iter()
+        .map(|(_, rows)| rows)
+        .sum())
 }
 
 fn root(calendar: &Calendar) -> pg_sys::Oid {
@@ -101,7 +106,7 @@ fn next_value(calendar: &Calendar, default: pg_sys::Oid, after: Option<&str>) ->
 }
 
 /// Makes the partitions of these ranges and writes it down.
-fn make(calendar: &Calendar, missing: &[Range], event: &str) -> Result<Vec<(pg_sys::Oid, u64)>> {
+fn make(calendar: &Calendar, missing: &[Range], event: &str, reason: &str) -> Result<Vec<(pg_sys::Oid, u64)>> {
     let new = missing.iter().map(|range| new(calendar, *range)).collect::<Result<Vec<_>>>()?;
     if new.is_empty() {
         return Ok(Vec::new());
@@ -119,7 +124,7 @@ fn make(calendar: &Calendar, missing: &[Range], event: &str) -> Result<Vec<(pg_s
             event,
             from: None,
             to: Some(Status::Live),
-            reason: &format!("{} partitions are made ahead of their time", calendar.granularity.adverb()),
+            reason,
             job: None,
             details: serde_json::json!({ "rows_from_default": rows }),
         })?;

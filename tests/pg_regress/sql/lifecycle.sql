@@ -151,7 +151,7 @@ SELECT premake_partitions('hashed');
 CREATE TABLE numbered (id bigint) PARTITION BY RANGE (id);
 SELECT premake_partitions('numbered');
 CREATE TABLE keyed (id uuid) PARTITION BY RANGE (id);
-CREATE TABLE keyed_2024_01 PARTITION OF keyed FOR VALUES FROM ('018cc251-f400-7000-8000-000000000000') TO ('018d61f7-1000-7000-8000-000000000000');
+CREATE TABLE keyed_2024_01 PARTITION OF keyed FOR VALUES FROM ('018cc251-f400-7000-8000-000000000000') TO ('018d61f7-1800-7000-8000-000000000000');
 SELECT premake_partitions('keyed', 1);
 SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE relname = 'keyed_2024_02';
 CREATE TABLE sub (day date, region text) PARTITION BY RANGE (day);

@@ -1,9 +1,11 @@
 //! The function forms: every step in the caller's transaction.
 
+use archive_core::lifecycle::Status;
 use pgrx::{Uuid, pg_sys};
 
 use super::{Request, begin_merge, begin_split, step};
 use crate::catalog;
+use crate::engine::transition;
 use crate::error::{Error, Result, SqlState};
 use crate::partition::{discover, freeze};
 
@@ -23,8 +25,11 @@ pub fn split(partition: pg_sys::Oid, granularity: &str) -> Result<Vec<pg_sys::Oi
 
 /// A guard that this transaction put on would make writers wait for its end, and deadlock with the swap.
 fn read_only(partition: pg_sys::Oid, procedure: &str) -> Result<()> {
-    let known = catalog::partition::of_archive_relation(partition)?.is_some();
-    if known || freeze::observe(partition)?.guards {
+    if catalog::partition::of_archive_relation(partition)?.is_some() {
+        return Ok(());
+    }
+    transition::check_partition(partition, Status::Warm)?;
+    if freeze::observe(partition)?.guards {
         return Ok(());
     }
     let name = catalog::qualified_name(partition)?;
