@@ -78,6 +78,13 @@ impl From<Caught> for Error {
 ///
 /// Query cancel and termination are raised again.
 pub fn subtransaction<T>(work: impl FnOnce() -> T) -> Result<T, Caught> {
+    subtransaction_if(work, |_| true)
+}
+
+/// The same, but what `work` did is kept only if `keep` says so of its value: else it is rolled back, and the locks that
+/// it took, on rows too, are given back. Not those of subtransactions within that were kept: PostgreSQL lets who waits for
+/// such a row wait for the whole transaction.
+pub fn subtransaction_if<T>(work: impl FnOnce() -> T, keep: impl FnOnce(&T) -> bool) -> Result<T, Caught> {
     // SAFETY: the owner and context are restored on both ways out, as PL/pgSQL does around an EXCEPTION block.
     let (owner, context) = unsafe {
         let saved = (pg_sys::CurrentResourceOwner, pg_sys::CurrentMemoryContext);
@@ -88,8 +95,15 @@ pub fn subtransaction<T>(work: impl FnOnce() -> T) -> Result<T, Caught> {
     let context_address = context.expose_provenance();
     let outcome = pgrx::PgTryBuilder::new(std::panic::AssertUnwindSafe(|| {
         let value = work();
+        let kept = keep(&value);
         // SAFETY: ends the subtransaction begun above.
-        unsafe { pg_sys::ReleaseCurrentSubTransaction() };
+        unsafe {
+            if kept {
+                pg_sys::ReleaseCurrentSubTransaction();
+            } else {
+                pg_sys::RollbackAndReleaseCurrentSubTransaction();
+            }
+        }
         Ok(value)
     }))
     .catch_others(move |error| {
@@ -148,23 +162,13 @@ pub fn explained<T>(about: &str, work: impl FnOnce() -> T) -> T {
 
 /// Runs `work` in a subtransaction that is rolled back in any case, so that the locks it takes are given back.
 pub fn rolled_back<T>(work: impl FnOnce() -> T) -> T {
-    kept_if(work, |_| false)
-}
-
-/// Runs `work` in a subtransaction that is rolled back unless `keep` says so of its result: then the locks that it took,
-/// on rows too, are given back.
-pub fn kept_if<T>(work: impl FnOnce() -> T, keep: impl FnOnce(&T) -> bool) -> T {
     // SAFETY: as in `subtransaction`; an error unwinds through here and aborts both transactions.
     unsafe {
         let (owner, context) = (pg_sys::CurrentResourceOwner, pg_sys::CurrentMemoryContext);
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::MemoryContextSwitchTo(context);
         let value = work();
-        if keep(&value) {
-            pg_sys::ReleaseCurrentSubTransaction();
-        } else {
-            pg_sys::RollbackAndReleaseCurrentSubTransaction();
-        }
+        pg_sys::RollbackAndReleaseCurrentSubTransaction();
         pg_sys::MemoryContextSwitchTo(context);
         pg_sys::CurrentResourceOwner = owner;
         value

@@ -39,10 +39,7 @@ pub fn batch(plan: &Plan, limit: i64) -> Result<Outcome> {
     if plan.sources.is_empty() {
         return Ok(Outcome::Nothing);
     }
-    // Row locks must not be held while partitions are made: a session that waits for such a row may hold a lock on the
-    // table that this needs.
-    let groups =
-        xact::kept_if(|| choose(plan, limit), |chosen| chosen.as_ref().is_ok_and(|groups| all_have_one(plan, groups)))?;
+    let groups = choose(plan, limit)?;
     if groups.is_empty() {
         return Ok(Outcome::Nothing);
     }
@@ -74,7 +71,7 @@ struct Chosen {
 
 /// Locks rows and finds out their new labels. The lock makes the places good for the next statement: nobody else can
 /// change these rows, nor give them children, until this transaction ends.
-fn choose(plan: &Plan, limit: i64) -> Result<BTreeMap<Group, Vec<String>>> {
+fn choose(plan: &Plan, limit: i64) -> Result<Groups> {
     let (root, name) = (plan.table.qualified(), quote_identifier(&plan.table.name));
     let column = quote_identifier(&plan.table.column);
     let at = plan.time_expression()?.map_or_else(
@@ -87,12 +84,25 @@ fn choose(plan: &Plan, limit: i64) -> Result<BTreeMap<Group, Vec<String>>> {
          LIMIT {limit} FOR UPDATE OF {name}",
         filter::condition(plan)
     );
-    let chosen = as_caller(plan, || {
-        spi::writing_rows(&query, &[plan.sources.clone().into(), plan.request.removal_time.as_deref().into()], |row| {
+    let choose = || {
+        let args = [plan.sources.clone().into(), plan.request.removal_time.as_deref().into()];
+        let chosen = spi::writing_rows(&query, &args, |row| {
             Ok(Chosen { leaf: row.need(1)?, ctid: row.need(2)?, value: row.need(3)?, at: row.get(4)? })
-        })
-    })?;
-    let mut groups: BTreeMap<Group, Vec<String>> = BTreeMap::new();
+        })?;
+        grouped(plan, chosen)
+    };
+    // Rows stay locked only when nothing is missing: a session that waits for one of them may hold a lock on the table
+    // that making a partition needs.
+    let nothing_missing =
+        |groups: &Result<Groups>| groups.as_ref().is_ok_and(|groups| missing(plan, groups).is_empty());
+    as_caller_if(plan, choose, nothing_missing)
+}
+
+/// Places of rows.
+type Groups = BTreeMap<Group, Vec<String>>;
+
+fn grouped(plan: &Plan, chosen: Vec<Chosen>) -> Result<Groups> {
+    let mut groups = Groups::new();
     for row in chosen {
         let to = new_value(plan, &row)?;
         groups.entry(Group { leaf: row.leaf.to_u32(), from: row.value, to }).or_default().push(row.ctid);
@@ -135,7 +145,7 @@ fn no_label(plan: &Plan, row: &Chosen) -> Error {
 }
 
 /// The label values that tables lack a partition for.
-fn missing<'a>(plan: &'a Plan, groups: &'a BTreeMap<Group, Vec<String>>) -> Vec<(&'a LabelTable, &'a str)> {
+fn missing<'a>(plan: &'a Plan, groups: &'a Groups) -> Vec<(&'a LabelTable, &'a str)> {
     let mut values: Vec<_> = groups.keys().map(|group| group.to.as_str()).collect();
     values.sort_unstable();
     values.dedup();
@@ -145,12 +155,8 @@ fn missing<'a>(plan: &'a Plan, groups: &'a BTreeMap<Group, Vec<String>>) -> Vec<
     pairs.filter(|(table, value)| table.partition_of(value).is_none()).collect()
 }
 
-fn all_have_one(plan: &Plan, groups: &BTreeMap<Group, Vec<String>>) -> bool {
-    missing(plan, groups).is_empty()
-}
-
 /// Makes the partitions that rows of these labels need, on the table and on the followers; whether any was missing.
-fn make_missing(plan: &Plan, groups: &BTreeMap<Group, Vec<String>>) -> Result<bool> {
+fn make_missing(plan: &Plan, groups: &Groups) -> Result<bool> {
     let missing = missing(plan, groups);
     for (table, value) in &missing {
         refuse_archived(table, value)?;
@@ -322,10 +328,16 @@ fn keys_for(plan: &Plan, at: usize, name: &str) -> String {
 /// Runs a statement of the request with the caller's rights and bounded waits. Errors of locks and foreign keys get a
 /// remedy.
 fn as_caller<T>(plan: &Plan, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let outcome = xact::subtransaction(|| {
+    as_caller_if(plan, work, |_| true)
+}
+
+/// The same; what it did, and the locks it took, are kept only if `keep` says so.
+fn as_caller_if<T>(plan: &Plan, work: impl FnOnce() -> Result<T>, keep: impl FnOnce(&Result<T>) -> bool) -> Result<T> {
+    let statement = || {
         let _bounded = swap::bounded();
         user::own_sql(user::current(), work)
-    });
+    };
+    let outcome = xact::subtransaction_if(statement, keep);
     let caught = match outcome {
         Ok(done) => return done,
         Err(caught) => caught,
