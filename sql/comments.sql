@@ -46,6 +46,20 @@ COMMENT ON FUNCTION use_data_partition(json) IS 'limits the transaction to the p
 COMMENT ON FUNCTION use_data_partition(text, boolean) IS 'sets archive_ext.data_partition, for the session unless is_local; NULL unsets it';
 
 COMMENT ON FUNCTION archive_ext.labels_changed IS 'trigger function: sessions plan again what reads partitions whose labels changed';
+COMMENT ON FUNCTION set_lifecycle IS 'gives a partition, or all leaves below it, a status (HOT, WARM, ARCHIVED, and back); its new label';
+COMMENT ON FUNCTION partition_label IS 'the label of a status and the period that holds a time: LIVE_202401, WARM_2024, HOT';
+COMMENT ON FUNCTION premake_partitions IS 'makes the coming partitions of a table that is partitioned by time';
+COMMENT ON FUNCTION drain_default IS 'moves the rows that a DEFAULT partition caught into partitions of their periods';
+COMMENT ON FUNCTION merge_partitions IS 'merges adjacent WARM partitions into one; all in the caller''s transaction';
+COMMENT ON PROCEDURE merge_partitions_steps IS 'merges adjacent partitions into one WARM partition, committing after each step; called again after a crash it goes on';
+COMMENT ON FUNCTION split_partition IS 'splits a WARM partition into those of a finer granularity; all in the caller''s transaction';
+COMMENT ON PROCEDURE split_partition_steps IS 'splits a partition into those of a finer granularity, committing after each step; called again after a crash it goes on';
+COMMENT ON FUNCTION register_static_table IS 'registers a table as one that never ages: it is refused everywhere, with the reason';
+COMMENT ON FUNCTION unregister_static_table IS 'lets a table that was registered as static age again';
+
+COMMENT ON PROCEDURE archive_ext.run_steps IS 'internal: runs a job to its end, committing after each step';
+COMMENT ON FUNCTION archive_ext.begin_merge IS 'internal: the job of merge_partitions_steps';
+COMMENT ON FUNCTION archive_ext.begin_split IS 'internal: the job of split_partition_steps';
 COMMENT ON FUNCTION archive_ext.refuse_write IS 'trigger function that refuses writes to frozen partitions';
 COMMENT ON FUNCTION archive_ext.begin_archive IS 'internal: the job of archive_partition_steps for a partition';
 COMMENT ON FUNCTION archive_ext.begin_family IS 'internal: the job of archive_family_steps for a partition';

@@ -12,6 +12,7 @@ mod reattach;
 mod rows;
 mod steps;
 mod storage;
+mod transition;
 
 use pgrx::datum::Interval;
 

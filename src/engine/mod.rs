@@ -18,4 +18,5 @@ mod reuse;
 pub mod rows;
 pub mod steps;
 pub mod storage;
+pub mod transition;
 mod verify;

@@ -9,6 +9,7 @@ use super::family;
 use super::manifest;
 use super::plan::{Options, Plan, Verify};
 use super::rows;
+use super::transition;
 use crate::catalog;
 use crate::catalog::job::Job;
 use crate::error::{Error, Result, SqlState};
@@ -46,6 +47,7 @@ pub fn step(id: Uuid) -> Result<(bool, String)> {
         "archive" if family::is_of_family(&job) => family::step(&job),
         "archive" => archive_step(&job),
         "rows" => rows::step(&job),
+        "premake" | "drain" | "hot" | "warm" | "merge" | "split" => transition::step(&job),
         other => Err(stopped(&job, &format!("{other} has no steps"))),
     }
 }
@@ -191,6 +193,10 @@ pub fn cancel(id: Uuid, status: &str, reason: &str) -> Result<bool> {
 fn cancel_one(job: &Job, status: &str, reason: &str) -> Result<()> {
     if job.operation == "rows" {
         rows::may_steer(job)?;
+    }
+    if matches!(job.operation.as_str(), "merge" | "split") {
+        transition::rearrange::abandon(job)?;
+        return catalog::job::stop(job.id, status, reason);
     }
     let attached = match job.partition {
         Some(oid) => discover::leaf(oid)?.filter(|leaf| leaf.parent.is_some()),

@@ -86,6 +86,12 @@ fn scan<'a>(source: &'a ExportSource, snapshot: &'a LatestSnapshot, places: Plac
     TableScan::begin_range(&source.relation, snapshot, places.0, places.1)
 }
 
+/// The digest of every row that is visible now, without writing anything.
+pub fn digest(source: &ExportSource, tick: Tick<'_>) -> Result<Digest> {
+    let digests = digests(source, &[EVERYWHERE], tick)?;
+    Ok(digests.into_iter().next().unwrap_or_else(|| no_rows(source)))
+}
+
 /// The digests of the rows at each of `places` that are visible now, without writing anything.
 pub fn digests(source: &ExportSource, places: &[Places], tick: Tick<'_>) -> Result<Vec<Digest>> {
     let snapshot = LatestSnapshot::take();

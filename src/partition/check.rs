@@ -119,7 +119,8 @@ fn position(leaf: &Leaf) -> Result<()> {
     Ok(())
 }
 
-fn access(leaf: &Leaf) -> Result<()> {
+/// Refuses callers who own neither partition nor table (42501), and tables whose partition is somebody else's (55000).
+pub fn access(leaf: &Leaf) -> Result<()> {
     let name = leaf.qualified();
     let root_owner = leaf.root.map_or(Ok(leaf.owner), discover::owner)?;
     if !user::has_privileges_of(leaf.owner) || !user::has_privileges_of(root_owner) {

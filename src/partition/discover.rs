@@ -316,3 +316,28 @@ pub fn storing(table: pg_sys::Oid) -> Result<Vec<(pg_sys::Oid, String)>> {
         )
     })
 }
+
+/// The leaves below a partitioned table, or the table itself where it is none.
+pub fn leaf_oids(oid: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT t.relid::oid FROM pg_partition_tree($1::oid) t WHERE t.isleaf ORDER BY t.level, t.relid::oid",
+            &[oid.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// The partitions right below a table.
+pub fn children(parent: pg_sys::Oid) -> Result<Vec<Leaf>> {
+    let oids: Vec<pg_sys::Oid> = user::elevated(|| {
+        spi::rows(
+            "SELECT i.inhrelid FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+             WHERE i.inhparent = $1 AND c.relispartition ORDER BY i.inhrelid",
+            &[parent.into()],
+            |row| row.need(1),
+        )
+    })?;
+    let found: Result<Vec<_>> = oids.into_iter().map(leaf).collect();
+    Ok(found?.into_iter().flatten().collect())
+}

@@ -2,8 +2,10 @@
 
 pub mod access;
 pub mod adapt;
+pub mod ageing;
 pub mod all_view;
 pub mod archive_tree;
+pub mod carry_over;
 pub mod check;
 pub mod ddl;
 pub mod default_rows;
@@ -14,6 +16,7 @@ pub mod freeze;
 pub mod labels;
 pub mod locks;
 pub mod mirror;
+pub mod new_partition;
 pub mod prerequisites;
 pub mod root_ddl;
 pub mod swap;

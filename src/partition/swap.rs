@@ -221,3 +221,11 @@ pub fn attach(parent: pg_sys::Oid, table: &str, bounds: &str) -> Result<()> {
     })?;
     Ok(())
 }
+
+/// Detaches a table from the hot parent, whose lock is held.
+pub fn detach(parent: pg_sys::Oid, table: &str) -> Result<()> {
+    let _bounded = bounded();
+    let parent = catalog::qualified_name(parent)?;
+    user::as_user(user::current(), || spi::execute(&format!("ALTER TABLE {parent} DETACH PARTITION {table}"), &[]))?;
+    Ok(())
+}

@@ -5,6 +5,11 @@ use std::panic::AssertUnwindSafe;
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, DynamicBackgroundWorker, SignalWakeFlags};
 use pgrx::pg_sys;
 
+unsafe extern "C-unwind" {
+    /// PostgreSQL's SIGTERM handler of backends (tcop/postgres.c). The binding of pgrx is a function that no signal can call.
+    fn die(signal: std::ffi::c_int);
+}
+
 /// Starts `function` of this library as a background worker; `None` without a free worker slot.
 pub fn start(name: &str, function: &str, argument: u32) -> Option<DynamicBackgroundWorker> {
     BackgroundWorkerBuilder::new(name)
@@ -16,6 +21,33 @@ pub fn start(name: &str, function: &str, argument: u32) -> Option<DynamicBackgro
         .set_restart_time(None)
         .load_dynamic()
         .ok()
+}
+
+/// Starts `function` in `database` without anybody waiting for it; whether a worker slot was free.
+pub fn start_in(name: &str, function: &str, argument: u32, database: pg_sys::Oid) -> bool {
+    BackgroundWorkerBuilder::new(name)
+        .set_library("archive_ext")
+        .set_function(function)
+        .set_argument(Some(pg_sys::Datum::from(argument)))
+        .set_extra(&database.to_u32().to_string())
+        .enable_spi_access()
+        .set_restart_time(None)
+        .load_dynamic()
+        .is_ok()
+}
+
+/// The database that [`start_in`] named.
+pub fn database_of_start() -> Option<pg_sys::Oid> {
+    BackgroundWorker::get_extra().parse::<u32>().ok().map(pg_sys::Oid::from)
+}
+
+/// Connects a worker as [`connect`] does, but ends it on SIGTERM as a backend ends: nothing of what it does must be finished.
+pub fn connect_to_work(database: pg_sys::Oid) {
+    connect(database);
+    // SAFETY: PostgreSQL's own handler; it sets flags that CHECK_FOR_INTERRUPTS acts on.
+    unsafe {
+        pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(die));
+    }
 }
 
 /// Connects the worker to a database as the bootstrap superuser; statements for a user switch to that user.

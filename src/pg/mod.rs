@@ -41,4 +41,5 @@ pub mod snapshot;
 pub mod spi;
 pub mod tuple_id;
 pub mod user;
+pub mod vacuum;
 pub mod xact;

@@ -36,6 +36,16 @@ SELECT * FROM import_archive('cold', tables => 'no such.%');
 SELECT set_archive_policy('no_such', 'cold', '1 day', 'archive', 'x');
 SELECT drop_archive_policy('no_such');
 SELECT use_data_partition('HOT', 'true'), use_data_partition('{}'), use_data_partition();
+SELECT set_lifecycle('no_such', 'WARM', '2030-01-01');
+SELECT partition_label('WARM', 'year', '2024-05-05');
+SELECT premake_partitions('no_such', '1');
+SELECT drain_default('no_such');
+SELECT merge_partitions('{}', 'x');
+SELECT split_partition('no_such', 'month');
+CALL merge_partitions_steps('{}', 'x');
+CALL split_partition_steps('no_such', 'month');
+SELECT register_static_table('no_such', 'x');
+SELECT unregister_static_table('no_such');
 SELECT count(*) FROM archive_ext.progress;
 -- Options are refused with the valid ones named.
 \set VERBOSITY default

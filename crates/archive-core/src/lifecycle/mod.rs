@@ -1,18 +1,20 @@
 //! The lifecycle: statuses, labels of partitions, and the archive job's state machine. Pure.
 
 mod bound;
+pub mod calendar;
 mod extent;
 mod job;
 mod kind;
 mod label;
 mod local_label;
+pub mod name_pattern;
 mod period;
 mod relabel;
 mod selection;
 mod status;
 pub mod transition;
 
-pub use bound::{list_values, range_bounds};
+pub use bound::{list_values, range_bounds, range_lists};
 pub use extent::{Axis, Extent, list_bound};
 pub use job::{Event, Observed, Phase, Step, next, resume};
 pub use kind::Kind;
