@@ -3,6 +3,7 @@
 //! of its own; [`failed`] after an error.
 
 mod alert;
+mod labels;
 mod outlook;
 mod policy;
 mod retry;
@@ -54,8 +55,8 @@ fn schedule_table(table: &TablePolicy) -> Result<i32> {
         catalog::observed::sample_access(table.source, clock::now()?)?;
     }
     let outlook = Outlook::of(table)?;
-    if outlook.kind != Kind::Time {
-        return Ok(0);
+    if outlook.kind == Kind::Lifecycle {
+        return labels::schedule(table, &outlook);
     }
     let mut added = 0;
     for planned in &outlook.core.due {

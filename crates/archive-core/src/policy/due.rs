@@ -429,7 +429,13 @@ fn merge_run(
     }
 }
 
-/// Where a period ends on the calendar; `None` for those that nothing is merged into.
+/// Whether a period of the UTC calendar is over at `now`.
+pub fn is_over(period: Period, now: i64) -> bool {
+    let ends = end_of(period).zip(Moment::date(2000, 1, 1)).map(|(end, epoch)| end.seconds_since(epoch));
+    ends.is_some_and(|seconds| seconds * MICROS_PER_SECOND <= now)
+}
+
+/// Where a period ends on the calendar.
 fn end_of(period: Period) -> Option<Moment> {
     match period {
         Period::Year(year) => Moment::date(year + 1, 1, 1),
@@ -437,7 +443,7 @@ fn end_of(period: Period) -> Option<Moment> {
         Period::Quarter(year, quarter) => Moment::date(year, quarter * 3 + 1, 1),
         Period::Month(year, month) => Moment::date(year, month + 1, 1),
         Period::Day(year, month, day) => Moment::date(year, month, day)?.plus(86_400),
-        Period::Week(year, month, week) => Moment::date(year, month, (week - 1) * 7 + 1),
+        Period::Week(year, month, week) => Moment::date(year, month, (week - 1) * 7 + 1)?.plus(7 * 86_400),
         Period::Hour(year, month, day, hour) => Moment::new(year, month, day, hour, 0, 0)?.plus(3_600),
     }
 }

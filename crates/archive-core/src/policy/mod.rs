@@ -13,7 +13,7 @@ mod window;
 pub use age::Age;
 pub use check::{Column, Facts, Finding, granularity, validate};
 pub use document::{Change, Document, Entry, FORMAT, changes};
-pub use due::{Access, Action, Held, Observed, Outlook, Planned, Table, Waiting, due, instant};
+pub use due::{Access, Action, Held, Observed, Outlook, Planned, Table, Waiting, due, instant, is_over};
 pub use map::{Place, draw, size};
 pub use model::{DEFAULT_ATTEMPTS, Policy};
 pub use retry::{JobEvent, JobStatus, LOCK_RETRY_SECONDS, backoff_seconds};

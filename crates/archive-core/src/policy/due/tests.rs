@@ -208,6 +208,20 @@ fn the_table_comes_first() {
     assert!(due(&off, &enough, &partitions, now).due.is_empty());
 }
 
+#[test]
+fn periods_are_over_at_their_end() {
+    for (text, end) in [
+        ("2024", (2025, 1, 1)),
+        ("2024Q4", (2025, 1, 1)),
+        ("2024Q1", (2024, 4, 1)),
+        ("202409", (2024, 10, 1)),
+        ("20240229", (2024, 3, 1)),
+    ] {
+        let (period, end) = (Period::parse(text).unwrap(), at(end.0, end.1, end.2));
+        assert!(is_over(period, end) && !is_over(period, end - 1), "{text}");
+    }
+}
+
 proptest! {
     #[test]
     fn every_partition_is_due_or_waits_once(
