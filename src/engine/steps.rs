@@ -195,8 +195,8 @@ fn cancel_one(job: &Job, status: &str, reason: &str) -> Result<()> {
     if job.operation == "rows" {
         rows::may_steer(job)?;
     }
-    if matches!(job.operation.as_str(), "merge" | "split") {
-        transition::rearrange::abandon(job)?;
+    if matches!(job.operation.as_str(), "premake" | "drain" | "hot" | "warm" | "merge" | "split") {
+        transition::abandon(job)?;
         return catalog::job::stop(job.id, status, reason);
     }
     let attached = match job.partition {

@@ -7,6 +7,7 @@ use super::{drain_default, premake, rearrange, refuse_writes, set_status};
 use crate::catalog;
 use crate::catalog::job::Job;
 use crate::error::{Error, Result, SqlState};
+use crate::partition::{check, discover, freeze};
 
 /// Does the next step of `job`; whether there are more, and the phase reached. The caller commits.
 pub fn step(job: &Job) -> Result<(bool, String)> {
@@ -43,4 +44,19 @@ fn partition(job: &Job) -> Result<pg_sys::Oid> {
 fn done(job: &Job, count: u64) -> Result<(bool, String)> {
     catalog::job::complete(job.id, count)?;
     Ok((false, "done".to_owned()))
+}
+
+/// Undoes what a job that was not finished left behind in committed steps: guards, and the tables of a merge or split.
+pub fn abandon(job: &Job) -> Result<()> {
+    if matches!(job.operation.as_str(), "merge" | "split") {
+        return rearrange::abandon(job);
+    }
+    let Some(named) = job.partition.map(discover::leaf).transpose()?.flatten() else { return Ok(()) };
+    check::access(&named)?;
+    for leaf in discover::leaf_oids(named.oid)? {
+        if freeze::guarded_because(leaf)?.as_deref() == Some(freeze::Reason::Warm.as_str()) {
+            freeze::lift(leaf)?;
+        }
+    }
+    Ok(())
 }

@@ -27,7 +27,7 @@ use crate::partition::{ageing, check, freeze, locks};
 use crate::pg::{user, xact};
 use crate::worker::settler;
 
-pub use job::step;
+pub use job::{abandon, step};
 pub use premake::{drain_default, premake};
 
 /// The label of `status` at a time, on the calendar of the session's time zone; without a granularity the bare status.
