@@ -19,6 +19,7 @@ COMMENT ON VIEW archive_ext.partitions IS 'partitions that were archived, with s
 COMMENT ON VIEW archive_ext.jobs IS 'archive and reattach runs, newest first';
 COMMENT ON VIEW archive_ext.objects IS 'Parquet objects of archived partitions';
 COMMENT ON VIEW archive_ext.progress IS 'runs in progress: rows, percent, rate and remaining time (needs shared_preload_libraries)';
+COMMENT ON VIEW archive_ext.workers IS 'the launcher and the job workers: for whom, at what, since when (needs shared_preload_libraries)';
 COMMENT ON VIEW archive_ext.events IS 'what happened to partitions: who, when, from, to, why; newest first';
 COMMENT ON VIEW archive_ext.policies IS 'how tables age: all settings of their policies';
 COMMENT ON VIEW archive_ext.alerts IS 'what somebody should look at: jobs given up, failing, interrupted or late, policies that nobody carries out';
@@ -27,6 +28,13 @@ COMMENT ON FUNCTION archive_partition IS 'archives a partition: freezes it, writ
 COMMENT ON FUNCTION archive_partitions IS 'archives several partitions; all are verified before the first is swapped';
 COMMENT ON PROCEDURE archive_partition_steps IS 'archives several partitions, committing after each step; called again after a crash it goes on';
 COMMENT ON FUNCTION reattach_partition IS 'puts an archived partition back into its table, from the local copy or from its objects';
+COMMENT ON FUNCTION add_child_table IS 'makes a table age with the one that it references: they are archived and come back together';
+COMMENT ON FUNCTION drop_child_table IS 'lets a child table age on its own again';
+COMMENT ON FUNCTION discover_child_tables IS 'tables that reference a table, and whether they can be its children';
+COMMENT ON FUNCTION archive_family IS 'archives a partition with the partitions of its children, children first';
+COMMENT ON PROCEDURE archive_family_steps IS 'the same, committing after each step; called again after a crash it goes on';
+COMMENT ON FUNCTION family_blockers IS 'what keeps a partition and its children from being archived, with remedies';
+COMMENT ON FUNCTION reattach_family IS 'puts an archived partition back with those of its children, parents first';
 COMMENT ON FUNCTION cancel_job IS 'ends a job, also one that runs in another session, and makes its partition writable again';
 COMMENT ON FUNCTION pause_job IS 'stops a job after its present step, until resume_job';
 COMMENT ON FUNCTION resume_job IS 'lets a paused job go on';
@@ -51,12 +59,30 @@ COMMENT ON FUNCTION use_data_partition(json) IS 'limits the transaction to the p
 COMMENT ON FUNCTION use_data_partition(text, boolean) IS 'sets archive_ext.data_partition, for the session unless is_local; NULL unsets it';
 
 COMMENT ON FUNCTION archive_ext.labels_changed IS 'trigger function: sessions plan again what reads partitions whose labels changed';
+COMMENT ON FUNCTION set_lifecycle IS 'gives a partition, or all leaves below it, a status (HOT, WARM, ARCHIVED, and back); its new label';
+COMMENT ON FUNCTION partition_label IS 'the label of a status and the period that holds a time: LIVE_202401, WARM_2024, HOT';
+COMMENT ON FUNCTION premake_partitions IS 'makes the coming partitions of a table that is partitioned by time';
+COMMENT ON FUNCTION drain_default IS 'moves the rows that a DEFAULT partition caught into partitions of their periods';
+COMMENT ON FUNCTION merge_partitions IS 'merges adjacent WARM partitions into one; all in the caller''s transaction';
+COMMENT ON PROCEDURE merge_partitions_steps IS 'merges adjacent partitions into one WARM partition, committing after each step; called again after a crash it goes on';
+COMMENT ON FUNCTION split_partition IS 'splits a WARM partition into those of a finer granularity; all in the caller''s transaction';
+COMMENT ON PROCEDURE split_partition_steps IS 'splits a partition into those of a finer granularity, committing after each step; called again after a crash it goes on';
+COMMENT ON FUNCTION register_static_table IS 'registers a table as one that never ages: it is refused everywhere, with the reason';
+COMMENT ON FUNCTION unregister_static_table IS 'lets a table that was registered as static age again';
+
+COMMENT ON PROCEDURE archive_ext.run_steps IS 'internal: runs a job to its end, committing after each step';
+COMMENT ON FUNCTION archive_ext.begin_merge IS 'internal: the job of merge_partitions_steps';
+COMMENT ON FUNCTION archive_ext.begin_split IS 'internal: the job of split_partition_steps';
 COMMENT ON FUNCTION archive_ext.refuse_write IS 'trigger function that refuses writes to frozen partitions';
 COMMENT ON FUNCTION archive_ext.begin_archive IS 'internal: the job of archive_partition_steps for a partition';
+COMMENT ON FUNCTION archive_ext.begin_family IS 'internal: the job of archive_family_steps for a partition';
 COMMENT ON FUNCTION archive_ext.begin_rows IS 'internal: the job of set_lifecycle_where_steps';
 COMMENT ON FUNCTION archive_ext.rows_due IS 'internal: rows of a lifecycle-partitioned table that are due for another status, and the request of their job';
 COMMENT ON FUNCTION archive_ext.archive_step IS 'internal: the next step of a job';
 COMMENT ON FUNCTION archive_ext.fail_job IS 'internal: ends a job after an error and lifts its guards';
+COMMENT ON FUNCTION archive_ext.worker_slots IS 'internal: the rows of archive_ext.workers';
+COMMENT ON FUNCTION archive_ext.worker_hold IS 'why no background worker does anything in this database; NULL when they do';
+COMMENT ON FUNCTION archive_ext.throttled IS 'why jobs wait for other sessions just now; NULL when they need not';
 COMMENT ON FUNCTION archive_ext.standing_alerts IS 'internal: the rows of archive_ext.alerts';
 COMMENT ON FUNCTION archive_ext.schedule_jobs IS 'internal: adds a job for everything that is due';
 COMMENT ON FUNCTION archive_ext.next_job IS 'internal: takes up the next job';

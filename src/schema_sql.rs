@@ -12,7 +12,7 @@ extension_sql_file!(
 extension_sql_file!(
     "../sql/api/views.sql",
     name = "views",
-    requires = ["tables", archive_ext::progress_slots, archive_ext::standing_alerts]
+    requires = ["tables", archive_ext::progress_slots, archive_ext::worker_slots, archive_ext::standing_alerts]
 );
 extension_sql_file!("../sql/api/procedures.sql", name = "procedures", requires = ["tables", "fdw"]);
 extension_sql_file!("../sql/security/grants.sql", name = "grants", requires = ["views", "procedures"]);

@@ -81,6 +81,20 @@ SELECT s.pid,
 FROM archive_ext.progress_slots() s
 WHERE has_table_privilege(s.relation, 'SELECT');
 
+CREATE VIEW archive_ext.workers AS
+SELECT w.pid,
+       w.kind,
+       d.datname AS database,
+       r.rolname AS role,
+       w.state,
+       w.job_id,
+       w.since,
+       w.detail
+FROM archive_ext.worker_slots() w
+LEFT JOIN pg_database d ON d.oid = w.database
+LEFT JOIN pg_roles r ON r.oid = w.role
+WHERE w.kind = 'launcher' OR pg_has_role(w.role, 'USAGE') OR pg_has_role('pg_read_all_stats', 'USAGE');
+
 CREATE VIEW archive_ext.policies AS
 SELECT source AS table_name, owner, enabled, hot_after, warm_after, archive_after, glacier_after, expire_after, verify_after,
        drop_after, pg_size_pretty(max_hot_bytes) AS max_hot_size, idle_for, live_granularity, hot_granularity,

@@ -115,6 +115,7 @@ CREATE TABLE archive_ext.partition (
     reattached_at    timestamptz,
     removal_time     timestamptz,
     status_since     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    family           text,
     UNIQUE (managed_table, schema_name, partition_name)
 );
 
@@ -198,12 +199,14 @@ CREATE TABLE archive_ext.lifecycle_event (
 );
 CREATE INDEX lifecycle_event_table_name_idx ON archive_ext.lifecycle_event (table_name, at);
 
--- One row for each storage prefix this database wrote to: which incarnation it claimed it as.
+-- One row for each storage prefix this database wrote to: what it claimed it as. The claims of a copy name the original.
 CREATE TABLE archive_ext.storage_claim (
-    storage     name PRIMARY KEY,
-    location    text NOT NULL,
-    incarnation text NOT NULL,
-    claimed_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+    storage           name PRIMARY KEY,
+    location          text NOT NULL,
+    incarnation       text NOT NULL,
+    system_identifier text NOT NULL,
+    timeline          integer NOT NULL,
+    claimed_at        timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
 -- The schemas that archive_ext made for archive relations: only there does it grant anything.

@@ -2,6 +2,7 @@
 
 pub mod archive;
 mod ddl;
+mod family;
 mod guard;
 mod import;
 mod lifecycle;
@@ -13,6 +14,8 @@ mod rows;
 pub mod show;
 mod steps;
 mod storage;
+mod transition;
+pub mod worker;
 
 use pgrx::datum::Interval;
 

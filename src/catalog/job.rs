@@ -152,6 +152,17 @@ pub fn advance(id: Uuid, phase: &str, progress: &serde_json::Value) -> Result<()
     Ok(())
 }
 
+/// Adds to what was asked for: the operation's own arguments.
+pub fn set_request(id: Uuid, request: &serde_json::Value) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.archival_job SET request = request || $2 WHERE job_id = $1",
+            &[id.into(), JsonB(request.clone()).into()],
+        )
+    })?;
+    Ok(())
+}
+
 /// Ends a job well.
 pub fn complete(id: Uuid, rows: u64) -> Result<()> {
     user::elevated(|| {
@@ -194,4 +205,28 @@ pub fn supersede(partition: pg_sys::Oid, by: Uuid) -> Result<()> {
         )
     })?;
     Ok(())
+}
+
+/// Why the job is there, if its maker said so.
+pub fn reason(id: Uuid) -> Result<Option<String>> {
+    let found = user::elevated(|| {
+        spi::optional("SELECT reason FROM archive_ext.archival_job WHERE job_id = $1", &[id.into()], |row| {
+            row.get::<String>(1)
+        })
+    })?;
+    Ok(found.flatten())
+}
+
+/// An unfinished job, other than `but`, that works on `partition`: its own, or a merge or split of which it is a source.
+pub fn working_on(partition: pg_sys::Oid, but: Option<Uuid>) -> Result<Option<Uuid>> {
+    user::elevated(|| {
+        spi::optional(
+            "SELECT job_id FROM archive_ext.archival_job
+             WHERE status IN ('running', 'paused') AND job_id IS DISTINCT FROM $2
+               AND (partition = $1::oid OR request -> 'sources' @> to_jsonb($1::oid::bigint))
+             ORDER BY started_at DESC LIMIT 1",
+            &[partition.into(), but.into()],
+            |row| row.need(1),
+        )
+    })
 }

@@ -120,6 +120,46 @@ pub fn drop(source: pg_sys::Oid) -> Result<bool> {
     Ok(removed > 0)
 }
 
+/// What a policy says about partitions that are in the database.
+#[derive(Debug, Clone, Default)]
+pub struct Ageing {
+    /// Tablespace of HOT partitions.
+    pub hot_tablespace: Option<String>,
+    /// Tablespace of WARM partitions.
+    pub warm_tablespace: Option<String>,
+    /// Granularity of new partitions.
+    pub live_granularity: Option<String>,
+    /// Granularity of HOT labels.
+    pub hot_granularity: Option<String>,
+    /// Granularity of WARM labels.
+    pub warm_granularity: Option<String>,
+    /// How many coming partitions there should be.
+    pub premake: Option<i32>,
+}
+
+/// The part of the policy of `source` that is about partitions in the database.
+pub fn ageing(source: pg_sys::Oid) -> Result<Ageing> {
+    let found = user::elevated(|| {
+        spi::optional(
+            "SELECT hot_tablespace::text, warm_tablespace::text, live_granularity, hot_granularity, warm_granularity,
+                    premake
+             FROM archive_ext.archive_policy WHERE source = $1::oid",
+            &[source.into()],
+            |row| {
+                Ok(Ageing {
+                    hot_tablespace: row.get(1)?,
+                    warm_tablespace: row.get(2)?,
+                    live_granularity: row.get(3)?,
+                    hot_granularity: row.get(4)?,
+                    warm_granularity: row.get(5)?,
+                    premake: row.get(6)?,
+                })
+            },
+        )
+    })?;
+    Ok(found.unwrap_or_default())
+}
+
 /// Notes that somebody looked whether something is due; once an hour is enough for the alert that nobody does.
 pub fn note_check(source: pg_sys::Oid) -> Result<()> {
     user::elevated(|| {

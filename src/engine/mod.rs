@@ -4,6 +4,7 @@
 pub mod archive;
 pub mod clock;
 pub mod drift;
+pub mod family;
 pub mod import;
 pub mod lifecycle;
 pub mod managed;
@@ -18,4 +19,6 @@ mod reuse;
 pub mod rows;
 pub mod steps;
 pub mod storage;
+pub mod throttle;
+pub mod transition;
 mod verify;

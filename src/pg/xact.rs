@@ -116,6 +116,14 @@ fn caught(error: CaughtError) -> Caught {
     if report.sql_error_code() == pgrx::PgSqlErrorCode::ERRCODE_QUERY_CANCELED {
         error.rethrow();
     }
+    caught_any(&error)
+}
+
+/// What any error says, query cancel included.
+pub(super) fn caught_any(error: &CaughtError) -> Caught {
+    let (CaughtError::PostgresError(report)
+    | CaughtError::ErrorReport(report)
+    | CaughtError::RustPanic { ereport: report, .. }) = error;
     Caught {
         sqlstate: report.sql_error_code(),
         message: report.message().to_owned(),
@@ -140,13 +148,23 @@ pub fn explained<T>(about: &str, work: impl FnOnce() -> T) -> T {
 
 /// Runs `work` in a subtransaction that is rolled back in any case, so that the locks it takes are given back.
 pub fn rolled_back<T>(work: impl FnOnce() -> T) -> T {
+    kept_if(work, |_| false)
+}
+
+/// Runs `work` in a subtransaction that is rolled back unless `keep` says so of its result: then the locks that it took,
+/// on rows too, are given back.
+pub fn kept_if<T>(work: impl FnOnce() -> T, keep: impl FnOnce(&T) -> bool) -> T {
     // SAFETY: as in `subtransaction`; an error unwinds through here and aborts both transactions.
     unsafe {
         let (owner, context) = (pg_sys::CurrentResourceOwner, pg_sys::CurrentMemoryContext);
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::MemoryContextSwitchTo(context);
         let value = work();
-        pg_sys::RollbackAndReleaseCurrentSubTransaction();
+        if keep(&value) {
+            pg_sys::ReleaseCurrentSubTransaction();
+        } else {
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+        }
         pg_sys::MemoryContextSwitchTo(context);
         pg_sys::CurrentResourceOwner = owner;
         value

@@ -116,7 +116,7 @@ fn aged(table: &LabelTable, value: &str, label: Label, to: Status) -> Result<Opt
         return Ok(Some(Candidate {
             to,
             clause: Some(not_after(column, &before)),
-            reason: format!("{column} of rows in {value} is older than {age}: not after {before}"),
+            reason: format!("{column} of rows in {value} is not after {before}, now less {age}"),
         }));
     };
     let Some(end) = period.end() else { return Ok(None) };
@@ -127,11 +127,7 @@ fn aged(table: &LabelTable, value: &str, label: Label, to: Status) -> Result<Opt
         &[end.as_str().into(), before.as_str().into()],
         |row| row.need::<bool>(1),
     )?;
-    Ok(ended.then(|| Candidate {
-        to,
-        clause: None,
-        reason: format!("the end of {value} is older than {age}: not after {before}"),
-    }))
+    Ok(ended.then(|| Candidate { to, clause: None, reason: format!("{value} ended by {before}, now less {age}") }))
 }
 
 fn not_after(column: &str, time: &str) -> String {

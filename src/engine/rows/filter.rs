@@ -76,7 +76,7 @@ fn illegal(plan: &Plan, value: &str) -> Error {
     let leave = format!("AND {column} <> '{value}' in the where_clause leaves these rows where they are.");
     match value.parse::<Label>() {
         Ok(label) => {
-            let legal: Vec<_> = transition::legal(label.status).iter().map(|status| status.as_str()).collect();
+            let legal: Vec<_> = transition::targets(label.status).iter().map(|status| status.as_str()).collect();
             Error::new(
                 SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("rows of \"{root}\" cannot go from {} to {to}", label.status),

@@ -35,6 +35,7 @@ pub fn begin(request: &Request, batch_rows: i64) -> Result<Uuid> {
     if let Some(unfinished) = row_policy::unfinished(&new)? {
         return Ok(unfinished);
     }
+    plan.managed_table()?;
     let id = catalog::job::new_id()?;
     row_policy::start(id, &new)?;
     Ok(id)
@@ -48,11 +49,8 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
     locks::claim_partition(&format!("rows {}", job.id))?;
     let role = row_policy::started_by(job.id)?;
     let Some(role_oid) = user::find(&role).filter(|role| user::has_privileges_of(*role)) else {
-        return Err(Error::new(
-            SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!("job {} was started by \"{role}\"", job.id),
-        )
-        .hint("That role, or a member of it, can go on with it."));
+        return Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("the job was started by \"{role}\""))
+            .hint("That role, or a member of it, can go on with it."));
     };
     let _settings = session(&job.request);
     let outcome = {
@@ -61,10 +59,10 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
     };
     let moved_before = job.progress.get("rows").and_then(Value::as_u64).unwrap_or(0);
     let moved = match &outcome {
-        Outcome::Moved(moved) => moved_before + moved.total(),
+        Outcome::Moved(moved, _) => moved_before + moved.total(),
         Outcome::Made | Outcome::Nothing => moved_before,
     };
-    if matches!(outcome, Outcome::Nothing) {
+    if matches!(outcome, Outcome::Nothing | Outcome::Moved(_, true)) {
         catalog::job::complete(job.id, moved)?;
         return Ok((false, "done".to_owned()));
     }
@@ -78,7 +76,7 @@ fn batch(job: &Job) -> Result<Outcome> {
     // The table may have changed since the last step, and with it what the clause means.
     filter::check(&plan)?;
     let outcome = statement::batch(&plan, batch_rows)?;
-    if let Outcome::Moved(moved) = &outcome {
+    if let Outcome::Moved(moved, _) = &outcome {
         moved.record(&plan, Some(job.id))?;
     }
     Ok(outcome)

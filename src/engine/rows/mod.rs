@@ -37,13 +37,19 @@ fn move_all(request: &Request) -> Result<Tally> {
     let mut plan = Plan::of(request)?;
     filter::check(&plan)?;
     filter::refuse_illegal(&plan)?;
+    plan.managed_table()?;
     let mut moved = Tally::default();
     loop {
         interrupts::check();
         match statement::batch(&plan, BATCH_IN_ONE_TRANSACTION)? {
             statement::Outcome::Nothing => break,
             statement::Outcome::Made => plan = Plan::of(request)?,
-            statement::Outcome::Moved(batch) => moved.add(batch),
+            statement::Outcome::Moved(batch, last) => {
+                moved.add(batch);
+                if last {
+                    break;
+                }
+            }
         }
     }
     moved.record(&plan, None)?;

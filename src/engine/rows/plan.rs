@@ -47,7 +47,6 @@ pub struct Plan {
     pub removal: Option<String>,
     policy: RowPolicy,
     time: Option<String>,
-    managed_table: i64,
 }
 
 impl Plan {
@@ -63,7 +62,6 @@ impl Plan {
         let (sources, illegal) = split_labels(&table, request)?;
         Ok(Self {
             followers: family::of(&table)?,
-            managed_table: managed::ensure(table.oid)?.id,
             request: request.clone(),
             sources,
             illegal,
@@ -109,9 +107,9 @@ impl Plan {
         self.time.as_deref()
     }
 
-    /// The table's id in the catalog.
-    pub fn managed_table(&self) -> i64 {
-        self.managed_table
+    /// The table's id in the catalog; it is registered now if it was not.
+    pub fn managed_table(&self) -> Result<i64> {
+        Ok(managed::ensure(self.table.oid)?.id)
     }
 
     /// Tablespace for partitions of the new status.

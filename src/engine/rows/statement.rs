@@ -27,8 +27,9 @@ pub enum Outcome {
     Nothing,
     /// Partitions that were missing are made; the plan is out of date, and no row has moved yet.
     Made,
-    /// Rows moved.
-    Moved(Tally),
+    /// Rows moved, and whether they were the last that matched. The clause is not asked again then: one that looks at the
+    /// table itself could go on matching others.
+    Moved(Tally, bool),
 }
 
 /// Moves at most `limit` rows, children not counted.
@@ -38,18 +39,22 @@ pub fn batch(plan: &Plan, limit: i64) -> Result<Outcome> {
     if plan.sources.is_empty() {
         return Ok(Outcome::Nothing);
     }
-    let groups = choose(plan, limit)?;
+    // Row locks must not be held while partitions are made: a session that waits for such a row may hold a lock on the
+    // table that this needs.
+    let groups =
+        xact::kept_if(|| choose(plan, limit), |chosen| chosen.as_ref().is_ok_and(|groups| all_have_one(plan, groups)))?;
     if groups.is_empty() {
         return Ok(Outcome::Nothing);
     }
-    if make_missing(plan, groups.keys().map(|group| &group.to))? {
+    if make_missing(plan, &groups)? {
         return Ok(Outcome::Made);
     }
+    let last = (groups.values().map(Vec::len).sum::<usize>() as i64) < limit;
     let mut moved = Tally::default();
     for (group, rows) in groups {
         moved.add(move_group(plan, &group, rows)?);
     }
-    Ok(Outcome::Moved(moved))
+    Ok(Outcome::Moved(moved, last))
 }
 
 /// Rows of one table file that have one label and get another.
@@ -117,9 +122,9 @@ fn no_label(plan: &Plan, row: &Chosen) -> Error {
     match (&row.at, plan.request.to) {
         (None, Status::Archived) => Error::new(
             SqlState::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-            format!("rows of \"{root}\" have no {removal}, which decides where ARCHIVED rows go"),
+            format!("rows of \"{root}\" have no finite {removal}, which decides where ARCHIVED rows go"),
         )
-        .detail(format!("At least one matching row of {} has NULL there.", row.value))
+        .detail(format!("At least one matching row of {} has NULL or infinity there.", row.value))
         .hint("Pass removal_time to give all of them one, or set it by an UPDATE first."),
         (at, to) => Error::new(
             SqlState::ERRCODE_DATETIME_FIELD_OVERFLOW,
@@ -129,25 +134,32 @@ fn no_label(plan: &Plan, row: &Chosen) -> Error {
     }
 }
 
-/// Makes the partitions that rows of these labels need, on the table and on the followers; whether any was missing.
-fn make_missing<'a>(plan: &Plan, values: impl Iterator<Item = &'a String>) -> Result<bool> {
-    let mut values: Vec<_> = values.collect();
-    values.sort();
+/// The label values that tables lack a partition for.
+fn missing<'a>(plan: &'a Plan, groups: &'a BTreeMap<Group, Vec<String>>) -> Vec<(&'a LabelTable, &'a str)> {
+    let mut values: Vec<_> = groups.keys().map(|group| group.to.as_str()).collect();
+    values.sort_unstable();
     values.dedup();
-    let mut made = false;
     let followers = plan.followers.iter().filter_map(|follower| follower.partitioned.as_ref());
-    for table in std::iter::once(&plan.table).chain(followers) {
-        for value in &values {
-            if table.partition_of(value).is_none() {
-                refuse_archived(table, value)?;
-                made |= make(plan, table, value)?;
-            }
-        }
-    }
-    Ok(made)
+    let tables = std::iter::once(&plan.table).chain(followers);
+    let pairs = tables.flat_map(|table| values.iter().map(move |value| (table, *value)));
+    pairs.filter(|(table, value)| table.partition_of(value).is_none()).collect()
 }
 
-fn make(plan: &Plan, table: &LabelTable, value: &str) -> Result<bool> {
+fn all_have_one(plan: &Plan, groups: &BTreeMap<Group, Vec<String>>) -> bool {
+    missing(plan, groups).is_empty()
+}
+
+/// Makes the partitions that rows of these labels need, on the table and on the followers; whether any was missing.
+fn make_missing(plan: &Plan, groups: &BTreeMap<Group, Vec<String>>) -> Result<bool> {
+    let missing = missing(plan, groups);
+    for (table, value) in &missing {
+        refuse_archived(table, value)?;
+        make(plan, table, value)?;
+    }
+    Ok(!missing.is_empty())
+}
+
+fn make(plan: &Plan, table: &LabelTable, value: &str) -> Result<()> {
     if !user::has_privileges_of(table.owner) {
         return Err(Error::new(
             SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -155,15 +167,14 @@ fn make(plan: &Plan, table: &LabelTable, value: &str) -> Result<bool> {
         )
         .detail(format!("It has no partition for {value} yet, and its rows would move there.")));
     }
-    let Some(partition) = labels::create(table, value, plan.tablespace())? else { return Ok(true) };
-    note_status(plan, table, partition, value)?;
-    Ok(true)
+    let Some(partition) = labels::create(table, value, plan.tablespace())? else { return Ok(()) };
+    note_status(plan, table, partition, value)
 }
 
 /// The catalog's row of a new partition. Rows that wait for their archive run are local still: WARM, by its tiers.
 fn note_status(plan: &Plan, table: &LabelTable, partition: pg_sys::Oid, value: &str) -> Result<()> {
     let managed = match table.oid == plan.table.oid {
-        true => Some(plan.managed_table()),
+        true => Some(plan.managed_table()?),
         false => catalog::managed_table::of_source(table.oid)?.map(|managed| managed.id),
     };
     let (Some(managed_table), Some(leaf)) = (managed, discover::leaf(partition)?) else { return Ok(()) };

@@ -39,7 +39,8 @@ SELECT tableoid::regclass, count(*) FROM ticket GROUP BY 1 ORDER BY 1::text;
 
 \echo '-- refused: illegal moves, rows without removal time'
 SELECT set_lifecycle_where('ticket', 'ref = ''INC-10''', 'LIVE');
-SELECT set_lifecycle_where('ticket', 'true', 'HOT');
+SELECT set_lifecycle_where('ticket', 'ref = ''INC-10''', 'ARCHIVED');
+SELECT set_lifecycle_where('ticket', 'ref = ''INC-10''', 'WARM', 'infinity');
 SELECT set_lifecycle_where('ticket', 'ref = ''INC-10''', 'ARCHIVED');
 \echo '-- refused: what is not one boolean expression'
 SELECT set_lifecycle_where('ticket', 'ref = = ''INC-10''', 'HOT');
@@ -61,6 +62,12 @@ SELECT set_lifecycle_where('ticket', 'true', NULL);
 SELECT set_lifecycle_where('ticket', 'true', 'COLD');
 \echo '-- a comment at its end, subqueries and the table''s own name are an expression'
 SELECT set_lifecycle_where('ticket', $$ticket.ref = (SELECT min(t.ref) FROM ticket t WHERE t.lifecycle_status LIKE 'LIVE%') -- the first$$, 'HOT');
+
+\echo '-- what the session reads is no limit'
+SELECT use_data_partition('LIVE*');
+SELECT set_lifecycle_where('ticket', 'ref = ''INC-13''', 'WARM');
+SELECT use_data_partition(NULL);
+SELECT tableoid::regclass FROM ticket WHERE ref = 'INC-13';
 
 \echo '-- refused: other kinds of tables'
 CREATE TABLE by_time (at timestamptz) PARTITION BY RANGE (at);
@@ -150,7 +157,7 @@ SET ROLE rows_owner;
 SELECT set_lifecycle_where('ord', 'id = 6 AND who()', 'WARM');
 SELECT set_lifecycle_where('ord', 'gain()', 'WARM');
 SELECT current_user;
-SELECT tableoid::regclass, pg_get_userbyid(relowner) FROM ord JOIN pg_class c ON c.oid = ord.tableoid WHERE id = 6;
+SELECT c.relname, pg_get_userbyid(relowner) FROM ord JOIN pg_class c ON c.oid = ord.tableoid WHERE id = 6;
 RESET ROLE;
 
 \echo '-- in batches; the job of somebody else runs with that role''s rights'

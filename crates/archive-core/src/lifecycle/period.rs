@@ -89,7 +89,7 @@ impl Moment {
     }
 
     /// Whether a period of this length can begin here.
-    fn begins(self, granularity: Granularity) -> bool {
+    pub fn begins(self, granularity: Granularity) -> bool {
         match granularity {
             Granularity::Hour => (self.minute, self.second) == (0, 0),
             Granularity::Day | Granularity::Week => self.is_midnight(),
@@ -224,19 +224,7 @@ impl Period {
 
     /// Where the next one begins; `None` after the last year that has labels.
     pub fn end(self) -> Option<Moment> {
-        let begin = self.begin();
-        let months = |count: i32| {
-            let month = i32::from(begin.month) - 1 + count;
-            Moment::date(begin.year + month / 12, u8::try_from(month % 12).ok()? + 1, 1)
-        };
-        match self {
-            Self::Year(_) => months(12),
-            Self::Quarter(..) => months(3),
-            Self::Month(..) => months(1),
-            Self::Week(..) => begin.plus(7 * 86_400),
-            Self::Day(..) => begin.plus(86_400),
-            Self::Hour(..) => begin.plus(3_600),
-        }
+        self.begin().next(self.granularity())
     }
 
     /// Reads what `Display` prints, and nothing else.
