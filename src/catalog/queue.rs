@@ -322,3 +322,20 @@ pub fn in_the_way(id: Uuid) -> Result<Option<Uuid>> {
         )
     })
 }
+
+/// Removes a job that another one replaces before it has begun.
+pub fn remove(id: Uuid) -> Result<()> {
+    user::elevated(|| spi::execute("DELETE FROM archive_ext.archival_job WHERE job_id = $1", &[id.into()]).map(drop))
+}
+
+/// Leaves a running job to whoever takes up the next one.
+pub fn enqueue(id: Uuid, reason: Option<&str>) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.archival_job SET status = 'pending', pid = NULL, scheduled = true, reason = coalesce($2, reason)
+             WHERE job_id = $1",
+            &[id.into(), reason.into()],
+        )
+        .map(drop)
+    })
+}

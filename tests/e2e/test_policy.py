@@ -193,3 +193,21 @@ def test_an_owner_without_privileges_runs_his_own_and_sees_no_other(db, cluster,
             stranger.execute(f"SELECT {verb}('{job}')")
     session.execute("CALL run_lifecycle()")
     assert archived(db) == 2
+
+
+def test_a_family_is_archived_together(db, orders):
+    db.execute("CREATE TABLE lines (order_id bigint, created_at timestamptz, n int,"
+               " FOREIGN KEY (order_id, created_at) REFERENCES orders (id, created_at)) PARTITION BY RANGE (created_at)")
+    for month in (1, 2, 3):
+        db.execute(f"CREATE TABLE lines_2024_0{month} PARTITION OF lines"
+                   f" FOR VALUES FROM ('2024-0{month}-01 00:00+00') TO ('2024-0{month + 1}-01 00:00+00')")
+    db.execute("INSERT INTO lines SELECT id, created_at, 1 FROM orders")
+    db.execute("SELECT add_child_table('orders', 'lines')")
+    db.execute("SET archive_ext.now = '2024-03-15'")
+
+    db.execute("CALL run_lifecycle('orders')")
+
+    assert db.all("SELECT partition_name FROM archive_ext.partitions WHERE status = 'ARCHIVED' ORDER BY 1") == [
+        ("lines_2024_01",), ("orders_2024_01",)]
+    assert db.value("SELECT count(*) FROM archive_ext.jobs WHERE status <> 'completed'") == 0
+    assert db.value("SELECT count(*) FROM archive.lines_all") == 1500

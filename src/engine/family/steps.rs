@@ -2,6 +2,7 @@
 //! partition, drives them all and swaps them together. Each member's job keeps what its own steps left behind.
 
 use archive_core::lifecycle::Step;
+use archive_core::policy::JobStatus;
 use pgrx::{Uuid, pg_sys};
 
 use super::members::{self, members};
@@ -66,13 +67,13 @@ pub fn is_of_family(job: &Job) -> bool {
     job.request.get(MEMBERS).is_some() || job.request.get(FAMILY).is_some()
 }
 
-/// The running jobs that end together with `job`: those of its family, or itself.
+/// The unfinished jobs that end together with `job`: those of its family, or itself.
 pub fn jobs_of(asked: Job) -> Result<Vec<Job>> {
     let mut jobs = match head_of(&asked)? {
         Some(head) => member_jobs(&head)?,
         None => vec![asked],
     };
-    jobs.retain(|job| job.status == "running");
+    jobs.retain(|job| job.status.parse().is_ok_and(JobStatus::is_unfinished));
     Ok(jobs)
 }
 

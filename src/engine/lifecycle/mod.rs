@@ -3,6 +3,7 @@
 //! of its own; [`failed`] after an error.
 
 mod alert;
+mod family;
 mod labels;
 mod outlook;
 mod policy;
@@ -113,6 +114,9 @@ pub fn step(id: Uuid) -> Result<(bool, String)> {
     if !window::state(job.window.as_deref())?.is_open() {
         catalog::queue::suspend(id)?;
         return Ok((false, "suspended".to_owned()));
+    }
+    if family::hand_over(id)? {
+        return Ok((false, "handed to its family".to_owned()));
     }
     let (more, phase) = steps::step(id)?;
     if more {

@@ -407,7 +407,9 @@ fn merge_run(
         return;
     }
     let last = run[run.len() - 1];
-    let complete = partitions[last].span.is_some_and(|(_, upper)| Some(upper) >= end_of(period));
+    // Bounds of another time zone are no midnights in UTC.
+    let ends = |(lower, upper)| Granularity::between(lower, upper).map(|length| upper.on_calendar(length));
+    let complete = partitions[last].span.and_then(ends) >= end_of(period);
     if run.iter().all(|at| ready(*at, decisions)) && complete {
         let upper = partitions[last].upper.as_deref().unwrap_or_default();
         let reason = format!("upper bound {upper} of the last of {period} is older than warm_after {age}");

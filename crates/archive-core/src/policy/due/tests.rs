@@ -138,6 +138,18 @@ fn months_become_a_year_when_the_last_is_due() {
 }
 
 #[test]
+fn a_year_of_another_time_zone_ends_with_its_last_month() {
+    let policy = Policy { warm_granularity: Some("year".to_owned()), archive_after: None, ..policy() };
+    let mut partitions: Vec<_> = (1..=12).map(|number| month(&policy, 2024, number, Status::Hot)).collect();
+    for one in &mut partitions {
+        one.span = one.span.map(|(lower, upper)| (lower.plus(-3_600).unwrap(), upper.plus(-3_600).unwrap()));
+    }
+    let outlook = due(&policy, &Table::default(), &partitions, at(2025, 4, 1));
+    assert_eq!(outlook.due.len(), 1);
+    assert_eq!(outlook.due[0].action, Action::Merge(Period::Year(2024)));
+}
+
+#[test]
 fn a_year_whose_end_is_missing_waits_and_a_lone_month_does_not() {
     let policy = Policy { warm_granularity: Some("year".to_owned()), archive_after: None, ..policy() };
     let mut partitions: Vec<_> = [1, 2, 4].map(|number| month(&policy, 2024, number, Status::Hot)).to_vec();
