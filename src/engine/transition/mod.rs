@@ -191,7 +191,7 @@ fn members(named: &Leaf, to: Status, job: Option<Uuid>) -> Result<Vec<Member>> {
 
 /// The core's refusal with the partition's name in it.
 fn about(leaf: &Leaf, error: Error) -> Error {
-    let message = format!("partition \"{}\" {}", leaf.qualified(), error.message());
+    let message = format!("cannot change the status of \"{}\": {}", leaf.qualified(), error.message());
     let mut named = Error::new(error.sqlstate(), message);
     if let Some(detail) = error.detail_text() {
         named = named.detail(detail);
