@@ -35,7 +35,7 @@ WHERE table_name = 'ticket'::regclass AND status = 'ARCHIVED';
 SELECT set_lifecycle_where('ticket', 'ref = ''INC-12''', 'ARCHIVED', '2025-09-20');
 SELECT reattach_partition('rows.ticket_archive_202509', writable => true);
 SELECT set_lifecycle_where('ticket', 'ref = ''INC-12''', 'ARCHIVED', '2025-09-20');
-SELECT tableoid::regclass, count(*) FROM ticket GROUP BY 1 ORDER BY 1::text;
+SELECT tableoid::regclass::text AS partition, count(*) FROM ticket GROUP BY 1 ORDER BY 1;
 
 \echo '-- refused: illegal moves, rows without removal time'
 SELECT set_lifecycle_where('ticket', 'ref = ''INC-10''', 'LIVE');
