@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::time::Duration;
 
-use archive_core::lifecycle::Selection;
+use archive_core::lifecycle::{Limits, Selection};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 use crate::pg::guc as settings;
@@ -19,6 +19,15 @@ static NOW: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Non
 static DATA_PARTITION: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static DATA_PARTITION_DML: GucSetting<bool> = GucSetting::<bool>::new(false);
 static PROGRESS_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(5);
+static WORKER_ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
+static NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(60);
+static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
+static MAX_RATE: GucSetting<i32> = GucSetting::<i32>::new(0);
+static MAX_REPLICATION_LAG: GucSetting<i32> = GucSetting::<i32>::new(0);
+static MAX_REPLICATION_LAG_SIZE: GucSetting<i32> = GucSetting::<i32>::new(0);
+static MAX_WAL_RATE: GucSetting<i32> = GucSetting::<i32>::new(0);
+static MAX_XMIN_AGE: GucSetting<i32> = GucSetting::<i32>::new(0);
+static MAX_LOAD: GucSetting<f64> = GucSetting::<f64>::new(0.0);
 
 /// Registers every `archive_ext.*` setting and reserves the prefix.
 pub fn register() {
@@ -87,6 +96,8 @@ pub fn register() {
         0..=3_600,
         GucFlags::UNIT_S,
     );
+    register_worker();
+    register_throttles();
     settings::define_checked_text(
         c"archive_ext.data_partition",
         c"Which partitions of managed tables are read, by label: 'HOT*,WARM_2024; orders=LIVE*'; empty for all.",
@@ -101,6 +112,80 @@ pub fn register() {
     settings::reserve_prefix(c"archive_ext");
 }
 
+fn register_worker() {
+    GucRegistry::define_bool_guc(
+        c"archive_ext.worker_enabled",
+        c"Whether the background worker looks for due work (needs shared_preload_libraries).",
+        c"",
+        &WORKER_ENABLED,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    int_of(
+        GucContext::Sighup,
+        c"archive_ext.naptime",
+        c"Time between the launcher's rounds through the databases.",
+        &NAPTIME,
+        1..=86_400,
+        GucFlags::UNIT_S,
+    );
+    int_of(
+        GucContext::Sighup,
+        c"archive_ext.max_workers",
+        c"Most job workers at the same time, one for each database and policy owner.",
+        &MAX_WORKERS,
+        1..=crate::pg::worker_table::MAX_WORKERS as i32,
+        GucFlags::default(),
+    );
+}
+
+/// Only superusers set these: they protect the cluster from its tables' owners.
+fn register_throttles() {
+    let limit = |name, description, setting, flags| {
+        int_of(GucContext::Suset, name, description, setting, 0..=i32::MAX, flags);
+    };
+    limit(
+        c"archive_ext.max_rate",
+        c"Most bytes per second that an archive run writes to or reads from the storage; 0 for no limit.",
+        &MAX_RATE,
+        GucFlags::UNIT_KB,
+    );
+    limit(
+        c"archive_ext.max_replication_lag",
+        c"Jobs wait while a standby is further behind than this; 0 for no limit.",
+        &MAX_REPLICATION_LAG,
+        GucFlags::UNIT_S,
+    );
+    limit(
+        c"archive_ext.max_replication_lag_size",
+        c"Jobs wait while a standby lacks more WAL than this; 0 for no limit.",
+        &MAX_REPLICATION_LAG_SIZE,
+        GucFlags::UNIT_MB,
+    );
+    limit(
+        c"archive_ext.max_wal_rate",
+        c"Jobs wait while the cluster writes more WAL per second than this; 0 for no limit.",
+        &MAX_WAL_RATE,
+        GucFlags::UNIT_KB,
+    );
+    limit(
+        c"archive_ext.max_xmin_age",
+        c"Jobs wait while a snapshot is older than this many transactions; 0 for no limit.",
+        &MAX_XMIN_AGE,
+        GucFlags::default(),
+    );
+    GucRegistry::define_float_guc(
+        c"archive_ext.max_load",
+        c"Jobs wait while the load average of one minute is above this; 0 for no limit.",
+        c"",
+        &MAX_LOAD,
+        0.0,
+        1e6,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+}
+
 fn int(
     name: &'static std::ffi::CStr,
     description: &'static std::ffi::CStr,
@@ -108,16 +193,53 @@ fn int(
     range: std::ops::RangeInclusive<i32>,
     flags: GucFlags,
 ) {
-    GucRegistry::define_int_guc(
-        name,
-        description,
-        c"",
-        setting,
-        *range.start(),
-        *range.end(),
-        GucContext::Userset,
-        flags,
-    );
+    int_of(GucContext::Userset, name, description, setting, range, flags);
+}
+
+fn int_of(
+    context: GucContext,
+    name: &'static std::ffi::CStr,
+    description: &'static std::ffi::CStr,
+    setting: &'static GucSetting<i32>,
+    range: std::ops::RangeInclusive<i32>,
+    flags: GucFlags,
+) {
+    GucRegistry::define_int_guc(name, description, c"", setting, *range.start(), *range.end(), context, flags);
+}
+
+/// `archive_ext.worker_enabled`.
+pub fn worker_enabled() -> bool {
+    WORKER_ENABLED.get()
+}
+
+/// `archive_ext.naptime`.
+pub fn naptime() -> Duration {
+    Duration::from_secs(NAPTIME.get().unsigned_abs().into())
+}
+
+/// `archive_ext.max_workers`.
+pub fn max_workers() -> usize {
+    MAX_WORKERS.get().unsigned_abs() as usize
+}
+
+/// `archive_ext.max_rate` in bytes per second.
+pub fn max_rate() -> Option<u64> {
+    positive(&MAX_RATE).map(|kilobytes| kilobytes << 10)
+}
+
+/// What the throttles allow.
+pub fn limits() -> Limits {
+    Limits {
+        replication_lag: positive(&MAX_REPLICATION_LAG).map(Duration::from_secs),
+        replication_lag_bytes: positive(&MAX_REPLICATION_LAG_SIZE).map(|megabytes| megabytes << 20),
+        wal_rate: positive(&MAX_WAL_RATE).map(|kilobytes| kilobytes << 10),
+        xmin_age: positive(&MAX_XMIN_AGE),
+        load: Some(MAX_LOAD.get()).filter(|load| *load > 0.0),
+    }
+}
+
+fn positive(setting: &GucSetting<i32>) -> Option<u64> {
+    u64::try_from(setting.get()).ok().filter(|value| *value > 0)
 }
 
 /// `archive_ext.default_storage`, if set to something.

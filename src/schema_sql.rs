@@ -9,7 +9,11 @@ extension_sql_file!(
     name = "triggers",
     requires = ["tables", archive_ext::labels_changed]
 );
-extension_sql_file!("../sql/api/views.sql", name = "views", requires = ["tables", archive_ext::progress_slots]);
+extension_sql_file!(
+    "../sql/api/views.sql",
+    name = "views",
+    requires = ["tables", archive_ext::progress_slots, archive_ext::worker_slots, archive_ext::standing_alerts]
+);
 extension_sql_file!("../sql/api/procedures.sql", name = "procedures", requires = ["tables", "fdw"]);
 extension_sql_file!("../sql/security/grants.sql", name = "grants", requires = ["views", "procedures"]);
 extension_sql_file!("../sql/comments.sql", name = "comments", finalize);

@@ -66,8 +66,119 @@ BEGIN
 END
 $$;
 
+-- Runs a job to its end, each step in a transaction of its own. Waits for locks are tried again; any other error ends the
+-- job, and what it had frozen is writable again.
+CREATE PROCEDURE archive_ext.run_steps(job uuid)
+LANGUAGE plpgsql AS $$
+DECLARE
+    attempts int := 0;
+    more     boolean := true;
+    failure  text;
+    state    text;
+    message  text;
+    detail   text;
+    hint     text;
+BEGIN
+    WHILE more LOOP
+        failure := NULL;
+        BEGIN
+            SELECT s.more INTO more FROM archive_ext.archive_step(job) s;
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+                detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+            failure := message;
+        END;
+        -- 40P01 and 40001: another session changed or moved the same rows first.
+        IF failure IS NOT NULL AND state IN ('55P03', '40P01', '40001') AND attempts < 10 THEN
+            attempts := attempts + 1;
+            COMMIT;
+            RAISE NOTICE '%; trying again (% of 10)', failure, attempts;
+            PERFORM pg_sleep(least(0.5 * attempts, 5));
+        ELSIF failure IS NOT NULL THEN
+            -- 55006: another session works on the partitions, and the job is its.
+            IF state <> '55006' THEN
+                PERFORM archive_ext.fail_job(job, failure);
+            END IF;
+            COMMIT;
+            RAISE EXCEPTION USING ERRCODE = state, MESSAGE = message, DETAIL = detail, HINT = hint;
+        ELSE
+            attempts := 0;
+        END IF;
+        COMMIT;
+    END LOOP;
+END
+$$;
+
+CREATE PROCEDURE merge_partitions_steps(partitions regclass[], name name DEFAULT NULL)
+LANGUAGE plpgsql AS $$
+DECLARE
+    job uuid := archive_ext.begin_merge(partitions, name);
+BEGIN
+    COMMIT;
+    CALL archive_ext.run_steps(job);
+END
+$$;
+
+CREATE PROCEDURE split_partition_steps(partition regclass, granularity text)
+LANGUAGE plpgsql AS $$
+DECLARE
+    job uuid := archive_ext.begin_split(partition, granularity);
+BEGIN
+    COMMIT;
+    CALL archive_ext.run_steps(job);
+END
+$$;
+
+-- Does what the policies say is due: makes jobs, then does them one after the other, committing after each step. What
+-- fails is put back and tried again by a later call. Jobs that others made due (a split) are done in the same call.
+CREATE PROCEDURE run_lifecycle(source regclass DEFAULT NULL, max_jobs int DEFAULT NULL)
+LANGUAGE plpgsql AS $$
+DECLARE
+    job      uuid;
+    more     boolean;
+    reached  text;
+    done     int := 0;
+    rounds   int := 10;
+    made     int;
+    failure  text;
+    state    text;
+    detail   text;
+BEGIN
+    made := archive_ext.schedule_jobs(source);
+    COMMIT;
+    LOOP
+        EXIT WHEN done >= max_jobs;
+        job := archive_ext.next_job(source);
+        COMMIT;
+        IF job IS NULL THEN
+            rounds := rounds - 1;
+            EXIT WHEN done = 0 OR rounds = 0;
+            made := archive_ext.schedule_jobs(source);
+            COMMIT;
+            EXIT WHEN made = 0;
+            CONTINUE;
+        END IF;
+        more := true;
+        WHILE more LOOP
+            failure := NULL;
+            BEGIN
+                SELECT s.more, s.phase INTO more, reached FROM archive_ext.lifecycle_step(job) s;
+            EXCEPTION WHEN OTHERS THEN
+                GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, failure = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
+            END;
+            IF failure IS NOT NULL THEN
+                PERFORM archive_ext.job_failed(job, state, failure, detail);
+                more := false;
+            END IF;
+            COMMIT;
+        END LOOP;
+        done := done + 1;
+    END LOOP;
+END
+$$;
+
 -- Moves rows to another status in batches, each committed. Called again after a crash or cancel it goes on, since rows
--- that moved no longer match. A batch that finds rows locked is tried again.
+-- that moved no longer match.
 CREATE PROCEDURE set_lifecycle_where_steps(
     source       regclass,
     where_clause text,
@@ -76,7 +187,26 @@ CREATE PROCEDURE set_lifecycle_where_steps(
     batch_rows   bigint DEFAULT 10000)
 LANGUAGE plpgsql AS $$
 DECLARE
-    lock_attempts CONSTANT int := 10;
+    job   uuid := archive_ext.begin_rows(source, where_clause, status, removal_time, batch_rows);
+    moved bigint;
+BEGIN
+    COMMIT;
+    CALL archive_ext.run_steps(job);
+    SELECT j.rows_archived INTO moved FROM archive_ext.jobs j WHERE j.job_id = job;
+    RAISE NOTICE '% rows moved to %', moved, status;
+END
+$$;
+
+-- The same for a partition with those of its children: every member's steps are committed, then one swap of all.
+CREATE PROCEDURE archive_family_steps(
+    partition  regclass,
+    storage    name DEFAULT NULL,
+    verify     text DEFAULT 'content',
+    drop_local interval DEFAULT NULL)
+LANGUAGE plpgsql AS $$
+DECLARE
+    swap_attempts CONSTANT int := 10;
+    part_name text := partition;
     job      uuid;
     more     boolean := true;
     reached  text;
@@ -86,10 +216,16 @@ DECLARE
     message  text;
     detail   text;
     hint     text;
-    moved    bigint;
 BEGIN
-    job := archive_ext.begin_rows(source, where_clause, status, removal_time, batch_rows);
+    IF partition IS NULL THEN
+        RETURN;
+    END IF;
+    job := archive_ext.begin_family(partition, storage, verify, drop_local);
     COMMIT;
+    IF job IS NULL THEN
+        RAISE NOTICE 'partition % is already archived, skipping', part_name;
+        RETURN;
+    END IF;
     WHILE more LOOP
         failure := NULL;
         BEGIN
@@ -99,24 +235,27 @@ BEGIN
                 detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
             failure := message;
         END;
-        -- 40P01 and 40001: another session changed or moved the same rows first.
-        IF failure IS NOT NULL AND state IN ('55P03', '40P01', '40001') AND attempts < lock_attempts THEN
+        IF failure IS NOT NULL AND state = '55P03' AND attempts < swap_attempts THEN
             attempts := attempts + 1;
             COMMIT;
-            RAISE NOTICE '%; trying again (% of %)', failure, attempts, lock_attempts;
-            PERFORM pg_sleep(least(0.2 * attempts, 2));
+            RAISE NOTICE '%; trying again (% of %)', failure, attempts, swap_attempts;
+            PERFORM pg_sleep(least(0.5 * attempts, 5));
             CONTINUE;
         ELSIF failure IS NOT NULL THEN
+            -- 55006: another session works on a member, and the jobs are its.
             IF state <> '55006' THEN
                 PERFORM archive_ext.fail_job(job, failure);
             END IF;
             COMMIT;
             RAISE EXCEPTION USING ERRCODE = state, MESSAGE = message, DETAIL = detail, HINT = hint;
         END IF;
-        attempts := 0;
         COMMIT;
     END LOOP;
-    SELECT j.rows_archived INTO moved FROM archive_ext.jobs j WHERE j.job_id = job;
-    RAISE NOTICE '% rows moved to %', moved, status;
+    IF reached IS DISTINCT FROM 'done' THEN
+        RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+            MESSAGE = format('archiving the family of %s was cancelled or taken over by another session', part_name),
+            HINT = 'See archive_ext.jobs.';
+    END IF;
+    RAISE NOTICE 'partition % archived with its children', part_name;
 END
 $$;

@@ -38,7 +38,10 @@ SELECT j.job_id,
        j.started_at,
        j.completed_at,
        coalesce(j.completed_at, clock_timestamp()) - j.started_at AS duration,
-       j.error
+       j.error,
+       j.reason,
+       j.attempts,
+       j.next_attempt_at
 FROM archive_ext.archival_job j
 WHERE has_table_privilege(j.table_name, 'SELECT')
 ORDER BY j.started_at DESC;
@@ -78,8 +81,25 @@ SELECT s.pid,
 FROM archive_ext.progress_slots() s
 WHERE has_table_privilege(s.relation, 'SELECT');
 
+CREATE VIEW archive_ext.workers AS
+SELECT w.pid,
+       w.kind,
+       d.datname AS database,
+       r.rolname AS role,
+       w.state,
+       w.job_id,
+       w.since,
+       w.detail
+FROM archive_ext.worker_slots() w
+LEFT JOIN pg_database d ON d.oid = w.database
+LEFT JOIN pg_roles r ON r.oid = w.role
+WHERE w.kind = 'launcher' OR pg_has_role(w.role, 'USAGE') OR pg_has_role('pg_read_all_stats', 'USAGE');
+
 CREATE VIEW archive_ext.policies AS
-SELECT source AS table_name, storage, drop_after, archive_schema, archive_name, changed_at, changed_by
+SELECT source AS table_name, owner, enabled, hot_after, warm_after, archive_after, glacier_after, expire_after, verify_after,
+       drop_after, pg_size_pretty(max_hot_bytes) AS max_hot_size, idle_for, live_granularity, hot_granularity,
+       warm_granularity, archive_granularity, premake, storage, format, compression, hot_tablespace, warm_tablespace,
+       maintenance_window, removal_column, max_attempts, archive_schema, archive_name, changed_at, changed_by, checked_at
 FROM archive_ext.archive_policy
 WHERE has_table_privilege(source, 'SELECT')
 ORDER BY source::text;
@@ -89,3 +109,7 @@ SELECT e.at, e.table_name, e.partition_name, e.event, e.from_status, e.status, e
 FROM archive_ext.lifecycle_event e
 WHERE has_table_privilege(e.table_name, 'SELECT')
 ORDER BY e.id DESC;
+
+CREATE VIEW archive_ext.alerts AS
+SELECT a.alert, a.table_name, a.partition_name, a.since, a.detail, a.remedy, a.job_id
+FROM archive_ext.standing_alerts() a;

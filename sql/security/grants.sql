@@ -2,4 +2,4 @@
 REVOKE ALL ON ALL TABLES IN SCHEMA archive_ext FROM PUBLIC;
 GRANT USAGE ON SCHEMA archive_ext TO PUBLIC;
 GRANT SELECT ON archive_ext.partitions, archive_ext.jobs, archive_ext.objects, archive_ext.progress,
-    archive_ext.policies, archive_ext.events TO PUBLIC;
+    archive_ext.workers, archive_ext.policies, archive_ext.events, archive_ext.alerts TO PUBLIC;

@@ -100,8 +100,9 @@ pub fn options(storage: Option<Name>, verify: &str, drop_local: Option<Interval>
     Ok(Options { storage: storage.map(|name| name.0), verify: Verify::parse(verify)?, drop_local_seconds })
 }
 
+/// One row of the result.
 #[allow(clippy::type_complexity)]
-fn row(
+pub fn row(
     outcome: Outcome,
 ) -> (Option<Uuid>, Regclass, Option<i64>, i64, Option<i64>, Option<i32>, String, Option<TimestampWithTimeZone>) {
     (

@@ -20,6 +20,9 @@ mod archive_ext {
     }
 }
 
+use archive_core::lifecycle::Status;
+
+use crate::catalog;
 use crate::error::{Error, SqlState};
 use crate::partition::discover;
 use crate::partition::freeze::Reason;
@@ -33,11 +36,26 @@ fn refusal(relation: pg_sys::Oid, reason: &str) -> Error {
         return refused(&format!("cannot change \"{name}\": it is the local copy of an archived partition"))
             .hint("SELECT reattach_partition(…, writable => true) on the partition to change its rows.");
     }
+    if reason == Reason::Rearranging.as_str() {
+        return refused(&format!("cannot change partition \"{name}\": it is being merged or split"))
+            .detail("Its rows are frozen while they are copied.")
+            .hint("If no run is active (archive_ext.jobs), SELECT cancel_job(job_id) makes it writable.");
+    }
+    if reason == Reason::Warm.as_str() || (reason == Reason::Archiving.as_str() && is_at_rest(relation)) {
+        return refused(&format!("cannot change partition \"{name}\": it is WARM, which is read-only"))
+            .hint(format!("SELECT set_lifecycle('{name}', 'HOT') makes it writable again."));
+    }
     if reason == Reason::ReadOnly.as_str() {
         return refused(&format!("cannot change partition \"{name}\": it was reattached read-only"))
-            .hint("Archive it again and SELECT reattach_partition(…, writable => true) to change its rows.");
+            .hint(format!("SELECT set_lifecycle('{name}', 'HOT') makes it writable again."));
     }
     refused(&format!("cannot change partition \"{name}\": it is being archived"))
         .detail("Its rows are frozen so that the archive is exactly what the table holds.")
         .hint("If no run is active (archive_ext.jobs), SELECT cancel_job(job_id) makes it writable; once archived, reattach_partition(…, writable => true) does.")
+}
+
+/// Whether a partition that was WARM is so again: the run that guarded it for the archive is over.
+fn is_at_rest(relation: pg_sys::Oid) -> bool {
+    catalog::partition::local_status(relation).is_ok_and(|status| status == Status::Warm)
+        && catalog::job::working_on(relation, None).is_ok_and(|job| job.is_none())
 }

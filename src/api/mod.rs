@@ -2,15 +2,20 @@
 
 pub mod archive;
 mod ddl;
+mod family;
 mod guard;
 mod import;
+mod lifecycle;
 mod policy;
 pub mod progress;
 mod reading;
 mod reattach;
 mod rows;
+pub mod show;
 mod steps;
 mod storage;
+mod transition;
+pub mod worker;
 
 use pgrx::datum::Interval;
 

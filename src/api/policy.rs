@@ -1,67 +1,121 @@
-//! `set_archive_policy` and `drop_archive_policy`.
+//! `set_archive_policy`, `drop_archive_policy`, `export_policies`, `import_policies`.
 
+use archive_core::policy::{Age, Policy};
+use pgrx::JsonB;
 use pgrx::datum::Interval;
+use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 
-use super::seconds;
-use crate::catalog;
-use crate::catalog::policy::Policy;
-use crate::error::{Error, OrRaise, Result, SqlState};
-use crate::partition::discover;
-use crate::pg::args::{Name, Regclass};
-use crate::pg::user;
+use crate::engine::lifecycle;
+use crate::error::OrRaise;
+use crate::pg::args::{Name, Regclass, Text};
 
-/// Sets where and how a table is archived; NULL leaves a setting as it is.
+/// Sets how a table ages; NULL leaves a setting as it is, `clear` removes those it names.
 #[pg_extern]
+#[allow(clippy::too_many_arguments)]
 fn set_archive_policy(
     source: Regclass,
-    storage: default!(Option<Name>, "NULL"),
+    hot_after: default!(Option<Interval>, "NULL"),
+    warm_after: default!(Option<Interval>, "NULL"),
+    archive_after: default!(Option<Interval>, "NULL"),
+    glacier_after: default!(Option<Interval>, "NULL"),
+    expire_after: default!(Option<Interval>, "NULL"),
+    verify_after: default!(Option<Interval>, "NULL"),
     drop_after: default!(Option<Interval>, "NULL"),
+    storage: default!(Option<Name>, "NULL"),
+    max_hot_bytes: default!(Option<i64>, "NULL"),
+    idle_for: default!(Option<Interval>, "NULL"),
+    live_granularity: default!(Option<Text>, "NULL"),
+    hot_granularity: default!(Option<Text>, "NULL"),
+    warm_granularity: default!(Option<Text>, "NULL"),
+    archive_granularity: default!(Option<Text>, "NULL"),
+    premake: default!(Option<i32>, "NULL"),
+    format: default!(Option<Text>, "NULL"),
+    compression: default!(Option<Text>, "NULL"),
+    hot_tablespace: default!(Option<Name>, "NULL"),
+    warm_tablespace: default!(Option<Name>, "NULL"),
+    maintenance_window: default!(Option<Text>, "NULL"),
+    removal_column: default!(Option<Name>, "NULL"),
+    max_attempts: default!(Option<i32>, "NULL"),
     archive_schema: default!(Option<Name>, "NULL"),
     archive_name: default!(Option<Name>, "NULL"),
+    enabled: default!(Option<bool>, "NULL"),
+    clear: default!(Option<Vec<Option<String>>>, "NULL"),
 ) {
-    let policy = Policy {
-        storage: storage.map(|name| name.0),
-        drop_after_seconds: drop_after.map(seconds),
-        archive_schema: archive_schema.map(|name| name.0),
-        archive_name: archive_name.map(|name| name.0),
+    let (age, text, name) = (
+        |interval: Option<Interval>| {
+            interval.map(|interval| Age::new(interval.months(), interval.days(), interval.micros()))
+        },
+        |text: Option<Text>| text.map(|text| text.0),
+        |name: Option<Name>| name.map(|name| name.0),
+    );
+    let changes = Policy {
+        enabled,
+        hot_after: age(hot_after),
+        warm_after: age(warm_after),
+        archive_after: age(archive_after),
+        glacier_after: age(glacier_after),
+        expire_after: age(expire_after),
+        verify_after: age(verify_after),
+        drop_after: age(drop_after),
+        max_hot_bytes,
+        idle_for: age(idle_for),
+        live_granularity: text(live_granularity),
+        hot_granularity: text(hot_granularity),
+        warm_granularity: text(warm_granularity),
+        archive_granularity: text(archive_granularity),
+        premake,
+        storage: name(storage),
+        format: text(format),
+        compression: text(compression),
+        hot_tablespace: name(hot_tablespace),
+        warm_tablespace: name(warm_tablespace),
+        maintenance_window: text(maintenance_window),
+        removal_column: name(removal_column),
+        max_attempts,
+        archive_schema: name(archive_schema),
+        archive_name: name(archive_name),
     };
-    set(source.0, &policy).or_raise();
-}
-
-fn set(source: pg_sys::Oid, policy: &Policy) -> Result<()> {
-    check_source(source)?;
-    if let Some(storage) = &policy.storage {
-        catalog::storage::options(storage)?;
-    }
-    if policy.drop_after_seconds.is_some_and(|seconds| seconds < 0) {
-        return Err(Error::new(SqlState::ERRCODE_INVALID_PARAMETER_VALUE, "drop_after must not be negative"));
-    }
-    let renames = policy.archive_schema.is_some() || policy.archive_name.is_some();
-    if renames && catalog::managed_table::of_source(source)?.is_some_and(|managed| managed.archive_table.is_some()) {
-        return Err(Error::new(
-            SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            "archive_schema and archive_name cannot change once partitions are archived",
-        )
-        .hint("Set them before the first partition of the table is archived."));
-    }
-    catalog::policy::set(source, policy)
-}
-
-fn check_source(source: pg_sys::Oid) -> Result<()> {
-    let name = catalog::qualified_name(source)?;
-    if !user::has_privileges_of(discover::owner(source)?) {
-        return Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("must be owner of table {name}")));
-    }
-    match discover::leaf(source)? {
-        Some(table) if table.kind == 'p' && table.parent.is_none() => Ok(()),
-        _ => Err(Error::new(SqlState::ERRCODE_WRONG_OBJECT_TYPE, format!("\"{name}\" is not a partitioned table"))
-            .hint("Policies belong to the root of a partition tree.")),
-    }
+    let clear: Vec<String> = clear.unwrap_or_default().into_iter().flatten().collect();
+    lifecycle::set_policy(source.0, &changes, &clear).or_raise();
 }
 
 /// Removes a table's policy; whether there was one.
 #[pg_extern]
 fn drop_archive_policy(source: Regclass) -> bool {
-    check_source(source.0).and_then(|()| catalog::policy::drop(source.0)).or_raise()
+    lifecycle::clear_policy(source.0).or_raise()
+}
+
+/// The policies of the caller's tables as JSON.
+#[pg_extern]
+fn export_policies(source: default!(Option<Regclass>, "NULL")) -> JsonB {
+    JsonB(lifecycle::export(source.map(|source| source.0)).or_raise())
+}
+
+/// Sets policies as exported, or tells what that would change.
+#[pg_extern]
+#[allow(clippy::type_complexity)]
+fn import_policies(
+    policies: JsonB,
+    dry_run: default!(bool, "true"),
+) -> TableIterator<
+    'static,
+    (
+        name!(table_name, Text),
+        name!(action, String),
+        name!(setting, Option<String>),
+        name!(before, Option<Text>),
+        name!(after, Option<Text>),
+        name!(note, Option<Text>),
+    ),
+> {
+    let lines = lifecycle::import(&policies.0, dry_run).or_raise();
+    TableIterator::new(lines.into_iter().map(|line| {
+        let (setting, before, after) = match line.change {
+            Some(change) => (Some(change.setting.to_owned()), change.before, change.after),
+            None => (None, None, None),
+        };
+        let note = line.note.map(Text);
+        (Text(line.table), line.action.to_owned(), setting, before.map(Text), after.map(Text), note)
+    }))
 }

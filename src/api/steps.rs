@@ -1,6 +1,5 @@
-//! What the procedure `archive_partition_steps` calls between its commits, and `cancel_job`.
+//! What the procedure `archive_partition_steps` calls between its commits.
 
-use pgrx::Uuid;
 use pgrx::prelude::*;
 
 #[pg_schema]
@@ -37,13 +36,4 @@ mod archive_ext {
     fn fail_job(job_id: Uuid, error: &str) -> bool {
         steps::cancel(job_id, "failed", error).or_raise()
     }
-}
-
-use crate::engine::steps;
-use crate::error::OrRaise;
-
-/// Ends a job that was interrupted and makes its partition writable again; whether it was still unfinished.
-#[pg_extern]
-fn cancel_job(job_id: Uuid) -> bool {
-    steps::cancel(job_id, "cancelled", "cancelled by a user").or_raise()
 }

@@ -80,3 +80,16 @@ pub fn record_transition(transition: &Transition<'_>) -> Result<()> {
     })?;
     Ok(())
 }
+
+/// Adds to the newest event of a partition what its writer did not know: where it came from, and why.
+pub fn explain(table: pg_sys::Oid, partition: &str, from: Status, reason: &str) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.lifecycle_event SET from_status = $3::archive_ext.lifecycle_status, reason = $4
+             WHERE id = (SELECT max(id) FROM archive_ext.lifecycle_event
+                         WHERE table_name = $1::oid AND partition_name = $2)",
+            &[table.into(), partition.into(), from.as_str().into(), reason.into()],
+        )
+    })?;
+    Ok(())
+}

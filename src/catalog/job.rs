@@ -58,6 +58,12 @@ pub struct Job {
 const COLUMNS: &str = "job_id, partition::oid, partition_name, status, phase, storage::text, verify,
     extract(epoch FROM drop_local)::bigint, coalesce(progress, '{}'), operation, table_name::oid, request";
 
+/// The statuses of jobs that keep others from their partition.
+const UNFINISHED: &str = "('pending', 'running', 'paused')";
+
+/// When the calling backend started: with its pid it tells one run from another.
+const MY_START: &str = "(SELECT a.backend_start FROM pg_stat_activity a WHERE a.pid = pg_backend_pid())";
+
 fn job(row: &spi::Row<'_>) -> Result<Job> {
     Ok(Job {
         id: row.need(1)?,
@@ -86,8 +92,9 @@ pub fn start(id: Uuid, new: &NewJob<'_>, started_by: &str, pid: i32) -> Result<(
         spi::execute(
             "INSERT INTO archive_ext.archival_job
                (job_id, operation, table_name, partition_name, partition, storage, verify, drop_local, phase,
-                started_by, pid)
-             VALUES ($1, $2, $3::oid, $4, $5::oid, $6::name, $7, make_interval(secs => $8), $9, $10::name, $11)
+                started_by, pid, pid_started)
+             VALUES ($1, $2, $3::oid, $4, $5::oid, $6::name, $7, make_interval(secs => $8), $9, $10::name, $11,
+                     (SELECT a.backend_start FROM pg_stat_activity a WHERE a.pid = $11))
              ON CONFLICT (job_id) DO NOTHING",
             &[
                 id.into(),
@@ -114,13 +121,16 @@ pub fn find(id: Uuid) -> Result<Option<Job>> {
     })
 }
 
-/// The newest unfinished job of a partition.
+/// The newest unfinished job that archives a partition; one that waits is the calling backend's from now on.
 pub fn unfinished(partition: pg_sys::Oid) -> Result<Option<Job>> {
     user::elevated(|| {
         spi::optional(
             &format!(
-                "SELECT {COLUMNS} FROM archive_ext.archival_job
-                 WHERE partition = $1::oid AND status = 'running' ORDER BY started_at DESC LIMIT 1"
+                "UPDATE archive_ext.archival_job SET status = 'running', pid = pg_backend_pid(), pid_started = {MY_START}
+                 WHERE job_id = (SELECT j.job_id FROM archive_ext.archival_job j
+                                 WHERE j.partition = $1::oid AND j.operation = 'archive' AND j.status IN {UNFINISHED}
+                                 ORDER BY j.started_at DESC LIMIT 1)
+                 RETURNING {COLUMNS}"
             ),
             &[partition.into()],
             job,
@@ -132,8 +142,22 @@ pub fn unfinished(partition: pg_sys::Oid) -> Result<Option<Job>> {
 pub fn advance(id: Uuid, phase: &str, progress: &serde_json::Value) -> Result<()> {
     user::elevated(|| {
         spi::execute(
-            "UPDATE archive_ext.archival_job SET phase = $2, progress = $3, pid = pg_backend_pid() WHERE job_id = $1",
+            &format!(
+                "UPDATE archive_ext.archival_job
+                 SET phase = $2, progress = $3, pid = pg_backend_pid(), pid_started = {MY_START} WHERE job_id = $1"
+            ),
             &[id.into(), phase.into(), JsonB(progress.clone()).into()],
+        )
+    })?;
+    Ok(())
+}
+
+/// Adds to what was asked for: the operation's own arguments.
+pub fn set_request(id: Uuid, request: &serde_json::Value) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.archival_job SET request = request || $2 WHERE job_id = $1",
+            &[id.into(), JsonB(request.clone()).into()],
         )
     })?;
     Ok(())
@@ -144,7 +168,8 @@ pub fn complete(id: Uuid, rows: u64) -> Result<()> {
     user::elevated(|| {
         spi::execute(
             "UPDATE archive_ext.archival_job
-             SET status = 'completed', phase = 'done', rows_archived = $2, completed_at = clock_timestamp(), error = NULL
+             SET status = 'completed', phase = 'done', rows_archived = $2, completed_at = clock_timestamp(), error = NULL,
+                 error_code = NULL
              WHERE job_id = $1",
             &[id.into(), (rows as i64).into()],
         )
@@ -152,12 +177,14 @@ pub fn complete(id: Uuid, rows: u64) -> Result<()> {
     Ok(())
 }
 
-/// Ends a job that still runs as `failed` or `cancelled`.
+/// Ends an unfinished job as `failed` or `cancelled`.
 pub fn stop(id: Uuid, status: &str, error: &str) -> Result<()> {
     user::elevated(|| {
         spi::execute(
-            "UPDATE archive_ext.archival_job SET status = $2, completed_at = clock_timestamp(), error = $3
-             WHERE job_id = $1 AND status = 'running'",
+            &format!(
+                "UPDATE archive_ext.archival_job SET status = $2, completed_at = clock_timestamp(), error = $3
+                 WHERE job_id = $1 AND status IN {UNFINISHED}"
+            ),
             &[id.into(), status.into(), error.into()],
         )
     })?;
@@ -168,11 +195,38 @@ pub fn stop(id: Uuid, status: &str, error: &str) -> Result<()> {
 pub fn supersede(partition: pg_sys::Oid, by: Uuid) -> Result<()> {
     user::elevated(|| {
         spi::execute(
-            "UPDATE archive_ext.archival_job
-             SET status = 'failed', completed_at = clock_timestamp(), error = 'interrupted; another run took over'
-             WHERE partition = $1::oid AND status = 'running' AND job_id <> $2",
+            &format!(
+                "UPDATE archive_ext.archival_job
+                 SET status = 'failed', completed_at = clock_timestamp(), error = 'interrupted; another run took over',
+                     scheduled = false
+                 WHERE partition = $1::oid AND status IN {UNFINISHED} AND job_id <> $2"
+            ),
             &[partition.into(), by.into()],
         )
     })?;
     Ok(())
+}
+
+/// Why the job is there, if its maker said so.
+pub fn reason(id: Uuid) -> Result<Option<String>> {
+    let found = user::elevated(|| {
+        spi::optional("SELECT reason FROM archive_ext.archival_job WHERE job_id = $1", &[id.into()], |row| {
+            row.get::<String>(1)
+        })
+    })?;
+    Ok(found.flatten())
+}
+
+/// An unfinished job, other than `but`, that works on `partition`: its own, or a merge or split of which it is a source.
+pub fn working_on(partition: pg_sys::Oid, but: Option<Uuid>) -> Result<Option<Uuid>> {
+    user::elevated(|| {
+        spi::optional(
+            "SELECT job_id FROM archive_ext.archival_job
+             WHERE status IN ('running', 'paused') AND job_id IS DISTINCT FROM $2
+               AND (partition = $1::oid OR request -> 'sources' @> to_jsonb($1::oid::bigint))
+             ORDER BY started_at DESC LIMIT 1",
+            &[partition.into(), but.into()],
+            |row| row.need(1),
+        )
+    })
 }

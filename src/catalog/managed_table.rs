@@ -49,11 +49,13 @@ pub fn of_source(source: pg_sys::Oid) -> Result<Option<ManagedTable>> {
     })
 }
 
-/// Another hot table that uses these archive names already.
+/// The hot table that uses these archive names already. One that was dropped uses them as long as its archive is there.
 pub fn source_of_archive(schema: &str, name: &str) -> Result<Option<pg_sys::Oid>> {
     user::elevated(|| {
         spi::optional(
-            "SELECT source::oid FROM archive_ext.managed_table WHERE archive_schema = $1::name AND archive_name = $2::name",
+            "SELECT source::oid FROM archive_ext.managed_table m
+             WHERE archive_schema = $1::name AND archive_name = $2::name
+               AND EXISTS (SELECT FROM pg_class c WHERE c.oid IN (m.source::oid, m.archive_table::oid))",
             &[schema.into(), name.into()],
             |row| row.need(1),
         )

@@ -2,6 +2,7 @@
 //!
 //! Statements on our tables run elevated: they are fixed, and the search path is pinned.
 
+pub mod alert;
 pub mod child_table;
 pub mod collation;
 pub mod column_map;
@@ -10,8 +11,12 @@ pub mod event;
 pub mod job;
 pub mod managed_table;
 pub mod object;
+pub mod observed;
 pub mod partition;
 pub mod policy;
+pub mod policy_owner;
+pub mod pressure;
+pub mod queue;
 pub mod reading;
 pub mod row_policy;
 pub mod storage;
@@ -23,6 +28,13 @@ use pgrx::pg_sys;
 
 use crate::error::Result;
 use crate::pg::{spi, user};
+
+/// Whether this database has the extension.
+pub fn extension_installed() -> Result<bool> {
+    user::elevated(|| {
+        spi::one("SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'archive_ext')", &[], |row| row.need(1))
+    })
+}
 
 /// `schema.name` of a relation, quoted where needed; its OID as text when it is gone.
 pub fn qualified_name(relation: pg_sys::Oid) -> Result<String> {

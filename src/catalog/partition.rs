@@ -145,6 +145,11 @@ pub fn find_by_name(schema: Option<&str>, name: &str) -> Result<Vec<Known>> {
     })
 }
 
+/// The partitions of `source` that are archived now.
+pub fn archived_of(source: pg_sys::Oid) -> Result<Vec<Known>> {
+    user::elevated(|| spi::rows(&select("m.source = $1::oid AND p.status = 'ARCHIVED'"), &[source.into()], known))
+}
+
 /// The partition that `relation` is the foreign table or the local copy of.
 pub fn of_archive_relation(relation: pg_sys::Oid) -> Result<Option<Known>> {
     user::elevated(|| {
@@ -285,7 +290,7 @@ pub fn set_archived(
                  local_copy_until = CASE WHEN $4::oid IS NULL THEN NULL ELSE now() + make_interval(secs => $5) END,
                  keep_until = NULL, storage = $6::name, version = $7, manifest_key = $8, rows = $9, local_bytes = $10,
                  archived_bytes = $11, digest = $12, columns = $13, ddl = $14, archived_at = clock_timestamp(),
-                 verified_at = clock_timestamp(), reattached_at = NULL
+                 verified_at = clock_timestamp(), reattached_at = NULL, family = $15
              WHERE id = $1 RETURNING local_copy_until",
             &[
                 id.into(),
@@ -302,6 +307,7 @@ pub fn set_archived(
                 JsonB(serde_json::to_value(&manifest.digest)?).into(),
                 JsonB(serde_json::to_value(&manifest.schema)?).into(),
                 JsonB(serde_json::to_value(&manifest.ddl)?).into(),
+                manifest.family.as_ref().map(|family| family.id.as_str()).into(),
             ],
             |row| row.get(1),
         )
@@ -437,4 +443,82 @@ pub fn set_reattached(
         )
     })?;
     Ok(())
+}
+
+/// The label of a partition: of the hot partition or the archived one's foreign table `relation`.
+pub fn label_of(relation: pg_sys::Oid) -> Result<Option<String>> {
+    let found = user::elevated(|| {
+        spi::optional(
+            "SELECT label FROM archive_ext.partition WHERE $1 IN (hot_table::oid, foreign_table::oid)
+             ORDER BY id DESC LIMIT 1",
+            &[relation.into()],
+            |row| row.get::<String>(1),
+        )
+    })?;
+    Ok(found.flatten())
+}
+
+/// Notes when the partition's rows are to be removed for good; `None` keeps what was noted.
+pub fn set_removal_time(
+    source: pg_sys::Oid,
+    schema: &str,
+    name: &str,
+    removal_time: Option<pgrx::datum::TimestampWithTimeZone>,
+) -> Result<()> {
+    let Some(removal_time) = removal_time else { return Ok(()) };
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.partition p SET removal_time = $4 FROM archive_ext.managed_table m
+             WHERE m.id = p.managed_table AND m.source = $1::oid AND p.schema_name = $2::name
+               AND p.partition_name = $3::name",
+            &[source.into(), schema.into(), name.into(), removal_time.into()],
+        )
+    })?;
+    Ok(())
+}
+
+/// Forgets the hot partition `relation`, whose rows are in another one now.
+pub fn forget(relation: pg_sys::Oid) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "DELETE FROM archive_ext.partition WHERE hot_table = $1::oid AND status <> 'ARCHIVED'",
+            &[relation.into()],
+        )
+    })?;
+    Ok(())
+}
+
+/// WARM partitions whose bounds are not proven yet: they were made WARM by a transaction that could not do it itself.
+pub fn unsettled(bounds_check: &str) -> Result<Vec<pg_sys::Oid>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT c.oid FROM archive_ext.partition p JOIN pg_class c ON c.oid = p.hot_table::oid
+             JOIN pg_constraint k ON k.conrelid = c.oid AND k.conname = $1 AND NOT k.convalidated
+             WHERE p.status = 'WARM' AND c.relkind = 'r' ORDER BY p.id",
+            &[bounds_check.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// Whether any partition of a managed table is archived.
+pub fn has_archived(managed_table: i64) -> Result<bool> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT EXISTS (SELECT FROM archive_ext.partition WHERE managed_table = $1 AND status = 'ARCHIVED')",
+            &[managed_table.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// The latest removal time of these hot partitions.
+pub fn latest_removal_time(relations: &[pg_sys::Oid]) -> Result<Option<pgrx::datum::TimestampWithTimeZone>> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT max(removal_time) FROM archive_ext.partition WHERE hot_table::oid = ANY ($1)",
+            &[relations.to_vec().into()],
+            |row| row.get(1),
+        )
+    })
 }

@@ -1,65 +1,112 @@
-//! `archive_ext.archive_policy`: what a table's owner decided about its archive.
+//! `archive_ext.archive_policy`: what a table's owner decided about how it ages.
 
-use pgrx::pg_sys;
+pub use archive_core::policy::Policy;
+use pgrx::{JsonB, pg_sys};
 
 use crate::error::Result;
 use crate::pg::{spi, user};
 
-/// The policy of a table; absent settings fall back to the GUCs.
-#[derive(Debug, Clone, Default)]
-pub struct Policy {
-    /// Storage for new archives.
-    pub storage: Option<String>,
-    /// How long local copies stay, in seconds.
-    pub drop_after_seconds: Option<i64>,
-    /// Schema of the archive relations.
-    pub archive_schema: Option<String>,
-    /// Name of the archive parent.
-    pub archive_name: Option<String>,
+/// SQL for the settings of policy `p` as JSON that [`Policy`] reads.
+const SETTINGS: &str = "jsonb_strip_nulls(jsonb_build_object(
+    'enabled', p.enabled, 'hot_after', p.hot_after::text, 'warm_after', p.warm_after::text,
+    'archive_after', p.archive_after::text, 'glacier_after', p.glacier_after::text, 'expire_after', p.expire_after::text,
+    'verify_after', p.verify_after::text, 'drop_after', p.drop_after::text, 'max_hot_bytes', p.max_hot_bytes,
+    'idle_for', p.idle_for::text, 'live_granularity', p.live_granularity, 'hot_granularity', p.hot_granularity,
+    'warm_granularity', p.warm_granularity, 'archive_granularity', p.archive_granularity, 'premake', p.premake,
+    'storage', p.storage, 'format', p.format, 'compression', p.compression, 'hot_tablespace', p.hot_tablespace,
+    'warm_tablespace', p.warm_tablespace, 'maintenance_window', p.maintenance_window, 'removal_column', p.removal_column,
+    'max_attempts', p.max_attempts, 'archive_schema', p.archive_schema, 'archive_name', p.archive_name))";
+
+/// A policy and the table it is for.
+#[derive(Debug, Clone)]
+pub struct TablePolicy {
+    /// The table.
+    pub source: pg_sys::Oid,
+    /// `schema.table`.
+    pub name: String,
+    /// Its settings.
+    pub policy: Policy,
 }
 
 /// The policy of `source`, or an empty one.
 pub fn of(source: pg_sys::Oid) -> Result<Policy> {
-    let policy = user::elevated(|| {
-        spi::optional(
-            "SELECT storage::text, extract(epoch FROM drop_after)::bigint, archive_schema::text, archive_name::text
-             FROM archive_ext.archive_policy WHERE source = $1::oid",
-            &[source.into()],
-            |row| {
-                Ok(Policy {
-                    storage: row.get(1)?,
-                    drop_after_seconds: row.get(2)?,
-                    archive_schema: row.get(3)?,
-                    archive_name: row.get(4)?,
-                })
-            },
-        )
-    })?;
-    Ok(policy.unwrap_or_default())
+    Ok(find(source)?.unwrap_or_default())
 }
 
-/// Writes the policy of `source`; `None` keeps what was set.
-pub fn set(source: pg_sys::Oid, policy: &Policy) -> Result<()> {
+/// The policy of `source`, if it has one.
+pub fn find(source: pg_sys::Oid) -> Result<Option<Policy>> {
+    let settings = user::elevated(|| {
+        spi::optional(
+            &format!("SELECT {SETTINGS} FROM archive_ext.archive_policy p WHERE source = $1::oid"),
+            &[source.into()],
+            |row| row.need::<JsonB>(1),
+        )
+    })?;
+    Ok(settings.map(|settings| serde_json::from_value(settings.0)).transpose()?)
+}
+
+/// The policies of tables that exist and whose owner the current user may act as, by name; of `source` alone if given.
+pub fn mine(source: Option<pg_sys::Oid>) -> Result<Vec<TablePolicy>> {
+    let me = user::current();
+    let found = user::elevated(|| {
+        spi::rows(
+            &format!(
+                "SELECT c.oid, format('%I.%I', n.nspname, c.relname), {SETTINGS}
+                 FROM archive_ext.archive_policy p JOIN pg_class c ON c.oid = p.source::oid
+                 JOIN pg_namespace n ON n.oid = c.relnamespace
+                 WHERE pg_has_role($1, c.relowner, 'USAGE') AND ($2 IS NULL OR c.oid = $2) ORDER BY 2"
+            ),
+            &[me.into(), source.into()],
+            |row| Ok((row.need(1)?, row.need::<String>(2)?, row.need::<JsonB>(3)?)),
+        )
+    })?;
+    let policy = |(source, name, settings): (_, _, JsonB)| {
+        Ok(TablePolicy { source, name, policy: serde_json::from_value(settings.0)? })
+    };
+    found.into_iter().map(policy).collect()
+}
+
+/// Keeps others from changing the policy of `source` until the transaction ends.
+pub fn lock(source: pg_sys::Oid) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended('archive_ext policy ' || $1::text, 0))",
+            &[source.into()],
+        )
+    })?;
+    Ok(())
+}
+
+/// Writes all settings of the policy of `source`. Its jobs run as the current user from now on.
+pub fn save(source: pg_sys::Oid, policy: &Policy) -> Result<()> {
     let actor = user::name_of(user::current());
+    let settings = JsonB(policy.settings().into());
     user::elevated(|| {
         spi::execute(
             "INSERT INTO archive_ext.archive_policy AS p
-               (source, storage, drop_after, archive_schema, archive_name, changed_by)
-             VALUES ($1::oid, $2::name, make_interval(secs => $3), $4::name, $5::name, $6::name)
+               (source, owner, changed_by, enabled, hot_after, warm_after, archive_after, glacier_after, expire_after,
+                verify_after, drop_after, max_hot_bytes, idle_for, live_granularity, hot_granularity, warm_granularity,
+                archive_granularity, premake, storage, format, compression, hot_tablespace, warm_tablespace,
+                maintenance_window, removal_column, max_attempts, archive_schema, archive_name)
+             SELECT $1::oid, $2::name, $2::name, coalesce(s.enabled, true), s.hot_after, s.warm_after, s.archive_after,
+                    s.glacier_after, s.expire_after, s.verify_after, s.drop_after, s.max_hot_bytes, s.idle_for,
+                    s.live_granularity, s.hot_granularity, s.warm_granularity, s.archive_granularity, s.premake, s.storage,
+                    s.format, s.compression, s.hot_tablespace, s.warm_tablespace, s.maintenance_window, s.removal_column,
+                    coalesce(s.max_attempts, 5), s.archive_schema, s.archive_name
+             FROM jsonb_populate_record(NULL::archive_ext.archive_policy, $3) s
              ON CONFLICT (source) DO UPDATE SET
-               storage = coalesce(excluded.storage, p.storage),
-               drop_after = coalesce(excluded.drop_after, p.drop_after),
-               archive_schema = coalesce(excluded.archive_schema, p.archive_schema),
-               archive_name = coalesce(excluded.archive_name, p.archive_name),
-               changed_at = now(), changed_by = excluded.changed_by",
-            &[
-                source.into(),
-                policy.storage.as_deref().into(),
-                policy.drop_after_seconds.map(|s| s as f64).into(),
-                policy.archive_schema.as_deref().into(),
-                policy.archive_name.as_deref().into(),
-                actor.as_str().into(),
-            ],
+               (owner, changed_by, enabled, hot_after, warm_after, archive_after, glacier_after, expire_after,
+                verify_after, drop_after, max_hot_bytes, idle_for, live_granularity, hot_granularity, warm_granularity,
+                archive_granularity, premake, storage, format, compression, hot_tablespace, warm_tablespace,
+                maintenance_window, removal_column, max_attempts, archive_schema, archive_name, changed_at) =
+               (excluded.owner, excluded.changed_by, excluded.enabled, excluded.hot_after, excluded.warm_after,
+                excluded.archive_after, excluded.glacier_after, excluded.expire_after, excluded.verify_after,
+                excluded.drop_after, excluded.max_hot_bytes, excluded.idle_for, excluded.live_granularity,
+                excluded.hot_granularity, excluded.warm_granularity, excluded.archive_granularity, excluded.premake,
+                excluded.storage, excluded.format, excluded.compression, excluded.hot_tablespace, excluded.warm_tablespace,
+                excluded.maintenance_window, excluded.removal_column, excluded.max_attempts, excluded.archive_schema,
+                excluded.archive_name, now())",
+            &[source.into(), actor.as_str().into(), settings.into()],
         )
     })?;
     Ok(())
@@ -71,4 +118,99 @@ pub fn drop(source: pg_sys::Oid) -> Result<bool> {
         spi::execute("DELETE FROM archive_ext.archive_policy WHERE source = $1::oid", &[source.into()])
     })?;
     Ok(removed > 0)
+}
+
+/// What a policy says about partitions that are in the database.
+#[derive(Debug, Clone, Default)]
+pub struct Ageing {
+    /// Tablespace of HOT partitions.
+    pub hot_tablespace: Option<String>,
+    /// Tablespace of WARM partitions.
+    pub warm_tablespace: Option<String>,
+    /// Granularity of new partitions.
+    pub live_granularity: Option<String>,
+    /// Granularity of HOT labels.
+    pub hot_granularity: Option<String>,
+    /// Granularity of WARM labels.
+    pub warm_granularity: Option<String>,
+    /// How many coming partitions there should be.
+    pub premake: Option<i32>,
+}
+
+/// The part of the policy of `source` that is about partitions in the database.
+pub fn ageing(source: pg_sys::Oid) -> Result<Ageing> {
+    let found = user::elevated(|| {
+        spi::optional(
+            "SELECT hot_tablespace::text, warm_tablespace::text, live_granularity, hot_granularity, warm_granularity,
+                    premake
+             FROM archive_ext.archive_policy WHERE source = $1::oid",
+            &[source.into()],
+            |row| {
+                Ok(Ageing {
+                    hot_tablespace: row.get(1)?,
+                    warm_tablespace: row.get(2)?,
+                    live_granularity: row.get(3)?,
+                    hot_granularity: row.get(4)?,
+                    warm_granularity: row.get(5)?,
+                    premake: row.get(6)?,
+                })
+            },
+        )
+    })?;
+    Ok(found.unwrap_or_default())
+}
+
+/// Notes that somebody looked whether something is due; once an hour is enough for the alert that nobody does.
+pub fn note_check(source: pg_sys::Oid) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.archive_policy SET checked_at = clock_timestamp()
+             WHERE source = $1::oid AND (checked_at IS NULL OR checked_at < clock_timestamp() - interval '1 hour')",
+            &[source.into()],
+        )
+    })?;
+    Ok(())
+}
+
+/// Names of the storages that exist.
+pub fn storages() -> Result<Vec<String>> {
+    names(
+        "SELECT s.srvname::text FROM pg_foreign_server s JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw
+         WHERE w.fdwname = 'archive_fdw' ORDER BY 1",
+    )
+}
+
+/// Names of the tablespaces that exist.
+pub fn tablespaces() -> Result<Vec<String>> {
+    names("SELECT spcname::text FROM pg_tablespace WHERE spcname <> 'pg_global' ORDER BY 1")
+}
+
+fn names(sql: &str) -> Result<Vec<String>> {
+    user::elevated(|| spi::rows(sql, &[], |row| row.need(1)))
+}
+
+/// The type of a column of `source`, and whether it holds times; `None` when there is no such column.
+pub fn column_type(source: pg_sys::Oid, column: &str) -> Result<Option<(String, bool)>> {
+    user::elevated(|| {
+        spi::optional(
+            "SELECT format_type(a.atttypid, NULL), a.atttypid IN ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)
+             FROM pg_attribute a WHERE a.attrelid = $1 AND a.attname = $2::name AND a.attnum > 0 AND NOT a.attisdropped",
+            &[source.into(), column.into()],
+            |row| Ok((row.need(1)?, row.need(2)?)),
+        )
+    })
+}
+
+/// The type of the first partition key column, and whether bounds of it tell times.
+pub fn key_type(source: pg_sys::Oid) -> Result<Option<(String, bool)>> {
+    user::elevated(|| {
+        spi::optional(
+            "SELECT format_type(a.atttypid, NULL),
+                    a.atttypid IN ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype, 'uuid'::regtype)
+             FROM pg_partitioned_table k JOIN pg_attribute a ON a.attrelid = k.partrelid AND a.attnum = k.partattrs[0]
+             WHERE k.partrelid = $1",
+            &[source.into()],
+            |row| Ok((row.need(1)?, row.need(2)?)),
+        )
+    })
 }

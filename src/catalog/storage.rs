@@ -156,17 +156,12 @@ pub fn adopt(storage: &str, store: &BlockingStore) -> Result<()> {
 /// This database as the marker knows it. The incarnation is random. A claim whose transaction rolled back left a
 /// marker but no catalog row: it is recognised by system identifier, timeline and database, and taken up again.
 fn identity(storage: &str, store: &BlockingStore) -> Result<OwnerIdentity> {
-    let (system_identifier, timeline, claimed) = user::elevated(|| {
-        spi::one(
-            "SELECT (SELECT system_identifier FROM pg_control_system()) || '/'
-                    || (SELECT oid FROM pg_database WHERE datname = current_database()),
-                    -- of the log that is written now: pg_control_checkpoint() tells a promoted copy's own timeline only
-                    -- after its first checkpoint
-                    (CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_checkpoint())
-                          ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END),
-                    (SELECT incarnation FROM archive_ext.storage_claim WHERE storage = $1::name AND location = $2)",
+    let (system_identifier, timeline) = here()?;
+    let claimed = user::elevated(|| {
+        spi::optional(
+            "SELECT incarnation FROM archive_ext.storage_claim WHERE storage = $1::name AND location = $2",
             &[storage.into(), store.location().to_string().into()],
-            |row| Ok((row.need::<String>(1)?, row.need::<i32>(2)?.unsigned_abs(), row.get::<String>(3)?)),
+            |row| row.need::<String>(1),
         )
     })?;
     let incarnation = match claimed {
@@ -181,6 +176,41 @@ fn identity(storage: &str, store: &BlockingStore) -> Result<OwnerIdentity> {
     Ok(OwnerIdentity { system_identifier, timeline, incarnation })
 }
 
+/// `<system identifier>/<database OID>`, and the timeline.
+fn here() -> Result<(String, u32)> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT (SELECT system_identifier FROM pg_control_system()) || '/'
+                    || (SELECT oid FROM pg_database WHERE datname = current_database()),
+                    -- of the log that is written now: pg_control_checkpoint() tells a promoted copy's own timeline only
+                    -- after its first checkpoint
+                    (CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_checkpoint())
+                          ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END)",
+            &[],
+            |row| Ok((row.need::<String>(1)?, row.need::<i32>(2)?.unsigned_abs())),
+        )
+    })
+}
+
+/// Storages that this catalog claims, but for the database, cluster or timeline that it was copied from. No request is
+/// sent: the claim tells who made it.
+pub fn claimed_by_another() -> Result<Vec<String>> {
+    let (system_identifier, timeline) = here()?;
+    let claims = user::elevated(|| {
+        spi::rows(
+            "SELECT storage::text, location FROM archive_ext.storage_claim
+             WHERE system_identifier <> $1 OR timeline <> $2 ORDER BY storage",
+            &[system_identifier.as_str().into(), timeline.cast_signed().into()],
+            |row| Ok((row.need::<String>(1)?, row.need::<String>(2)?)),
+        )
+    })?;
+    let current = |(storage, location): &(String, String)| {
+        // A storage that is gone, or another place by now, is not what was claimed.
+        options(storage).is_ok_and(|options| options.location.to_string() == *location)
+    };
+    Ok(claims.into_iter().filter(current).map(|(storage, _)| storage).collect())
+}
+
 fn new_incarnation() -> Result<String> {
     spi::one("SELECT pg_catalog.replace(pg_catalog.gen_random_uuid()::text, '-', '')", &[], |row| row.need(1))
 }
@@ -188,9 +218,17 @@ fn new_incarnation() -> Result<String> {
 fn remember_claim(storage: &str, store: &BlockingStore, identity: &OwnerIdentity) -> Result<()> {
     user::elevated(|| {
         spi::execute(
-            "INSERT INTO archive_ext.storage_claim (storage, location, incarnation) VALUES ($1::name, $2, $3)
-             ON CONFLICT (storage) DO UPDATE SET location = excluded.location, incarnation = excluded.incarnation",
-            &[storage.into(), store.location().to_string().into(), identity.incarnation.as_str().into()],
+            "INSERT INTO archive_ext.storage_claim (storage, location, incarnation, system_identifier, timeline)
+             VALUES ($1::name, $2, $3, $4, $5)
+             ON CONFLICT (storage) DO UPDATE SET location = excluded.location, incarnation = excluded.incarnation,
+               system_identifier = excluded.system_identifier, timeline = excluded.timeline",
+            &[
+                storage.into(),
+                store.location().to_string().into(),
+                identity.incarnation.as_str().into(),
+                identity.system_identifier.as_str().into(),
+                identity.timeline.cast_signed().into(),
+            ],
         )
     })?;
     Ok(())

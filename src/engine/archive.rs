@@ -59,20 +59,28 @@ thread_local! {
 pub fn archive(partitions: &[pg_sys::Oid], options: &Options) -> Result<Vec<Outcome>> {
     check::transaction("archiving")?;
     refuse_second_swap()?;
-    let plans = prepare(partitions, options)?;
-    freeze_all(&plans)?;
+    run(&prepare(partitions, options)?)
+}
+
+/// Freezes, exports, verifies and swaps what was planned, in this order of partitions.
+pub fn run(plans: &[Plan]) -> Result<Vec<Outcome>> {
+    freeze_all(plans)?;
     let mut archived = Vec::with_capacity(plans.len());
-    for plan in &plans {
+    for plan in plans {
         archived.push((plan, export_and_verify(plan)?));
     }
-    archived.into_iter().map(|(plan, finished)| finish(plan, finished)).collect()
+    finish_all(archived)
 }
 
 /// What the call would do: sizes, the estimate of the swap, and every refusal. Changes nothing.
 pub fn dry_run(partitions: &[pg_sys::Oid], options: &Options) -> Result<Vec<Outcome>> {
     check::transaction("archiving")?;
-    let plans = prepare(partitions, options)?;
-    Ok(plans
+    Ok(announce(&prepare(partitions, options)?))
+}
+
+/// What a dry run says about its plans.
+pub fn announce(plans: &[Plan]) -> Vec<Outcome> {
+    plans
         .iter()
         .map(|plan| {
             crate::pg::server_text::notice!(
@@ -92,7 +100,7 @@ pub fn dry_run(partitions: &[pg_sys::Oid], options: &Options) -> Result<Vec<Outc
                 local_copy_until: None,
             }
         })
-        .collect())
+        .collect()
 }
 
 fn prepare(partitions: &[pg_sys::Oid], options: &Options) -> Result<Vec<Plan>> {
@@ -102,7 +110,8 @@ fn prepare(partitions: &[pg_sys::Oid], options: &Options) -> Result<Vec<Plan>> {
     unique.into_iter().map(|oid| Plan::prepare(oid, options, catalog::job::new_id()?)).collect()
 }
 
-fn refuse_second_swap() -> Result<()> {
+/// Refuses a transaction that holds the locks of a swap already (25001).
+pub fn refuse_second_swap() -> Result<()> {
     if SWAPPED_IN.get() == 0 || SWAPPED_IN.get() != xact::top_transaction_id() {
         return Ok(());
     }
@@ -287,14 +296,44 @@ pub fn verify(plan: &Plan, finished: &Finished, level: Verify, progress: &mut Pr
 
 /// Swaps a verified partition and records it.
 pub fn finish(plan: &Plan, finished: Finished) -> Result<Outcome> {
+    let mut outcomes = finish_all(vec![(plan, finished)])?;
+    outcomes.pop().ok_or_else(|| Error::new(SqlState::ERRCODE_INTERNAL_ERROR, "nothing was swapped"))
+}
+
+/// Swaps verified partitions in this order and records them. All locks of all swaps are taken first, or none.
+pub fn finish_all(archived: Vec<(&Plan, Finished)>) -> Result<Vec<Outcome>> {
+    let mut trees = Vec::with_capacity(archived.len());
+    for (plan, _) in &archived {
+        progress(plan).phase(Phase::Swapping);
+        let (managed, mirror) = archive_tree::ensure(plan.root, plan.parent, &plan.names)?;
+        drift::sync(plan.root)?;
+        trees.push((managed.id, mirror));
+    }
+    lock_all(&archived, &trees)?;
+    note_swap();
+    archived.into_iter().zip(trees).map(|((plan, finished), tree)| swap_one(plan, finished, tree)).collect()
+}
+
+/// The order: hot tables of each partition as given (tables that it references, parent, what references it, DEFAULT, the
+/// partition), then the archive parents.
+fn lock_all(archived: &[(&Plan, Finished)], trees: &[(i64, pg_sys::Oid)]) -> Result<()> {
+    let mut relations = Vec::new();
+    for (plan, _) in archived {
+        relations.extend(swap::concerned(plan.root, plan.parent, Some(plan.leaf.oid))?);
+    }
+    relations.extend(trees.iter().map(|(_, mirror)| *mirror));
+    let mut seen = std::collections::HashSet::new();
+    relations.retain(|oid| seen.insert(*oid));
+    let wanted: Vec<_> = relations.into_iter().map(|oid| (oid, LockMode::AccessExclusive)).collect();
+    locks::acquire_all(&wanted)
+}
+
+fn swap_one(plan: &Plan, finished: Finished, (managed_table, mirror): (i64, pg_sys::Oid)) -> Result<Outcome> {
     let manifest = &finished.manifest;
-    progress(plan).phase(Phase::Swapping);
-    let (managed, mirror) = archive_tree::ensure(plan.root, plan.parent, &plan.names)?;
-    drift::sync(plan.root)?;
     let (lower, upper) = range_bounds(plan.leaf.bounds.as_deref().unwrap_or_default());
     let label = period::label(Status::Archived, plan.span);
     let archived = catalog::partition::Archived {
-        managed_table: managed.id,
+        managed_table,
         parent: plan.parent,
         lower_bound: lower.as_deref(),
         upper_bound: upper.as_deref(),
@@ -321,14 +360,13 @@ pub fn finish(plan: &Plan, finished: Finished) -> Result<Outcome> {
     })
 }
 
-/// The catalog changes under the locks: no I/O from here to the end.
+/// The catalog changes under the locks of [`lock_all`]: no I/O from here to the end.
 fn swap_in(plan: &Plan, finished: &Finished, mirror: pg_sys::Oid, id: i64) -> Result<catalog::partition::Placed> {
-    swap::lock_in_order(plan.parent, Some(plan.leaf.oid), mirror)?;
-    note_swap();
     check_unchanged(plan, finished)?;
     swap::finalize_pending(plan.parent)?;
     let foreign_table = swap::put_foreign(&swap::Place::of(&plan.leaf), mirror, &plan.names.schema, &plan.storage, id)?;
     let local_copy = swap::take_out(&plan.leaf, &plan.names.schema, &plan.local_copy, !plan.drops_local_copy())?;
+    xact::command_counter_increment();
     Ok(catalog::partition::Placed { foreign_table, local_copy, keep_seconds: plan.keep_seconds })
 }
 
@@ -346,9 +384,12 @@ fn check_unchanged(plan: &Plan, finished: &Finished) -> Result<()> {
 
 fn record_event(plan: &Plan, finished: &Finished) -> Result<()> {
     let manifest = &finished.manifest;
-    let details = serde_json::json!({
+    let mut details = serde_json::json!({
         "storage": plan.storage, "manifest": finished.key, "version": manifest.version, "rows": manifest.rows,
         "bytes": manifest.bytes, "objects": manifest.objects.len(), "digest": manifest.digest.to_string(),
     });
+    if let Some(family) = &manifest.family {
+        details["family"] = family.id.as_str().into();
+    }
     catalog::event::record(plan.root, &plan.name(), "archived", "ARCHIVED", Some(plan.job), details)
 }

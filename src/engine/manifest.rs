@@ -76,6 +76,7 @@ pub fn build(plan: &Plan, source: &ExportSource, exported: Exported, version: u3
         root: None,
         archive: None,
         column_map: Vec::new(),
+        family: None,
     };
     describe_surroundings(plan, &mut manifest)?;
     Ok(manifest)
@@ -96,6 +97,7 @@ pub fn describe_surroundings(plan: &Plan, manifest: &mut Manifest) -> Result<()>
     manifest.root = Some(root_ddl::record(root, plan.parent)?);
     manifest.archive = Some(ArchiveRelations { schema: plan.names.schema.clone(), table: plan.names.table.clone() });
     manifest.column_map = catalog::column_map::of_source(root)?.columns;
+    manifest.family.clone_from(&plan.family);
     Ok(())
 }
 

@@ -4,7 +4,9 @@
 pub mod archive;
 pub mod clock;
 pub mod drift;
+pub mod family;
 pub mod import;
+pub mod lifecycle;
 pub mod managed;
 mod manifest;
 mod period;
@@ -17,4 +19,6 @@ mod reuse;
 pub mod rows;
 pub mod steps;
 pub mod storage;
+pub mod throttle;
+pub mod transition;
 mod verify;

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use archive_core::manifest::Family;
 use archive_core::naming;
 use archive_core::store::BlockingStore;
 use pgrx::{Uuid, pg_sys};
 
 use super::period::Span;
-use super::storage;
+use super::{storage, throttle};
 use crate::catalog;
 use crate::error::{Error, Result, SqlState};
 use crate::export::ExportSource;
@@ -87,11 +88,23 @@ pub struct Plan {
     pub span: Option<Span>,
     /// What DETACH's foreign key checks took when run ahead.
     pub swap_estimate: Duration,
+    /// The family it is archived with.
+    pub family: Option<Family>,
 }
 
 impl Plan {
     /// Checks everything and opens the storage; nothing is changed and nothing is written.
     pub fn prepare(partition: pg_sys::Oid, options: &Options, job: Uuid) -> Result<Self> {
+        Self::prepare_member(partition, &[], options, job)
+    }
+
+    /// The same for a member of a family: rows of the other `members` may reference it.
+    pub fn prepare_member(
+        partition: pg_sys::Oid,
+        members: &[pg_sys::Oid],
+        options: &Options,
+        job: Uuid,
+    ) -> Result<Self> {
         let leaf = check::archivable(partition)?;
         let (Some(parent), Some(root)) = (leaf.parent, leaf.root) else {
             return Err(Error::new(
@@ -107,12 +120,12 @@ impl Plan {
         archive_tree::check_names(root, &names, &leaf.name, &local_copy)?;
         // Opening the source refuses unsupported column types by name.
         drop(ExportSource::peek(leaf.oid, root)?);
-        let swap_estimate = check::inbound_foreign_keys(&leaf)?;
+        let swap_estimate = check::inbound_foreign_keys(&leaf, members)?;
         let storage = storage::choose(options.storage.as_deref(), &policy)?;
-        let store = storage::open_for(&storage, leaf.owner)?;
+        let store = storage::open_for(&storage, leaf.owner)?.paced(throttle::pace);
         let keep_seconds = options
             .drop_local_seconds
-            .or(policy.drop_after_seconds)
+            .or(policy.drop_after_seconds())
             .unwrap_or_else(|| i64::from(guc::drop_after_seconds()));
         let span = Span::of(&leaf)?;
         let verify = options.verify;
@@ -130,6 +143,7 @@ impl Plan {
             local_copy,
             span,
             swap_estimate,
+            family: None,
         })
     }
 

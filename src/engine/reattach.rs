@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 use pgrx::spi::quote_qualified_identifier;
 
 use super::drift;
+use super::family;
 use super::period::{self, Span};
 use super::restore;
 use crate::catalog;
@@ -13,7 +14,7 @@ use crate::catalog::partition::Known;
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
 use crate::partition::discover::{self, Attribute, Leaf};
-use crate::partition::{adapt, check, default_rows, freeze, locks, swap};
+use crate::partition::{adapt, check, default_rows, foreign_key, freeze, locks, swap};
 use crate::pg::columns;
 use crate::pg::guc::GucNest;
 use crate::pg::relation::{LockMode, Relation};
@@ -39,6 +40,48 @@ pub struct Options {
 pub fn reattach(name: &str, options: Options) -> Result<pg_sys::Oid> {
     check::transaction("reattach_partition")?;
     let known = find(name)?;
+    family::refuse_without_parent(&known, &[])?;
+    let mut back = reattach_all(vec![known], options)?;
+    back.pop().ok_or_else(|| Error::new(SqlState::ERRCODE_INTERNAL_ERROR, "nothing was reattached"))
+}
+
+/// Puts several partitions back in this order, which must have parents before children: all are loaded before the first
+/// is attached.
+pub fn reattach_all(partitions: Vec<Known>, options: Options) -> Result<Vec<pg_sys::Oid>> {
+    let sources: Vec<_> = partitions.iter().map(|known| known.source).collect();
+    let loaded = partitions
+        .into_iter()
+        .map(|known| {
+            let parents = catalog::child_table::parents(known.source)?;
+            let parents = parents.into_iter().map(|key| key.parent).filter(|parent| sources.contains(parent));
+            load(known, &parents.collect::<Vec<_>>())
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let defaults = keep_ranges_out_of_defaults(&loaded, options)?;
+    lock_all(&loaded)?;
+    super::archive::note_swap();
+    for one in &loaded {
+        swap_back(&one.known, one.table)?;
+    }
+    for default in defaults {
+        default_rows::admit(default, xact::top_transaction_id())?;
+    }
+    loaded.into_iter().map(|one| settle(one, options)).collect()
+}
+
+/// A partition whose table is ready to be attached.
+struct Loaded {
+    known: Known,
+    job: pgrx::Uuid,
+    table: pg_sys::Oid,
+    /// Restored from objects; `None` from the local copy.
+    rows: Option<u64>,
+    differences: Vec<Difference>,
+    archive_parent: pg_sys::Oid,
+}
+
+/// Everything that takes time. Foreign keys to `later`, tables whose partitions are attached first, are left to ATTACH.
+fn load(known: Known, later: &[pg_sys::Oid]) -> Result<Loaded> {
     check_owner(&known)?;
     locks::claim_partition(&qualified(&known))?;
     drift::sync(known.source)?;
@@ -50,15 +93,51 @@ pub fn reattach(name: &str, options: Options) -> Result<pg_sys::Oid> {
             (local_copy, None)
         }
         None => {
-            let (table, rows) = restore::restore(&known, job, &differences)?;
+            let (table, rows) = restore::restore(&known, job, &differences, later)?;
             (table, Some(rows))
         }
     };
     adapt::adopt_constraints(known.parent, table)?;
     differences.iter().for_each(|difference| crate::pg::server_text::notice!("{}", difference.describe()));
-    let default = keep_range_out_of_default(&known, table, options)?;
-    swap_back(&known, table)?;
-    default.map_or(Ok(()), |default| default_rows::admit(default, xact::top_transaction_id()))?;
+    let archive_parent = make_ready(&known, table)?;
+    Ok(Loaded { known, job, table, rows, differences, archive_parent })
+}
+
+/// The table's name is free and it has every index; where the foreign table is.
+fn make_ready(known: &Known, table: pg_sys::Oid) -> Result<pg_sys::Oid> {
+    let Some(foreign_table) = known.foreign_table else { return Err(vanished(known)) };
+    if discover::find_relation(&known.schema_name, &known.partition_name)?.is_some_and(|other| other != table) {
+        return Err(Error::new(
+            SqlState::ERRCODE_DUPLICATE_TABLE,
+            format!("relation \"{}\" already exists", qualified(known)),
+        )
+        .hint("Rename or drop it, then reattach the partition."));
+    }
+    let (archive_schema, _) = discover::schema_and_name(foreign_table)?;
+    swap::complete_indexes(known.parent, table, &archive_schema, &known.bounds)?;
+    Ok(discover::leaf(foreign_table)?.and_then(|leaf| leaf.parent).unwrap_or(foreign_table))
+}
+
+/// As in an archive run: hot tables first, then archive parents. ATTACH also locks the tables that reference its own.
+fn lock_all(loaded: &[Loaded]) -> Result<()> {
+    let mut wanted = Vec::new();
+    for one in loaded {
+        let concerned = swap::concerned(one.known.source, one.known.parent, Some(one.table))?;
+        wanted.extend(concerned.into_iter().map(|oid| (oid, LockMode::AccessExclusive)));
+    }
+    wanted.extend(loaded.iter().map(|one| (one.archive_parent, LockMode::AccessExclusive)));
+    for one in loaded {
+        let referencing = foreign_key::referencing(one.known.source)?;
+        wanted.extend(referencing.into_iter().map(|key| (key.child, LockMode::ShareRowExclusive)));
+    }
+    let mut seen = std::collections::HashSet::new();
+    wanted.retain(|(oid, _)| seen.insert(*oid));
+    locks::acquire_all(&wanted)
+}
+
+/// What the catalog and the table's guards say from now on.
+fn settle(loaded: Loaded, options: Options) -> Result<pg_sys::Oid> {
+    let Loaded { known, job, table, rows, differences, .. } = loaded;
     let status = if options.writable { Status::Hot } else { Status::Warm };
     set_guards(table, &known, options.writable)?;
     let Some(leaf) = discover::leaf(table)? else { return Err(vanished(&known)) };
@@ -120,7 +199,7 @@ fn qualified(known: &Known) -> String {
 }
 
 /// The archived partition that `name` means: the hot name or the archive's, with or without a schema.
-fn find(name: &str) -> Result<Known> {
+pub fn find(name: &str) -> Result<Known> {
     let parts =
         user::elevated(|| spi::one("SELECT parse_ident($1)", &[name.into()], |row| row.need::<Vec<String>>(1)))?;
     let (schema, partition) = match parts.as_slice() {
@@ -193,39 +272,37 @@ fn start_job(known: &Known) -> Result<pgrx::Uuid> {
     Ok(id)
 }
 
-/// With a DEFAULT partition: a committed CHECK keeps the range out of it, so that ATTACH need not scan it under the
-/// parent's lock, and rows that are there already are refused or moved.
-fn keep_range_out_of_default(known: &Known, table: pg_sys::Oid, options: Options) -> Result<Option<pg_sys::Oid>> {
-    let Some(default) = default_rows::of_parent(known.parent)? else { return Ok(None) };
-    let condition = restore::bounds_condition(known)?;
-    freezer::freeze(&freezer::Order {
-        database: background::my_database().to_u32(),
-        user: user::current().to_u32(),
-        xid: xact::top_transaction_id(),
-        pid: std::process::id().cast_signed(),
-        lock_timeout_ms: guc::lock_timeout_ms(),
-        partitions: Vec::new(),
-        exclude: Some(freezer::Exclude { default_partition: default.to_u32(), condition: condition.clone() }),
-    })?;
-    default_rows::settle(default, &condition, table, options.move_late_rows)?;
-    Ok(Some(default))
+/// With DEFAULT partitions: a committed CHECK keeps the ranges out of each, so that ATTACH need not scan it under the
+/// parent's lock, and rows that are there already are refused or moved. The DEFAULT partitions.
+fn keep_ranges_out_of_defaults(loaded: &[Loaded], options: Options) -> Result<Vec<pg_sys::Oid>> {
+    let mut defaults: Vec<(pg_sys::Oid, Vec<String>, pg_sys::Oid)> = Vec::new();
+    for one in loaded {
+        let Some(default) = default_rows::of_parent(one.known.parent)? else { continue };
+        let condition = format!("({})", restore::bounds_condition(&one.known)?);
+        match defaults.iter_mut().find(|(oid, ..)| *oid == default) {
+            Some((_, conditions, _)) => conditions.push(condition),
+            None => defaults.push((default, vec![condition], one.table)),
+        }
+    }
+    for (default, conditions, table) in &defaults {
+        let condition = conditions.join(" OR ");
+        freezer::freeze(&freezer::Order {
+            database: background::my_database().to_u32(),
+            user: user::current().to_u32(),
+            xid: xact::top_transaction_id(),
+            pid: std::process::id().cast_signed(),
+            lock_timeout_ms: guc::lock_timeout_ms(),
+            partitions: Vec::new(),
+            exclude: Some(freezer::Exclude { default_partition: default.to_u32(), condition: condition.clone() }),
+        })?;
+        default_rows::settle(*default, &condition, *table, options.move_late_rows)?;
+    }
+    Ok(defaults.into_iter().map(|(default, ..)| default).collect())
 }
 
-/// DETACH of the foreign table and ATTACH of `table`, in one transaction under bounded locks.
+/// DETACH of the foreign table and ATTACH of `table`, in one transaction under the locks of [`lock_all`].
 fn swap_back(known: &Known, table: pg_sys::Oid) -> Result<()> {
     let Some(foreign_table) = known.foreign_table else { return Err(vanished(known)) };
-    if discover::find_relation(&known.schema_name, &known.partition_name)?.is_some_and(|other| other != table) {
-        return Err(Error::new(
-            SqlState::ERRCODE_DUPLICATE_TABLE,
-            format!("relation \"{}\" already exists", qualified(known)),
-        )
-        .hint("Rename or drop it, then reattach the partition."));
-    }
-    let (archive_schema, _) = discover::schema_and_name(foreign_table)?;
-    swap::complete_indexes(known.parent, table, &archive_schema, &known.bounds)?;
-    let archive_parent = discover::leaf(foreign_table)?.and_then(|leaf| leaf.parent).unwrap_or(foreign_table);
-    swap::lock_in_order(known.parent, Some(table), archive_parent)?;
-    super::archive::note_swap();
     swap::finalize_pending(known.parent)?;
     swap::drop_foreign(foreign_table)?;
     match known.local_copy {

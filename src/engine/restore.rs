@@ -27,8 +27,13 @@ use crate::shape::{Archived, Builder, Difference, Volatile};
 const TICK_ROWS: u64 = 4096;
 
 /// Creates the table in the shape that its parent has now, loads and checks every row, builds indexes and the rest; the
-/// table and its number of rows.
-pub fn restore(known: &Known, job: Uuid, differences: &[Difference]) -> Result<(pg_sys::Oid, u64)> {
+/// table and its number of rows. Foreign keys to the tables `later` are left to ATTACH: their rows are not back yet.
+pub fn restore(
+    known: &Known,
+    job: Uuid,
+    differences: &[Difference],
+    later: &[pg_sys::Oid],
+) -> Result<(pg_sys::Oid, u64)> {
     let owner = discover::owner(known.source)?;
     let (Some(storage_name), Some(key)) = (&known.storage, &known.manifest_key) else {
         return Err(no_objects(known));
@@ -49,7 +54,12 @@ pub fn restore(known: &Known, job: Uuid, differences: &[Difference]) -> Result<(
     let mut progress = Progress::new(job, table, &name, manifest.rows);
     let rows = load(known, &store, &manifest, table, &mut progress)?;
     progress.phase(Phase::Indexing);
-    decorate(known, &manifest.ddl, table, owner, differences)?;
+    let later = later.iter().map(|oid| Ok(format!(" REFERENCES {}(", catalog::qualified_name(*oid)?)));
+    let mut ddl = manifest.ddl;
+    for reference in later.collect::<Result<Vec<_>>>()? {
+        ddl.constraints.retain(|constraint| !constraint.sql.contains(&reference));
+    }
+    decorate(known, &ddl, table, owner, differences)?;
     Ok((table, rows))
 }
 

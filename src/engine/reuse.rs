@@ -133,7 +133,7 @@ fn segments(plan: &Plan, objects: Vec<ManifestObject>, places: &[Places], digest
 /// The same objects under a manifest of their own where the partition's indexes, grants and the like changed meanwhile.
 fn with_current_ddl(plan: &Plan, key: String, manifest: Manifest) -> Result<(String, Manifest)> {
     let ddl = ddl::record(&plan.leaf, plan.root)?;
-    if ddl == manifest.ddl {
+    if ddl == manifest.ddl && plan.family == manifest.family {
         return Ok((key, manifest));
     }
     let version = manifest::next_version(plan)?;

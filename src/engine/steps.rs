@@ -2,15 +2,19 @@
 //! what is observed, never from memory (P4).
 
 use archive_core::lifecycle::{self, Observed, Step};
+use archive_core::policy::JobStatus;
 use pgrx::{Uuid, pg_sys};
 
 use super::archive::{self, Finished};
+use super::family;
 use super::manifest;
 use super::plan::{Options, Plan, Verify};
 use super::rows;
+use super::transition;
 use crate::catalog;
 use crate::catalog::job::Job;
 use crate::error::{Error, Result, SqlState};
+use crate::partition::discover::Leaf;
 use crate::partition::freeze::FrozenState;
 use crate::partition::{check, discover, freeze, locks};
 
@@ -21,7 +25,7 @@ pub fn begin(partition: pg_sys::Oid, options: &Options) -> Result<Option<Uuid>> 
     }
     let leaf = check::archivable(partition)?;
     locks::claim_partition(&leaf.qualified())?;
-    if let Some(job) = catalog::job::unfinished(partition)? {
+    if let Some(job) = catalog::job::unfinished(partition)?.filter(|job| !family::is_of_family(job)) {
         return Ok(Some(job.id));
     }
     let plan = Plan::prepare(partition, options, catalog::job::new_id()?)?;
@@ -41,8 +45,10 @@ pub fn step(id: Uuid) -> Result<(bool, String)> {
         other => return Err(stopped(&job, &format!("the job is {other}"))),
     }
     match job.operation.as_str() {
+        "archive" if family::is_of_family(&job) => family::step(&job),
         "archive" => archive_step(&job),
         "rows" => rows::step(&job),
+        "premake" | "drain" | "hot" | "warm" | "merge" | "split" => transition::step(&job),
         other => Err(stopped(&job, &format!("{other} has no steps"))),
     }
 }
@@ -54,28 +60,38 @@ fn archive_step(job: &Job) -> Result<(bool, String)> {
         return Ok((false, "done".to_owned()));
     }
     let plan = Plan::prepare(partition, &options(job)?, job.id)?;
-    let seen = observe(job, &plan)?;
-    let phase = job.phase.parse()?;
-    match lifecycle::resume(phase, &seen) {
-        Step::Freeze => freeze(&plan, job),
-        Step::Export { .. } => export(&plan),
-        Step::Verify => verify(&plan, job),
+    match next_step(job, &plan.leaf)? {
         Step::Swap => swap(&plan, job),
-        Step::Stop(reason) => Err(stopped(job, reason)),
-        Step::DropLocal | Step::Finish | Step::LiftGuard | Step::Nothing => Ok((false, job.phase.clone())),
+        step => before_swap(step, &plan, job),
     }
 }
 
-fn job(id: Uuid) -> Result<Job> {
+/// What a job does next, from what is observed.
+pub(super) fn next_step(job: &Job, leaf: &Leaf) -> Result<Step> {
+    Ok(lifecycle::resume(job.phase.parse()?, &observe(job, leaf)?))
+}
+
+/// Does a step that comes before the swap.
+pub(super) fn before_swap(step: Step, plan: &Plan, job: &Job) -> Result<(bool, String)> {
+    match step {
+        Step::Freeze => freeze(plan, job),
+        Step::Export { .. } => export(plan),
+        Step::Verify => verify(plan, job),
+        Step::Stop(reason) => Err(stopped(job, reason)),
+        _ => Ok((false, job.phase.clone())),
+    }
+}
+
+pub(super) fn job(id: Uuid) -> Result<Job> {
     catalog::job::find(id)?
         .ok_or_else(|| Error::new(SqlState::ERRCODE_UNDEFINED_OBJECT, format!("archive job {id} does not exist")))
 }
 
-fn gone(job: &Job) -> Error {
+pub(super) fn gone(job: &Job) -> Error {
     stopped(job, "the partition was dropped")
 }
 
-fn stopped(job: &Job, reason: &str) -> Error {
+pub(super) fn stopped(job: &Job, reason: &str) -> Error {
     Error::new(
         SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!("archiving \"{}\" cannot go on: {reason}", job.partition_name),
@@ -83,7 +99,7 @@ fn stopped(job: &Job, reason: &str) -> Error {
     .hint("See archive_ext.jobs; cancel_job(job_id) ends the job and lifts its guards.")
 }
 
-fn options(job: &Job) -> Result<Options> {
+pub(super) fn options(job: &Job) -> Result<Options> {
     Ok(Options {
         storage: job.storage.clone(),
         verify: Verify::parse(&job.verify)?,
@@ -92,23 +108,23 @@ fn options(job: &Job) -> Result<Options> {
 }
 
 /// Whether the swap of this job is committed. Its foreign table carries the partition's name now.
-fn archived_by(job: &Job, partition: pg_sys::Oid) -> Result<bool> {
+pub(super) fn archived_by(job: &Job, partition: pg_sys::Oid) -> Result<bool> {
     Ok(job.phase == "done" || catalog::partition::of_archive_relation(partition)?.is_some())
 }
 
-fn observe(job: &Job, plan: &Plan) -> Result<Observed> {
-    let guarded = freeze::observe(plan.leaf.oid)?;
+fn observe(job: &Job, leaf: &Leaf) -> Result<Observed> {
+    let guarded = freeze::observe(leaf.oid)?;
     Ok(Observed {
         local_exists: true,
-        local_attached: plan.leaf.parent.is_some(),
+        local_attached: leaf.parent.is_some(),
         archive_attached: false,
         guard_present: guarded.guards && guarded.bounds,
         unchanged_since_export: exported_state(job)
-            .is_some_and(|state| freeze::frozen_state(&plan.leaf).is_ok_and(|now| now == state)),
+            .is_some_and(|state| freeze::frozen_state(leaf).is_ok_and(|now| now == state)),
         objects_uploaded: 0,
         manifest_present: job.progress.get("manifest").is_some(),
         verified: job.phase == "verified",
-        drop_due: plan.drops_local_copy(),
+        drop_due: false,
     })
 }
 
@@ -143,7 +159,7 @@ fn export(plan: &Plan) -> Result<(bool, String)> {
     Ok((true, "exported".to_owned()))
 }
 
-fn finished(plan: &Plan, job: &Job) -> Result<Finished> {
+pub(super) fn finished(plan: &Plan, job: &Job) -> Result<Finished> {
     let key = job.progress.get("manifest").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
     let manifest = manifest::load(&plan.store, &key)?;
     let state = exported_state(job).ok_or_else(|| freeze::changed(&plan.name()))?;
@@ -162,14 +178,26 @@ fn swap(plan: &Plan, job: &Job) -> Result<(bool, String)> {
     Ok((false, "done".to_owned()))
 }
 
-/// Ends a job that does not run any more and lifts its guards. Only its starter, the table's owner or a superuser may.
+/// Ends a job that does not run any more and lifts its guards, with the jobs of its family. Only its starter, the table's
+/// owner or a superuser may.
 pub fn cancel(id: Uuid, status: &str, reason: &str) -> Result<bool> {
-    let job = job(id)?;
-    if job.status != "running" {
+    let asked = job(id)?;
+    if !asked.status.parse::<JobStatus>()?.is_unfinished() {
         return Ok(false);
     }
+    for job in family::jobs_of(asked)? {
+        cancel_one(&job, status, reason)?;
+    }
+    Ok(true)
+}
+
+fn cancel_one(job: &Job, status: &str, reason: &str) -> Result<()> {
     if job.operation == "rows" {
-        rows::may_steer(&job)?;
+        rows::may_steer(job)?;
+    }
+    if matches!(job.operation.as_str(), "premake" | "drain" | "hot" | "warm" | "merge" | "split") {
+        transition::abandon(job)?;
+        return catalog::job::stop(job.id, status, reason);
     }
     let attached = match job.partition {
         Some(oid) => discover::leaf(oid)?.filter(|leaf| leaf.parent.is_some()),
@@ -180,6 +208,5 @@ pub fn cancel(id: Uuid, status: &str, reason: &str) -> Result<bool> {
         locks::claim_partition(&leaf.qualified())?;
         freeze::lift(leaf.oid)?;
     }
-    catalog::job::stop(id, status, reason)?;
-    Ok(true)
+    catalog::job::stop(job.id, status, reason)
 }

@@ -59,6 +59,18 @@ pub fn adopt(name: &str) -> Result<()> {
     storage::adopt(name, &store)
 }
 
+/// Why this database must not touch its storages: its catalog is a copy (a promoted standby, a clone, a restored dump)
+/// of the one that claimed them. `None` when it is the original.
+pub fn copied() -> Result<Option<String>> {
+    let storages = storage::claimed_by_another()?;
+    Ok(storages.first().map(|name| {
+        format!(
+            "storage \"{name}\" was claimed before this copy was made, by another cluster, timeline or database; if that \
+             one is gone for good, a superuser takes it over with adopt_storage('{name}')"
+        )
+    }))
+}
+
 /// Opens the storage of an archive with the credentials of the table's owner, who must have USAGE on it.
 pub fn open_for(name: &str, owner: pg_sys::Oid) -> Result<archive_core::store::BlockingStore> {
     storage::options(name)?;

@@ -31,6 +31,17 @@ impl ExportSource {
         Self::of(Relation::open(partition, lock), root)
     }
 
+    /// The same with the columns in the order of their fields, so that tables whose columns stand in another order hash alike.
+    pub fn in_field_order(self) -> Self {
+        let Self { relation, columns, mut schema, io, key_fields } = self;
+        let mut parts: Vec<_> = columns.into_iter().zip(schema.fields).zip(io).collect();
+        parts.sort_by_key(|((_, field), _)| field.id);
+        let (pairs, io): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+        let (columns, fields): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+        schema.fields = fields;
+        Self { relation, columns, schema, io, key_fields }
+    }
+
     /// The same for a look at it: no lock is kept.
     pub fn peek(partition: pg_sys::Oid, root: pg_sys::Oid) -> Result<Self> {
         Self::of(Relation::peek(partition), root)

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use archive_core::lifecycle::Kind;
 use pgrx::pg_sys;
 
-use super::discover::{self, Leaf};
+use super::discover::{self, InboundKey, Leaf};
 use crate::catalog;
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
+use crate::pg::guc::GucNest;
 use crate::pg::{spi, user, xact};
 
 /// Refuses transactions that keep an old snapshot (25001).
@@ -118,7 +119,8 @@ fn position(leaf: &Leaf) -> Result<()> {
     Ok(())
 }
 
-fn access(leaf: &Leaf) -> Result<()> {
+/// Refuses callers who own neither partition nor table (42501), and tables whose partition is somebody else's (55000).
+pub fn access(leaf: &Leaf) -> Result<()> {
     let name = leaf.qualified();
     let root_owner = leaf.root.map_or(Ok(leaf.owner), discover::owner)?;
     if !user::has_privileges_of(leaf.owner) || !user::has_privileges_of(root_owner) {
@@ -139,19 +141,17 @@ fn access(leaf: &Leaf) -> Result<()> {
 }
 
 /// Runs DETACH's own foreign key check ahead of time: no row may reference the partition, and the check must be
-/// quick enough to run under the parent's lock (P6). The time it took is the estimate.
-pub fn inbound_foreign_keys(leaf: &Leaf) -> Result<Duration> {
+/// quick enough to run under the parent's lock (P6). The time it took is the estimate. Rows of `family` are gone by then.
+pub fn inbound_foreign_keys(leaf: &Leaf, family: &[pg_sys::Oid]) -> Result<Duration> {
     let begun = Instant::now();
     for key in discover::inbound_keys(leaf.oid)? {
-        let referenced =
-            xact::rolled_back(|| user::as_user(leaf.owner, || spi::one(&key.probe, &[], |row| row.need::<bool>(1))))?;
-        if referenced {
+        if referenced_by(leaf, &key, family)? {
             return Err(Error::new(
                 SqlState::ERRCODE_FOREIGN_KEY_VIOLATION,
                 format!("rows of {} reference partition \"{}\"", key.table, leaf.qualified()),
             )
             .detail(format!("Foreign key \"{}\" would be violated without the partition.", key.constraint))
-            .hint("Archive or delete the referencing rows first, or drop the foreign key."));
+            .hint(way_out(leaf, &key)?));
         }
     }
     let estimate = begun.elapsed();
@@ -171,4 +171,34 @@ pub fn inbound_foreign_keys(leaf: &Leaf) -> Result<Duration> {
         .hint("Index the referencing columns, or raise archive_ext.max_swap_time (0 forces it).")),
         _ => Ok(estimate),
     }
+}
+
+fn referenced_by(leaf: &Leaf, key: &InboundKey, family: &[pg_sys::Oid]) -> Result<bool> {
+    for (relation, name) in discover::storing(key.relation)? {
+        let sql = format!("SELECT EXISTS (SELECT {})", key.rows_from(&name));
+        if !family.contains(&relation) && probe(leaf, || spi::one(&sql, &[], |row| row.need::<bool>(1)))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Runs a query with the owner's rights and keeps none of its locks. Partitions that cannot hold such rows by their bounds
+/// are not read.
+pub fn probe<T>(leaf: &Leaf, query: impl FnOnce() -> Result<T>) -> Result<T> {
+    xact::rolled_back(|| {
+        user::as_user(leaf.owner, || {
+            let _exclusion = GucNest::new().set(c"constraint_exclusion", "on");
+            query()
+        })
+    })
+}
+
+fn way_out(leaf: &Leaf, key: &InboundKey) -> Result<String> {
+    let children = catalog::child_table::of(leaf.root.unwrap_or(leaf.oid))?;
+    Ok(if children.iter().any(|child| child.child == key.relation) {
+        format!("SELECT * FROM archive_family('{}') archives it with its children.", leaf.qualified())
+    } else {
+        "Archive or delete the referencing rows first, or drop the foreign key.".to_owned()
+    })
 }

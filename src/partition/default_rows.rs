@@ -95,7 +95,25 @@ pub fn settle(default: pg_sys::Oid, condition: &str, table: pg_sys::Oid, move_ro
         refuse_loss(&name, rows, moved)?;
         crate::pg::server_text::notice!("moved {rows} rows from {name} into the reattached partition");
     }
-    locks::acquire(default, &name, LockMode::ShareUpdateExclusive)?;
+    validate(default, &name)
+}
+
+/// Moves the rows of each range into its table; then validates the CHECK under SHARE UPDATE EXCLUSIVE. The rows of each.
+pub fn settle_all(default: pg_sys::Oid, ranges: &[(String, pg_sys::Oid)]) -> Result<Vec<u64>> {
+    let name = catalog::qualified_name(default)?;
+    let mut moved = Vec::with_capacity(ranges.len());
+    for (condition, table) in ranges {
+        let (late, _) = late_rows(&name, condition)?;
+        let arrived = if late > 0 { move_into(&name, condition, *table)? } else { 0 };
+        refuse_loss(&name, late, arrived)?;
+        moved.push(arrived);
+    }
+    validate(default, &name)?;
+    Ok(moved)
+}
+
+fn validate(default: pg_sys::Oid, name: &str) -> Result<()> {
+    locks::acquire(default, name, LockMode::ShareUpdateExclusive)?;
     let (owner, check) = (super::discover::owner(default)?, check_name(xact::top_transaction_id()));
     user::as_user(owner, || spi::execute(&format!("ALTER TABLE {name} VALIDATE CONSTRAINT {check}"), &[]))?;
     Ok(())
@@ -122,7 +140,7 @@ fn refuse_loss(default: &str, late: i64, moved: u64) -> Result<()> {
     }
     Err(Error::new(
         SqlState::ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION,
-        format!("only {moved} of {late} rows of DEFAULT partition {default} arrived in the reattached partition"),
+        format!("only {moved} of {late} rows of DEFAULT partition {default} arrived in their partition"),
     )
     .detail("A trigger or a rule kept the others from being moved, or they were deleted meanwhile. No row was moved.")
     .hint("Have the function of the trigger let the rows pass, or delete the rows first."))

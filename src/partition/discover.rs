@@ -4,7 +4,7 @@ use archive_core::lifecycle::{Kind, Label};
 use pgrx::pg_sys;
 
 use crate::error::Result;
-use crate::pg::{spi, user};
+use crate::pg::{spi, user, xact};
 
 /// A relation that somebody asked to archive.
 #[derive(Debug, Clone)]
@@ -46,6 +46,11 @@ impl Leaf {
     pub fn qualified(&self) -> String {
         pgrx::spi::quote_qualified_identifier(&self.schema, &self.name)
     }
+}
+
+/// Runs fixed queries whose functions lock what they look at, and gives these locks back.
+pub fn look<T>(queries: impl FnOnce() -> T) -> T {
+    xact::rolled_back(|| user::elevated(queries))
 }
 
 fn character(row: &spi::Row<'_>, ordinal: usize) -> Result<Option<char>> {
@@ -133,6 +138,15 @@ pub fn kind(root: pg_sys::Oid) -> Result<Kind> {
 
 fn are_labels(values: &[String]) -> bool {
     !values.is_empty() && values.iter().all(|value| value.parse::<Label>().is_ok())
+}
+
+/// A partitioned table and everything below it, the table first. Keeps no locks.
+pub fn tree(root: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
+    look(|| {
+        spi::rows("SELECT relid::oid FROM pg_partition_tree($1::oid) ORDER BY level, relid", &[root.into()], |row| {
+            row.need(1)
+        })
+    })
 }
 
 /// Schema and name of a relation.
@@ -232,35 +246,98 @@ pub fn partition_key(oid: pg_sys::Oid) -> Result<String> {
 #[derive(Debug)]
 pub struct InboundKey {
     /// The referencing table.
+    pub relation: pg_sys::Oid,
+    /// Its name.
     pub table: String,
-    /// The constraint on it.
+    /// The constraint on it, as its table was given it.
     pub constraint: String,
-    /// `SELECT EXISTS (…)`: whether any row references the partition, as DETACH will check it.
-    pub probe: String,
+    /// The partition, its rows within their bounds, as `p`.
+    referenced: String,
+    /// What makes a row `f` of the table reference a row `p` of the partition.
+    condition: String,
+}
+
+impl InboundKey {
+    /// The rows of `leaf`, which is the referencing table or a leaf of it, that reference the partition.
+    pub fn rows_from(&self, leaf: &str) -> String {
+        format!("FROM ONLY {leaf} f JOIN {} p ON {}", self.referenced, self.condition)
+    }
 }
 
 /// Foreign keys that reference the partition.
 pub fn inbound_keys(oid: pg_sys::Oid) -> Result<Vec<InboundKey>> {
-    user::elevated(|| {
+    look(|| {
         spi::rows(
-            "SELECT format('%I.%I', fn.nspname, fc.relname), k.conname::text,
-                    format('SELECT EXISTS (SELECT FROM %I.%I f JOIN ONLY %I.%I p ON %s)',
-                           fn.nspname, fc.relname, pn.nspname, pc.relname,
-                           (SELECT string_agg(format('f.%I OPERATOR(%I.%s) p.%I', fa.attname, opn.nspname, op.oprname,
-                                                     pa.attname), ' AND ')
-                            FROM unnest(k.conkey, k.confkey, k.conpfeqop) AS u(f, p, o)
-                            JOIN pg_attribute fa ON fa.attrelid = k.conrelid AND fa.attnum = u.f
-                            JOIN pg_attribute pa ON pa.attrelid = k.confrelid AND pa.attnum = u.p
-                            JOIN pg_operator o2 ON o2.oid = u.o
-                            JOIN pg_operator op ON op.oid = coalesce(nullif(o2.oprcom, 0), o2.oid)
-                            JOIN pg_namespace opn ON opn.oid = op.oprnamespace))
+            "SELECT k.conrelid, format('%I.%I', fn.nspname, fc.relname),
+                    (WITH RECURSIVE up AS (
+                       SELECT k.conname, k.conparentid
+                       UNION ALL
+                       SELECT a.conname, a.conparentid FROM up JOIN pg_constraint a ON a.oid = up.conparentid)
+                     SELECT conname::text FROM up WHERE conparentid = 0),
+                    format('(SELECT * FROM ONLY %I.%I%s)', pn.nspname, pc.relname,
+                           ' WHERE ' || pg_get_partition_constraintdef(pc.oid)),
+                    (SELECT string_agg(format('f.%I OPERATOR(%I.%s) p.%I', fa.attname, opn.nspname, op.oprname,
+                                              pa.attname), ' AND ')
+                     FROM unnest(k.conkey, k.confkey, k.conpfeqop) AS u(f, p, o)
+                     JOIN pg_attribute fa ON fa.attrelid = k.conrelid AND fa.attnum = u.f
+                     JOIN pg_attribute pa ON pa.attrelid = k.confrelid AND pa.attnum = u.p
+                     JOIN pg_operator o2 ON o2.oid = u.o
+                     JOIN pg_operator op ON op.oid = coalesce(nullif(o2.oprcom, 0), o2.oid)
+                     JOIN pg_namespace opn ON opn.oid = op.oprnamespace)
              FROM pg_constraint k
              JOIN pg_class fc ON fc.oid = k.conrelid JOIN pg_namespace fn ON fn.oid = fc.relnamespace
              JOIN pg_class pc ON pc.oid = k.confrelid JOIN pg_namespace pn ON pn.oid = pc.relnamespace
              WHERE k.contype = 'f' AND k.confrelid = $1
                AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = k.conrelid AND k.coninhcount > 0)",
             &[oid.into()],
-            |row| Ok(InboundKey { table: row.need(1)?, constraint: row.need(2)?, probe: row.need(3)? }),
+            |row| {
+                Ok(InboundKey {
+                    relation: row.need(1)?,
+                    table: row.need(2)?,
+                    constraint: row.need(3)?,
+                    referenced: row.need(4)?,
+                    condition: row.need(5)?,
+                })
+            },
         )
     })
+}
+
+/// The relations that hold the rows of a table, with their names: its leaves, or itself.
+pub fn storing(table: pg_sys::Oid) -> Result<Vec<(pg_sys::Oid, String)>> {
+    look(|| {
+        spi::rows(
+            "SELECT c.oid, format('%I.%I', n.nspname, c.relname)
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind = 'r' AND (c.oid = $1 OR c.oid IN (SELECT t.relid FROM pg_partition_tree($1::oid) t WHERE t.isleaf))
+             ORDER BY c.oid",
+            &[table.into()],
+            |row| Ok((row.need(1)?, row.need(2)?)),
+        )
+    })
+}
+
+/// The leaves below a partitioned table, or the table itself where it is none.
+pub fn leaf_oids(oid: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT t.relid::oid FROM pg_partition_tree($1::oid) t WHERE t.isleaf ORDER BY t.level, t.relid::oid",
+            &[oid.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// The partitions right below a table.
+pub fn children(parent: pg_sys::Oid) -> Result<Vec<Leaf>> {
+    let oids: Vec<pg_sys::Oid> = user::elevated(|| {
+        spi::rows(
+            "SELECT i.inhrelid FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+             WHERE i.inhparent = $1 AND c.relispartition ORDER BY i.inhrelid",
+            &[parent.into()],
+            |row| row.need(1),
+        )
+    })?;
+    let found: Result<Vec<_>> = oids.into_iter().map(leaf).collect();
+    Ok(found?.into_iter().flatten().collect())
 }

@@ -1,9 +1,11 @@
 //! The freeze: guards that refuse every write at once, and a CHECK that spares a later ATTACH its scan.
 
+use archive_core::lifecycle::Status;
 use pgrx::pg_sys;
 
 use super::discover::{self, Leaf};
 use super::locks;
+use crate::catalog;
 use crate::error::{Error, Result, SqlState};
 use crate::pg::relation::LockMode;
 use crate::pg::{lock, spi, user, xact};
@@ -22,6 +24,10 @@ pub enum Reason {
     Archiving,
     /// The partition was reattached read-only.
     ReadOnly,
+    /// The partition is WARM.
+    Warm,
+    /// A merge or split works on the partition.
+    Rearranging,
 }
 
 impl Reason {
@@ -30,6 +36,8 @@ impl Reason {
         match self {
             Self::Archiving => "archiving",
             Self::ReadOnly => "read-only",
+            Self::Warm => "warm",
+            Self::Rearranging => "rearranging",
         }
     }
 }
@@ -56,6 +64,18 @@ pub fn observe(table: pg_sys::Oid) -> Result<Guarded> {
                      WHERE tgrelid = $1 AND tgname IN ($2, $3))",
             &[table.into(), ROW_GUARD.into(), TRUNCATE_GUARD.into(), BOUNDS_CHECK.into()],
             |row| Ok(Guarded { guards: row.need(1)?, bounds: row.need(2)?, identity: row.need(3)? }),
+        )
+    })
+}
+
+/// Why the guards of a table refuse writes: what [`Reason::as_str`] said; `None` without guards that fire.
+pub fn guarded_because(table: pg_sys::Oid) -> Result<Option<String>> {
+    user::elevated(|| {
+        spi::optional(
+            r"SELECT split_part(encode(tgargs, 'escape'), '\000', 1) FROM pg_trigger
+              WHERE tgrelid = $1 AND tgname = $2 AND tgenabled = 'A'",
+            &[table.into(), ROW_GUARD.into()],
+            |row| row.need(1),
         )
     })
 }
@@ -146,6 +166,10 @@ pub fn lift(table: pg_sys::Oid) -> Result<()> {
     let name = pgrx::spi::quote_qualified_identifier(schema, name);
     let owner = discover::owner(table)?;
     locks::acquire(table, &name, LockMode::ShareRowExclusive)?;
+    // What was read-only before the run stays so.
+    if catalog::partition::local_status(table)? == Status::Warm {
+        return Ok(());
+    }
     for trigger in [ROW_GUARD, TRUNCATE_GUARD] {
         if has_trigger(table, trigger)? {
             user::as_user(owner, || spi::execute(&format!("ALTER TABLE {name} DISABLE TRIGGER {trigger}"), &[]))?;
@@ -156,6 +180,14 @@ pub fn lift(table: pg_sys::Oid) -> Result<()> {
         drop_bounds_check(table, &name, owner)?;
     }
     Ok(())
+}
+
+/// Makes a read-only partition writable: guards and CHECK go. Locks: ACCESS EXCLUSIVE on it, to the end of the transaction.
+pub fn thaw(leaf: &Leaf) -> Result<()> {
+    let name = leaf.qualified();
+    locks::acquire(leaf.oid, &name, LockMode::AccessExclusive)?;
+    drop_guards(leaf.oid, &name, leaf.owner)?;
+    drop_bounds_check(leaf.oid, &name, leaf.owner)
 }
 
 /// Takes only the guards away: writes are allowed again, the bounds stay proven.

@@ -1,12 +1,16 @@
 //! Who holds which lock: for refusals before the run and for naming blockers after a timeout.
 
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
 use pgrx::pg_sys;
 
+use crate::catalog;
 use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::guc;
 use crate::pg::guc::GucNest;
 use crate::pg::relation::LockMode;
-use crate::pg::{lock, spi, user, xact};
+use crate::pg::{background, lock, spi, user, xact};
 
 /// Lock modes this transaction holds on a relation, as `pg_locks` prints them.
 pub fn held_here(relation: pg_sys::Oid) -> Result<Vec<String>> {
@@ -40,7 +44,8 @@ pub fn not_available(relation: pg_sys::Oid, name: &str, timeout_ms: i32) -> Resu
         .hint("Nothing was changed. Run it again when these have finished, or raise archive_ext.lock_timeout."))
 }
 
-fn blockers(relation: pg_sys::Oid) -> Result<Vec<String>> {
+/// The sessions that hold locks on a relation, as sentences; at most five.
+pub fn blockers(relation: pg_sys::Oid) -> Result<Vec<String>> {
     user::elevated(|| {
         spi::rows(
             "SELECT format('Process %s (user %s, %s, query started %s) holds %s.', l.pid,
@@ -93,4 +98,49 @@ pub fn claim_partition(key: &str) -> Result<()> {
         format!("partition \"{key}\" is being archived or reattached by another session"),
     )
     .hint("See archive_ext.progress and archive_ext.jobs for the run in progress."))
+}
+
+/// How long one wait for a further lock lasts while others are held, in milliseconds: far below what makes PostgreSQL
+/// look for deadlocks, ours or another session's.
+const SLICE_MS: i32 = 100;
+/// How long a set of locks is collected before all of them are given back.
+const COLLECT_FOR: Duration = Duration::from_millis(400);
+
+/// Takes all these locks or none, within `archive_ext.lock_timeout` (55P03, P6).
+///
+/// DML on tables that reference each other locks them in either order, so there is no order that cannot deadlock with it.
+/// Hence only the first lock is waited for in the queue; the others are waited for a moment while it is held, and if one
+/// is not to be had, all are given back and collected anew.
+pub fn acquire_all(wanted: &[(pg_sys::Oid, LockMode)]) -> Result<()> {
+    let timeout = guc::lock_timeout_ms();
+    let begun = Instant::now();
+    loop {
+        let left = i64::from(timeout) - i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let first_wait = i32::try_from(left).unwrap_or(timeout).max(1);
+        let Some(missing) = collect(wanted, first_wait) else { return Ok(()) };
+        if left <= 0 || timeout == 0 && begun.elapsed() > COLLECT_FOR {
+            return Err(not_available(missing, &catalog::qualified_name(missing)?, timeout)?);
+        }
+        background::pause(Duration::from_millis(20));
+    }
+}
+
+/// One attempt: the relation that could not be locked, when everything was given back.
+fn collect(wanted: &[(pg_sys::Oid, LockMode)], first_wait: i32) -> Option<pg_sys::Oid> {
+    let missing = Cell::new(None);
+    let collected = xact::subtransaction(|| {
+        let begun = Instant::now();
+        for (at, (relation, mode)) in wanted.iter().enumerate() {
+            let wait = if at == 0 { first_wait } else { SLICE_MS };
+            if begun.elapsed() > COLLECT_FOR && at > 1 || !lock::acquire(*relation, *mode, wait) {
+                missing.set(Some(*relation));
+                Error::new(SqlState::ERRCODE_LOCK_NOT_AVAILABLE, "locks are given back").raise();
+            }
+        }
+    });
+    match collected {
+        Ok(()) => None,
+        Err(caught) if missing.get().is_none() => Error::from(caught).raise(),
+        Err(_) => missing.get(),
+    }
 }

@@ -2,16 +2,21 @@
 
 pub mod access;
 pub mod adapt;
+pub mod ageing;
 pub mod all_view;
 pub mod archive_tree;
+pub mod carry_over;
 pub mod check;
 pub mod ddl;
 pub mod default_rows;
 pub mod discover;
+pub mod extent;
+pub mod foreign_key;
 pub mod freeze;
 pub mod labels;
 pub mod locks;
 pub mod mirror;
+pub mod new_partition;
 pub mod prerequisites;
 pub mod root_ddl;
 pub mod swap;

@@ -4,23 +4,12 @@ use pgrx::pg_sys;
 use pgrx::spi::{quote_identifier, quote_literal, quote_qualified_identifier};
 
 use super::discover::{self, Leaf};
-use super::{access, archive_tree, locks};
+use super::{access, archive_tree, default_rows, foreign_key};
 use crate::catalog;
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
 use crate::pg::guc::GucNest;
-use crate::pg::relation::LockMode;
 use crate::pg::{spi, user};
-
-/// Takes the locks of a swap in the one order that everything here uses: parent, partition, archive parent.
-/// Each wait is bounded by `archive_ext.lock_timeout` (55P03).
-pub fn lock_in_order(parent: pg_sys::Oid, partition: Option<pg_sys::Oid>, archive: pg_sys::Oid) -> Result<()> {
-    for relation in [Some(parent), partition, Some(archive)].into_iter().flatten() {
-        let name = catalog::qualified_name(relation)?;
-        locks::acquire(relation, &name, LockMode::AccessExclusive)?;
-    }
-    Ok(())
-}
 
 /// `archive_ext.lock_timeout` for every lock until it is dropped.
 pub fn bounded() -> GucNest {
@@ -49,7 +38,7 @@ pub fn finalize_pending(parent: pg_sys::Oid) -> Result<()> {
 
 /// Detaches the hot partition and moves it into the archive schema as `local_copy`, or drops it.
 ///
-/// The locks of [`lock_in_order`] are held. Returns the local copy.
+/// The locks of [`concerned`] are held. Returns the local copy.
 pub fn take_out(leaf: &Leaf, archive_schema: &str, local_copy: &str, keep: bool) -> Result<Option<pg_sys::Oid>> {
     let _bounded = bounded();
     let Some(parent) = leaf.parent else { return Err(vanished(&leaf.qualified())) };
@@ -60,6 +49,7 @@ pub fn take_out(leaf: &Leaf, archive_schema: &str, local_copy: &str, keep: bool)
         if !keep {
             return spi::execute(&format!("DROP TABLE {name}"), &[]);
         }
+        release_parents(leaf, &name)?;
         let local = quote_identifier(local_copy);
         spi::execute(&format!("ALTER TABLE {name} RENAME TO {local}"), &[])
     })?;
@@ -70,6 +60,36 @@ pub fn take_out(leaf: &Leaf, archive_schema: &str, local_copy: &str, keep: bool)
     let schema = quote_identifier(archive_schema);
     user::as_user(leaf.owner, || spi::execute(&format!("ALTER TABLE {renamed} SET SCHEMA {schema}"), &[]))?;
     Ok(Some(leaf.oid))
+}
+
+/// A local copy of a managed child lets go of its parents' rows, which are archived after it: DETACH leaves it foreign keys
+/// of its own, and ATTACH gives it its parent's again.
+fn release_parents(leaf: &Leaf, name: &str) -> Result<()> {
+    let parents: Vec<_> =
+        catalog::child_table::parents(leaf.root.unwrap_or(leaf.oid))?.into_iter().map(|key| key.parent).collect();
+    if parents.is_empty() {
+        return Ok(());
+    }
+    for key in foreign_key::own(leaf.oid, &parents)? {
+        spi::execute(&format!("ALTER TABLE {name} DROP CONSTRAINT {}", quote_identifier(key)), &[])?;
+    }
+    Ok(())
+}
+
+/// What DETACH and ATTACH of a partition below `parent` lock besides the partition, in this order: the partitioned tables
+/// that reference or are referenced, the parent, its DEFAULT partition.
+pub fn concerned(root: pg_sys::Oid, parent: pg_sys::Oid, partition: Option<pg_sys::Oid>) -> Result<Vec<pg_sys::Oid>> {
+    let mut concerned = Vec::new();
+    for key in catalog::child_table::parents(root)? {
+        concerned.extend(discover::tree(key.parent)?);
+    }
+    concerned.push(parent);
+    for key in partition.map_or_else(|| Ok(Vec::new()), discover::inbound_keys)? {
+        concerned.push(key.relation);
+    }
+    concerned.extend(default_rows::of_parent(parent)?);
+    concerned.extend(partition);
+    Ok(concerned)
 }
 
 fn vanished(name: &str) -> Error {
@@ -199,5 +219,13 @@ pub fn attach(parent: pg_sys::Oid, table: &str, bounds: &str) -> Result<()> {
     user::as_user(user::current(), || {
         spi::execute(&format!("ALTER TABLE {parent} ATTACH PARTITION {table} {bounds}"), &[])
     })?;
+    Ok(())
+}
+
+/// Detaches a table from the hot parent, whose lock is held.
+pub fn detach(parent: pg_sys::Oid, table: &str) -> Result<()> {
+    let _bounded = bounded();
+    let parent = catalog::qualified_name(parent)?;
+    user::as_user(user::current(), || spi::execute(&format!("ALTER TABLE {parent} DETACH PARTITION {table}"), &[]))?;
     Ok(())
 }

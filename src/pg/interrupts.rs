@@ -14,6 +14,16 @@ pub fn check_in_wait() {
     exit_without_postmaster();
 }
 
+/// Answers who waits for every process, as DROP DATABASE and DROP TABLESPACE do; handles no other interrupt.
+pub fn let_barriers_pass() {
+    // SAFETY: a flag of this process, and PostgreSQL's handler for it.
+    unsafe {
+        if (&raw const pg_sys::ProcSignalBarrierPending).read_volatile() != 0 {
+            pg_sys::ProcessProcSignalBarrier();
+        }
+    }
+}
+
 /// Ends the process when the postmaster is gone; handles no interrupt.
 pub fn exit_without_postmaster() {
     let events = (pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32;

@@ -295,6 +295,7 @@ unsafe fn add_note(statement: &mut pg_sys::PlannedStmt, note: &CStr) {
     }
 }
 
+#[allow(clippy::too_many_arguments)]
 #[pg_guard]
 unsafe extern "C-unwind" fn utility(
     statement: *mut pg_sys::PlannedStmt,

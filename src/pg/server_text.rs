@@ -64,7 +64,12 @@ macro_rules! warning {
     ($($part:tt)*) => { pgrx::warning!("{}", $crate::pg::server_text::message(format!($($part)*))) };
 }
 
-pub(crate) use {notice, warning};
+/// A LOG entry whose text may hold names.
+macro_rules! log {
+    ($($part:tt)*) => { pgrx::log!("{}", $crate::pg::server_text::message(format!($($part)*))) };
+}
+
+pub(crate) use {log, notice, warning};
 
 /// The arguments of a statement in the encoding of the database; `None` where nothing needs a conversion.
 pub(super) fn arguments<'a>(arguments: &[DatumWithOid<'a>]) -> Result<Option<Vec<DatumWithOid<'a>>>> {

@@ -52,12 +52,14 @@ unsafe impl PGRXSharedMemory for Table {}
 static PROGRESS: PgLwLock<Table> = unsafe { PgLwLock::new(c"archive_ext_progress") };
 static PRELOADED: AtomicBool = AtomicBool::new(false);
 
-/// Asks for the shared memory when called from `shared_preload_libraries`.
+/// Asks for the shared memory, and registers the launcher, when called from `shared_preload_libraries`.
 pub fn register() {
     // SAFETY: reads a postmaster-local flag in _PG_init.
     if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
         pg_shmem_init!(PROGRESS = Table::default());
         PRELOADED.store(true, Ordering::Relaxed);
+        super::worker_table::register();
+        super::background::register_launcher();
     }
 }
 

@@ -130,6 +130,14 @@ fn caught(error: CaughtError) -> Caught {
     if report.sql_error_code() == pgrx::PgSqlErrorCode::ERRCODE_QUERY_CANCELED {
         error.rethrow();
     }
+    caught_any(&error)
+}
+
+/// What any error says, query cancel included.
+pub(super) fn caught_any(error: &CaughtError) -> Caught {
+    let (CaughtError::PostgresError(report)
+    | CaughtError::ErrorReport(report)
+    | CaughtError::RustPanic { ereport: report, .. }) = error;
     Caught {
         sqlstate: report.sql_error_code(),
         message: report.message().to_owned(),

@@ -6,6 +6,7 @@ mod error;
 pub mod lifecycle;
 pub mod manifest;
 pub mod naming;
+pub mod policy;
 pub mod schema;
 pub mod store;
 

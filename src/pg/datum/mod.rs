@@ -18,6 +18,7 @@ use super::background;
 use super::columns::Column;
 use super::encoding::Encoding;
 use super::guc::GucNest;
+use super::memory::MemoryContext;
 use super::row::{Row, RowBuffer};
 use super::xact;
 use crate::error::Result;
@@ -79,7 +80,7 @@ impl ColumnIo {
         // SAFETY: a non-null value of this column's type, valid while the row is borrowed.
         unsafe {
             let printed: &'r [u8] = self.node.io.print(datum);
-            let exact = self.text_is_exact(datum);
+            let exact = self.text_is_exact(datum, printed);
             let text = || self.node.encoding.to_utf8(printed);
             if self.node.holds_oids || !exact {
                 // Elsewhere, OIDs mean nothing, and names are all there is. A text that says too little is of no use.
@@ -91,18 +92,20 @@ impl ColumnIo {
         }
     }
 
-    /// Whether PostgreSQL makes the same value of the text. It may refuse it, where a domain within has stricter
+    /// Whether PostgreSQL makes the same value of the text that it printed. It may refuse it, where a domain within has stricter
     /// constraints than it had; and an array that once held a NULL has other bytes than its text makes.
     ///
     /// # Safety
     /// `datum` is a non-null value of the column's type.
-    unsafe fn text_is_exact(&self, datum: pg_sys::Datum) -> bool {
+    unsafe fn text_is_exact(&self, datum: pg_sys::Datum, printed: &[u8]) -> bool {
         let node = &self.node;
         if matches!(node.shape, Shape::Scalar) && !node.text_may_mislead && !node.holds_oids {
             return true;
         }
+        // Of a large array, what is parsed takes several times its size, which the sidecar needs next.
+        let parsing = MemoryContext::new(c"archive_ext parsed text");
         // SAFETY: by the caller's promise; an input function may raise an error, which ends the subtransaction.
-        xact::subtransaction(|| unsafe { node.text_says_all(datum) }).unwrap_or(false)
+        xact::subtransaction(|| parsing.within(|| unsafe { node.is_made_of(datum, printed) })).unwrap_or(false)
     }
 
     /// Rebuilds the datum of this column from an archived cell, in the current memory context.

@@ -82,11 +82,17 @@ impl Node {
     /// # Safety
     /// `datum` is a non-null value of this type.
     pub(super) unsafe fn text_says_all(&self, datum: pg_sys::Datum) -> bool {
+        // SAFETY: by the caller's promise.
+        unsafe { self.is_made_of(datum, self.io.print(datum)) }
+    }
+
+    /// Whether the input function makes the datum of what the output function printed of it.
+    ///
+    /// # Safety
+    /// As for [`Self::text_says_all`].
+    pub(super) unsafe fn is_made_of(&self, datum: pg_sys::Datum, printed: &[u8]) -> bool {
         // SAFETY: by the caller's promise; what was parsed is a value of the type too.
-        unsafe {
-            let printed = self.io.print(datum);
-            self.io.parse(printed).is_some_and(|parsed| self.io.image(parsed) == self.io.image(datum))
-        }
+        unsafe { self.io.parse(printed).is_some_and(|parsed| self.io.image(parsed) == self.io.image(datum)) }
     }
 
     /// The array whose elements are of this type.

@@ -10,6 +10,23 @@ pub fn range_bounds(bounds: &str) -> (Option<String>, Option<String>) {
     (lower, upper)
 }
 
+/// The two bound lists of a RANGE partition as they are printed, all key columns: `'2024-01-01', MINVALUE`.
+pub fn range_lists(bounds: &str) -> Option<(&str, &str)> {
+    let rest = bounds.strip_prefix("FOR VALUES FROM (")?;
+    let mut quoted = false;
+    for (at, c) in rest.char_indices() {
+        match c {
+            '\'' => quoted = !quoted,
+            ')' if !quoted => {
+                let upper = rest[at..].strip_prefix(") TO (")?.strip_suffix(')')?;
+                return Some((&rest[..at], upper));
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
 /// The first value of a bound list and what follows it; `None` inside for MINVALUE and MAXVALUE.
 fn first_bound(list: &str) -> Option<(Option<String>, &str)> {
     if let Some(quoted) = list.strip_prefix('\'') {
@@ -78,6 +95,17 @@ mod tests {
     #[test]
     fn a_separator_inside_a_lower_bound_is_no_separator() {
         assert_eq!(bounds("FOR VALUES FROM (') TO (1') TO ('x')"), some(") TO (1", "x"));
+    }
+
+    #[test]
+    fn whole_lists() {
+        assert_eq!(
+            range_lists("FOR VALUES FROM (') TO (', 1) TO ('it''s)', MAXVALUE)"),
+            Some(("') TO (', 1", "'it''s)', MAXVALUE"))
+        );
+        for text in ["FOR VALUES IN ('eu')", "DEFAULT", "FOR VALUES FROM ('a", ""] {
+            assert_eq!(range_lists(text), None);
+        }
     }
 
     #[test]

@@ -1,17 +1,22 @@
 //! The lifecycle: statuses, labels of partitions, and the archive job's state machine. Pure.
 
 mod bound;
+pub mod calendar;
+mod extent;
 mod job;
 mod kind;
 mod label;
 mod local_label;
+pub mod name_pattern;
 mod period;
 mod relabel;
 mod selection;
 mod status;
+mod throttle;
 pub mod transition;
 
-pub use bound::{list_values, range_bounds};
+pub use bound::{list_values, range_bounds, range_lists};
+pub use extent::{Axis, Extent, list_bound};
 pub use job::{Event, Observed, Phase, Step, next, resume};
 pub use kind::Kind;
 pub use label::{Label, matches_pattern};
@@ -20,3 +25,4 @@ pub use period::{Granularity, Moment, Period};
 pub use relabel::{Granularities, partition_name, relabel};
 pub use selection::{Patterns, Selection};
 pub use status::Status;
+pub use throttle::{Hold, Limits, Meter, Pressure, TokenBucket, decide};

@@ -37,7 +37,7 @@ impl Moment {
     }
 
     /// The moment so many seconds later; `None` outside the years that have labels.
-    fn plus(self, seconds: i64) -> Option<Self> {
+    pub(crate) fn plus(self, seconds: i64) -> Option<Self> {
         let total = self.seconds() + seconds;
         let (days, rest) = (total.div_euclid(86_400), total.rem_euclid(86_400));
         // The reverse of `seconds`: eras of 400 years, years from March on.
@@ -56,6 +56,11 @@ impl Moment {
             small(rest / 60 % 60)?,
             small(rest % 60)?,
         )
+    }
+
+    /// Seconds from an earlier moment to this one.
+    pub fn seconds_since(self, earlier: Self) -> i64 {
+        self.seconds() - earlier.seconds()
     }
 
     /// Days since the Monday on or before; 0000-03-01 was a Wednesday.
@@ -84,7 +89,7 @@ impl Moment {
     }
 
     /// Whether a period of this length can begin here.
-    fn begins(self, granularity: Granularity) -> bool {
+    pub fn begins(self, granularity: Granularity) -> bool {
         match granularity {
             Granularity::Hour => (self.minute, self.second) == (0, 0),
             Granularity::Day | Granularity::Week => self.is_midnight(),
@@ -106,7 +111,7 @@ impl Moment {
     }
 
     /// Seconds since 0000-03-01, for differences.
-    fn seconds(self) -> i64 {
+    pub(crate) fn seconds(self) -> i64 {
         let year = i64::from(self.year) - i64::from(self.month <= 2);
         let shifted = i64::from((self.month + 9) % 12);
         let day_of_year = (153 * shifted + 2) / 5 + i64::from(self.day) - 1;
@@ -219,19 +224,7 @@ impl Period {
 
     /// Where the next one begins; `None` after the last year that has labels.
     pub fn end(self) -> Option<Moment> {
-        let begin = self.begin();
-        let months = |count: i32| {
-            let month = i32::from(begin.month) - 1 + count;
-            Moment::date(begin.year + month / 12, u8::try_from(month % 12).ok()? + 1, 1)
-        };
-        match self {
-            Self::Year(_) => months(12),
-            Self::Quarter(..) => months(3),
-            Self::Month(..) => months(1),
-            Self::Week(..) => begin.plus(7 * 86_400),
-            Self::Day(..) => begin.plus(86_400),
-            Self::Hour(..) => begin.plus(3_600),
-        }
+        self.begin().next(self.granularity())
     }
 
     /// Reads what `Display` prints, and nothing else.

@@ -22,10 +22,10 @@ pub fn check(from: Status, to: Status) -> Result<()> {
         return Ok(());
     }
     let legal: Vec<_> = targets(from).iter().map(|status| status.as_str()).collect();
-    let reason = match to {
-        _ if from == to => format!("It is {from} already."),
-        Status::Live => "LIVE is the status that partitions and rows are made with; nothing returns to it.".to_owned(),
-        _ => format!("From ARCHIVED, WARM and LIVE it is reached; from {from} it is not."),
+    let reason = if from == to {
+        format!("It is {from} already.")
+    } else {
+        "LIVE is the status that partitions and rows are made with; nothing returns to it.".to_owned()
     };
     Err(Error::new(ErrorKind::InvalidState, format!("{from} data cannot become {to}"))
         .detail(reason)

@@ -3,6 +3,7 @@
 mod columns;
 mod context;
 mod ddl;
+mod family;
 mod model;
 mod rebuild;
 mod validate;
@@ -10,6 +11,7 @@ mod validate;
 pub use columns::{CastSettings, Fill, MappedColumn, TypeStep};
 pub use context::{ArchiveRelations, CollationFact, DatabaseFacts, Extension, Level, Root, Sequence};
 pub use ddl::{Ddl, Identity, NamedDdl};
+pub use family::{Family, FamilyKey, FamilyMember};
 pub use model::{ColumnRange, MANIFEST_FORMAT, Manifest, ManifestObject, Source};
 
 #[cfg(test)]

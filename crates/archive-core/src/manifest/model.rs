@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::columns::MappedColumn;
 use super::context::{ArchiveRelations, CollationFact, DatabaseFacts, Extension, Root, Sequence};
 use super::ddl::Ddl;
+use super::family::Family;
 use crate::codec::{DIGEST_ALGORITHM, Digest, ObjectSummary};
 use crate::schema::TableSchema;
 use crate::{Error, ErrorKind, Result};
@@ -67,6 +68,9 @@ pub struct Manifest {
     /// The table's columns, dropped ones included; empty for the first partition of a table, and from older versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub column_map: Vec<MappedColumn>,
+    /// The partitions it was archived with; `None` when it was archived alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<Family>,
 }
 
 /// Where the rows come from.

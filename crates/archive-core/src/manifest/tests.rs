@@ -85,7 +85,21 @@ fn manifest() -> Manifest {
         }),
         archive: Some(ArchiveRelations { schema: "archive".into(), table: "orders".into() }),
         column_map: vec![mapped_column()],
+        family: Some(family()),
     }
+}
+
+fn family() -> Family {
+    let member = |table: &str| FamilyMember {
+        schema: "public".into(),
+        table: table.into(),
+        partition_schema: "public".into(),
+        partition: format!("{table}_2024_01"),
+        parents: Vec::new(),
+    };
+    let key = FamilyKey { schema: "public".into(), table: "orders".into(), foreign_key: "order_line_fkey".into() };
+    let line = FamilyMember { parents: vec![key], ..member("order_line") };
+    Family { id: "public.orders/orders_2024_01".into(), members: vec![line, member("orders")] }
 }
 
 fn mapped_column() -> MappedColumn {
@@ -202,6 +216,25 @@ fn format_1_is_still_read() {
         ["ALTER TABLE \"public\".\"orders\" ALTER COLUMN status SET DEFAULT 'new'::public.order_status"]
     );
     assert_eq!(root.ddl.owner, "postgres");
+}
+
+/// A manifest without a family is what format 2 was before there were families.
+#[test]
+fn a_partition_archived_alone_names_no_family() {
+    let alone = Manifest { family: None, ..manifest() };
+    let json = alone.to_json().unwrap();
+    assert!(!json.contains("family"));
+    assert_eq!(Manifest::from_json(&json).unwrap(), alone);
+}
+
+#[test]
+fn a_family_must_have_the_partition() {
+    let error = read_changed(|manifest| {
+        if let Some(family) = &mut manifest.family {
+            family.members.retain(|member| member.table != "orders");
+        }
+    });
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
 }
 
 #[test]

@@ -12,6 +12,7 @@ impl Manifest {
         self.check_algorithm()?;
         self.check_schema()?;
         self.check_columns()?;
+        self.check_family()?;
         self.check_objects()?;
         self.check_totals()
     }
@@ -38,6 +39,19 @@ impl Manifest {
             Some(column) => Err(corrupt(format!("column {} of the map has no type or occurs twice", column.field_id))),
             None => Ok(()),
         }
+    }
+
+    fn check_family(&self) -> Result<()> {
+        let own = &self.source;
+        let Some(family) = &self.family else { return Ok(()) };
+        let is_own = |member: &super::FamilyMember| {
+            (&member.schema, &member.table) == (&own.schema, &own.table)
+                && (&member.partition_schema, &member.partition) == (&own.partition_schema, &own.partition)
+        };
+        if family.members.iter().any(is_own) {
+            return Ok(());
+        }
+        Err(corrupt(format!("the family \"{}\" lacks the partition itself", family.id)))
     }
 
     fn check_objects(&self) -> Result<()> {

@@ -59,13 +59,21 @@ pub struct BlockingStore {
     store: Arc<dyn ObjectStore>,
     io: Arc<IoRuntime>,
     poll: fn(),
+    pace: fn(u64),
     counters: Arc<Counters>,
 }
 
 impl BlockingStore {
     /// A façade over `store`; `poll` checks for interrupts and may unwind.
     pub fn new(store: Arc<dyn ObjectStore>, io: Arc<IoRuntime>, poll: fn()) -> Self {
-        Self { store, io, poll, counters: Arc::default() }
+        Self { store, io, poll, pace: |_| (), counters: Arc::default() }
+    }
+
+    /// The same, with `pace` called on this thread after so many bytes were read and before so many are written. It may
+    /// wait, and unwind.
+    #[must_use]
+    pub fn paced(self, pace: fn(u64)) -> Self {
+        Self { pace, ..self }
     }
 
     /// Where the objects are.
@@ -83,6 +91,7 @@ impl BlockingStore {
         let key = key.to_owned();
         let bytes = self.run(|store| async move { store.get(&key).await })?;
         self.counters.read(bytes.len());
+        self.pace(bytes.len());
         Ok(bytes)
     }
 
@@ -91,6 +100,7 @@ impl BlockingStore {
         let key = key.to_owned();
         let bytes = self.run(|store| async move { store.get_range(&key, range).await })?;
         self.counters.read(bytes.len());
+        self.pace(bytes.len());
         Ok(bytes)
     }
 
@@ -98,7 +108,9 @@ impl BlockingStore {
     pub fn get_ranges(&self, key: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         let (store, counters) = (Arc::clone(&self.store), Arc::clone(&self.counters));
         let (key, ranges) = (key.to_owned(), ranges.to_vec());
-        self.wait(async move { read_ranges(store, counters, key, ranges).await })
+        let read: Vec<Bytes> = self.wait(async move { read_ranges(store, counters, key, ranges).await })?;
+        self.pace(read.iter().map(Bytes::len).sum());
+        Ok(read)
     }
 
     /// What is known about the object, or `None`.
@@ -116,6 +128,7 @@ impl BlockingStore {
     /// Writes one whole object.
     pub fn put(&self, key: &str, bytes: Bytes, mode: PutMode) -> Result<ObjectMeta> {
         let (key, size) = (key.to_owned(), bytes.len());
+        self.pace(size);
         let meta = self.run(|store| async move { store.put(&key, bytes, mode).await })?;
         self.counters.wrote(size);
         Ok(meta)
@@ -173,6 +186,10 @@ impl BlockingStore {
         future: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         self.io.wait(future, self.poll)
+    }
+
+    pub(super) fn pace(&self, bytes: usize) {
+        (self.pace)(bytes as u64);
     }
 
     fn run<T, F>(&self, operation: impl FnOnce(Arc<dyn ObjectStore>) -> F) -> Result<T>

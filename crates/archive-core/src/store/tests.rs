@@ -5,6 +5,7 @@ use crate::codec::RangeReader;
 use crate::error::{Error, ErrorKind};
 use bytes::Bytes;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 fn no_poll() {}
@@ -185,6 +186,30 @@ fn ranges_are_joined_and_counted() {
     assert_eq!((metrics.requests, metrics.bytes_read, metrics.bytes_written), (2, 1_020, 0));
     let error = store.reader("r", 1_000_000).read_ranges(&[0..1, 0..1_000_001]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn a_paced_store_tells_every_byte_before_it_is_written_and_after_it_is_read() {
+    static PACED: AtomicU64 = AtomicU64::new(0);
+    let Fixture { store, directory: _keep, .. } = fixture();
+    let store = store.paced(|bytes| drop(PACED.fetch_add(bytes, Ordering::SeqCst)));
+    let mut expected = 0;
+    let mut told = |bytes: u64| {
+        expected += bytes;
+        assert_eq!(PACED.load(Ordering::SeqCst), expected);
+    };
+    store.put("p", body(1_000), PutMode::Overwrite).unwrap();
+    told(1_000);
+    let mut upload = store.upload("u").unwrap();
+    upload.write(body(20_000_000)).unwrap();
+    upload.finish().unwrap();
+    told(20_000_000);
+    store.get("p").unwrap();
+    told(1_000);
+    store.get_range("p", 0..10).unwrap();
+    told(10);
+    store.reader("p", 1_000).read_ranges(&[0..5, 10..15]).unwrap();
+    told(10);
 }
 
 fn identity(timeline: u32, incarnation: &str) -> OwnerIdentity {

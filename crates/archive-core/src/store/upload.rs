@@ -85,6 +85,7 @@ impl BlockingUpload {
     }
 
     fn send(&mut self, piece: Bytes) -> Result<()> {
+        self.store.pace(piece.len());
         self.command(Command::Write(piece))
     }
 

@@ -1,0 +1,351 @@
+//! Whether a policy makes sense: every finding at once, each with what is wrong and how to mend it.
+
+use super::{Age, Policy, Window};
+use crate::lifecycle::{Granularity, Kind};
+use std::fmt;
+
+/// Something wrong with a policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The setting to change.
+    pub setting: &'static str,
+    /// What is wrong.
+    pub problem: String,
+    /// How to mend it.
+    pub remedy: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.setting, self.problem, self.remedy)
+    }
+}
+
+/// A column a policy names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Column {
+    /// It holds times.
+    Time,
+    /// It holds something else.
+    Other(String),
+    /// The table has no such column.
+    Missing,
+}
+
+/// What the database says about the table and the names in the policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// How the table ages.
+    pub kind: Kind,
+    /// Whether partition bounds tell times.
+    pub time_key: bool,
+    /// The type of the key, for messages.
+    pub key_type: String,
+    /// Storages that exist.
+    pub storages: Vec<String>,
+    /// Tablespaces that exist.
+    pub tablespaces: Vec<String>,
+    /// The removal column, when the policy names one.
+    pub removal_column: Option<Column>,
+    /// Whether PostgreSQL knows the zone of the window.
+    pub zone_known: bool,
+}
+
+/// The granularity of this name; `monthly` is `month`, in any case.
+pub fn granularity(text: &str) -> Option<Granularity> {
+    match text.to_ascii_lowercase().as_str() {
+        "hour" | "hourly" => Some(Granularity::Hour),
+        "day" | "daily" => Some(Granularity::Day),
+        "week" | "weekly" => Some(Granularity::Week),
+        "month" | "monthly" => Some(Granularity::Month),
+        "quarter" | "quarterly" => Some(Granularity::Quarter),
+        "year" | "yearly" => Some(Granularity::Year),
+        _ => None,
+    }
+}
+
+/// Everything that is wrong with a policy; empty when it can be used.
+pub fn validate(policy: &Policy, facts: &Facts) -> Vec<Finding> {
+    let mut findings = Findings(Vec::new());
+    findings.ages(policy);
+    findings.granularities(policy);
+    findings.numbers(policy);
+    findings.names(policy, facts);
+    findings.window(policy, facts);
+    findings.kind(policy, facts);
+    findings.0
+}
+
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, setting: &'static str, problem: impl Into<String>, remedy: impl Into<String>) {
+        self.0.push(Finding { setting, problem: problem.into(), remedy: remedy.into() });
+    }
+
+    fn ages(&mut self, policy: &Policy) {
+        let ages = ordered_ages(policy);
+        let others =
+            [("verify_after", policy.verify_after), ("drop_after", policy.drop_after), ("idle_for", policy.idle_for)];
+        for (name, age) in ages.iter().chain(&others) {
+            if let Some(age) = age.filter(|age| age.is_negative()) {
+                self.add(name, format!("{age} is negative"), "ages count from a partition's upper bound on");
+            }
+        }
+        let set: Vec<(&'static str, Age)> = ages.iter().filter_map(|(name, age)| Some((*name, (*age)?))).collect();
+        for pair in set.windows(2) {
+            let [(younger, first), (older, second)] = pair else { continue };
+            if first > second {
+                let problem = format!("{second} comes before {younger} {first}");
+                self.add(older, problem, format!("make it at least {first}, or {younger} at most {second}"));
+            }
+        }
+        if policy.idle_for.is_some() && ages.iter().take(3).all(|(_, age)| age.is_none()) {
+            self.add("idle_for", "it does nothing alone", "set hot_after, warm_after or archive_after too");
+        }
+    }
+
+    fn granularities(&mut self, policy: &Policy) {
+        let mut known = Vec::new();
+        for (name, text) in [
+            ("live_granularity", &policy.live_granularity),
+            ("hot_granularity", &policy.hot_granularity),
+            ("warm_granularity", &policy.warm_granularity),
+            ("archive_granularity", &policy.archive_granularity),
+        ] {
+            let Some(text) = text else { continue };
+            match granularity(text) {
+                Some(granularity) => known.push((name, granularity, text)),
+                None => self.add(
+                    name,
+                    format!("\"{text}\" is no granularity"),
+                    "use hour, day, week, month, quarter or year; unset, HOT is one partition",
+                ),
+            }
+        }
+        let coarsening = known.iter().filter(|(name, ..)| *name != "archive_granularity").collect::<Vec<_>>();
+        for pair in coarsening.windows(2) {
+            let [(younger, first, finer), (older, second, text)] = pair else { continue };
+            if second < first {
+                let problem = format!("{text} is finer than {younger} {finer}");
+                self.add(
+                    older,
+                    problem,
+                    format!("partitions only grow until they are archived: use {finer} or coarser"),
+                );
+            }
+        }
+        let archive = known.iter().find(|(name, ..)| *name == "archive_granularity");
+        if let (Some((_, last, text)), Some((before, coarsest, finer))) = (archive, coarsening.last())
+            && last > coarsest
+        {
+            let problem = format!("{text} is coarser than {before} {finer}");
+            self.add("archive_granularity", problem, format!("use {finer} or finer, or make warm_granularity {text}"));
+        }
+    }
+
+    fn numbers(&mut self, policy: &Policy) {
+        if let Some(bytes) = policy.max_hot_bytes.filter(|bytes| *bytes < 0) {
+            self.add("max_hot_bytes", format!("{bytes} is negative"), "give bytes, as in pg_size_bytes('500 GB')");
+        }
+        if let Some(premake) = policy.premake.filter(|premake| !(0..=1000).contains(premake)) {
+            self.add("premake", format!("{premake} is not between 0 and 1000"), "3 or 4 is usual");
+        }
+        if let Some(attempts) = policy.max_attempts.filter(|attempts| !(1..=100).contains(attempts)) {
+            self.add("max_attempts", format!("{attempts} is not between 1 and 100"), "5 is the default");
+        }
+    }
+
+    fn names(&mut self, policy: &Policy, facts: &Facts) {
+        if let Some(storage) = policy.storage.as_ref().filter(|name| !facts.storages.contains(name)) {
+            let remedy = match facts.storages.as_slice() {
+                [] => "there is none yet: CREATE SERVER … FOREIGN DATA WRAPPER archive_fdw".to_owned(),
+                known => format!("storages: {}", known.join(", ")),
+            };
+            self.add("storage", format!("storage \"{storage}\" does not exist"), remedy);
+        }
+        for (setting, name) in
+            [("hot_tablespace", &policy.hot_tablespace), ("warm_tablespace", &policy.warm_tablespace)]
+        {
+            if let Some(name) = name.as_ref().filter(|name| !facts.tablespaces.contains(name)) {
+                let remedy = format!("tablespaces: {}", facts.tablespaces.join(", "));
+                self.add(setting, format!("tablespace \"{name}\" does not exist"), remedy);
+            }
+        }
+        if let Some(format) = policy.format.as_ref().filter(|format| !format.eq_ignore_ascii_case("parquet")) {
+            self.add("format", format!("\"{format}\" is no archive format"), "parquet is the only one");
+        }
+        if let Some(compression) = policy.compression.as_ref().filter(|name| !name.eq_ignore_ascii_case("zstd")) {
+            self.add("compression", format!("\"{compression}\" is not supported"), "zstd is the only one");
+        }
+        let Some(column) = &policy.removal_column else { return };
+        match &facts.removal_column {
+            Some(Column::Missing) => {
+                self.add("removal_column", format!("the table has no column \"{column}\""), "name a timestamp column");
+            }
+            Some(Column::Other(of)) => {
+                self.add("removal_column", format!("column \"{column}\" is of type {of}"), "name a timestamp column");
+            }
+            Some(Column::Time) | None => {}
+        }
+    }
+
+    fn window(&mut self, policy: &Policy, facts: &Facts) {
+        let Some(text) = &policy.maintenance_window else { return };
+        match text.parse::<Window>() {
+            Err(error) => {
+                let problem = error.message().trim_start_matches("invalid maintenance window ").to_owned();
+                self.add(
+                    "maintenance_window",
+                    problem,
+                    "write '22:00-06:00', 'Sat,Sun' or 'Mon-Fri 22:00-06:00 Europe/Berlin'",
+                );
+            }
+            Ok(window) if !facts.zone_known => {
+                let zone = window.zone.unwrap_or_default();
+                self.add("maintenance_window", format!("time zone \"{zone}\" is unknown"), "see pg_timezone_names");
+            }
+            Ok(_) => {}
+        }
+    }
+
+    fn kind(&mut self, policy: &Policy, facts: &Facts) {
+        let first_age = ordered_ages(policy).into_iter().take(3).find(|(_, age)| age.is_some()).map(|(name, _)| name);
+        let by_time = first_age.or(policy.premake.map(|_| "premake"));
+        if let (Kind::Time, false, Some(setting)) = (facts.kind, facts.time_key, by_time) {
+            self.add(
+                setting,
+                format!("the partition key is of type {}, whose bounds tell no time", facts.key_type),
+                "ages need a key of type date, timestamp, timestamptz or UUID version 7",
+            );
+        }
+        if let (Kind::Hash, Some(setting)) = (facts.kind, by_time.or(policy.max_hot_bytes.map(|_| "max_hot_bytes"))) {
+            self.add(
+                setting,
+                "a hash-partitioned table has no age",
+                "archive its rows by set_lifecycle_where(table, where_clause, 'ARCHIVED')",
+            );
+        }
+        if let (Kind::List, Some(setting)) = (facts.kind, by_time.or(policy.max_hot_bytes.map(|_| "max_hot_bytes"))) {
+            self.add(
+                setting,
+                "the LIST partitions of this table are not labels, so they have no age",
+                "archive them one by one by archive_partition(partition)",
+            );
+        }
+    }
+}
+
+fn ordered_ages(policy: &Policy) -> [(&'static str, Option<Age>); 5] {
+    [
+        ("hot_after", policy.hot_after),
+        ("warm_after", policy.warm_after),
+        ("archive_after", policy.archive_after),
+        ("glacier_after", policy.glacier_after),
+        ("expire_after", policy.expire_after),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn facts(kind: Kind) -> Facts {
+        Facts {
+            kind,
+            time_key: true,
+            key_type: "date".to_owned(),
+            storages: vec!["cold".to_owned()],
+            tablespaces: vec!["pg_default".to_owned()],
+            removal_column: None,
+            zone_known: true,
+        }
+    }
+
+    fn said(policy: &Policy, facts: &Facts) -> Vec<String> {
+        validate(policy, facts).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_sensible_policy_has_no_findings() {
+        let policy = Policy {
+            hot_after: Some(Age::new(1, 0, 0)),
+            warm_after: Some(Age::new(3, 0, 0)),
+            archive_after: Some(Age::new(12, 0, 0)),
+            live_granularity: Some("monthly".to_owned()),
+            warm_granularity: Some("year".to_owned()),
+            archive_granularity: Some("month".to_owned()),
+            maintenance_window: Some("22:00-06:00".to_owned()),
+            storage: Some("cold".to_owned()),
+            format: Some("parquet".to_owned()),
+            ..Policy::default()
+        };
+        assert_eq!(said(&policy, &facts(Kind::Time)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn everything_wrong_is_said_at_once() {
+        let policy = Policy {
+            hot_after: Some(Age::new(3, 0, 0)),
+            warm_after: Some(Age::new(1, 0, 0)),
+            archive_after: Some(Age::new(0, -1, 0)),
+            live_granularity: Some("month".to_owned()),
+            hot_granularity: Some("day".to_owned()),
+            warm_granularity: Some("decade".to_owned()),
+            archive_granularity: Some("year".to_owned()),
+            premake: Some(-1),
+            storage: Some("hot".to_owned()),
+            format: Some("orc".to_owned()),
+            compression: Some("lzma".to_owned()),
+            warm_tablespace: Some("slow".to_owned()),
+            maintenance_window: Some("nights".to_owned()),
+            removal_column: Some("gone_at".to_owned()),
+            ..Policy::default()
+        };
+        let facts = Facts { removal_column: Some(Column::Missing), ..facts(Kind::Time) };
+        assert_eq!(
+            said(&policy, &facts),
+            [
+                "archive_after: -1 days is negative; ages count from a partition's upper bound on",
+                "warm_after: 1 mon comes before hot_after 3 mons; make it at least 3 mons, or hot_after at most 1 mon",
+                "archive_after: -1 days comes before warm_after 1 mon; make it at least 1 mon, or warm_after at most -1 days",
+                "warm_granularity: \"decade\" is no granularity; use hour, day, week, month, quarter or year; unset, HOT is one partition",
+                "hot_granularity: day is finer than live_granularity month; partitions only grow until they are archived: use month or coarser",
+                "archive_granularity: year is coarser than hot_granularity day; use day or finer, or make warm_granularity year",
+                "premake: -1 is not between 0 and 1000; 3 or 4 is usual",
+                "storage: storage \"hot\" does not exist; storages: cold",
+                "warm_tablespace: tablespace \"slow\" does not exist; tablespaces: pg_default",
+                "format: \"orc\" is no archive format; parquet is the only one",
+                "compression: \"lzma\" is not supported; zstd is the only one",
+                "removal_column: the table has no column \"gone_at\"; name a timestamp column",
+                "maintenance_window: \"nights\": \"nights\" is neither days nor times; write '22:00-06:00', 'Sat,Sun' or 'Mon-Fri 22:00-06:00 Europe/Berlin'",
+            ]
+        );
+    }
+
+    #[test]
+    fn kinds_without_an_age_say_what_to_do() {
+        let policy = Policy { archive_after: Some(Age::new(1, 0, 0)), ..Policy::default() };
+        assert!(said(&policy, &facts(Kind::Hash))[0].contains("set_lifecycle_where"));
+        assert!(said(&policy, &facts(Kind::List))[0].contains("archive_partition"));
+        for kind in [Kind::Time, Kind::Lifecycle, Kind::Plain] {
+            assert!(said(&policy, &facts(kind)).is_empty(), "{kind}");
+        }
+        let integer = Facts { time_key: false, key_type: "bigint".to_owned(), ..facts(Kind::Time) };
+        assert!(said(&policy, &integer)[0].contains("type bigint"));
+    }
+
+    proptest! {
+        #[test]
+        fn ordered_ages_pass_and_others_do_not(ages in proptest::array::uniform5(proptest::option::of(0i32..60))) {
+            let age = |at: usize| ages[at].map(|months| Age::new(months, 0, 0));
+            let policy = Policy {
+                hot_after: age(0), warm_after: age(1), archive_after: age(2), glacier_after: age(3), expire_after: age(4),
+                ..Policy::default()
+            };
+            let set: Vec<i32> = ages.iter().flatten().copied().collect();
+            prop_assert_eq!(validate(&policy, &facts(Kind::Time)).is_empty(), set.is_sorted());
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Policies: how a table ages, whether that makes sense, and what is due now. Pure; times are microseconds since
+//! 2000-01-01 UTC, computed by PostgreSQL.
+
+mod age;
+mod check;
+mod document;
+mod due;
+mod map;
+mod model;
+mod retry;
+mod window;
+
+pub use age::Age;
+pub use check::{Column, Facts, Finding, granularity, validate};
+pub use document::{Change, Document, Entry, FORMAT, changes};
+pub use due::{Access, Action, Held, Observed, Outlook, Planned, Table, Waiting, due, instant, is_over};
+pub use map::{Place, draw, size};
+pub use model::{DEFAULT_ATTEMPTS, Policy};
+pub use retry::{JobEvent, JobStatus, LOCK_RETRY_SECONDS, backoff_seconds};
+pub use window::{WEEK, Window};

@@ -1,0 +1,71 @@
+//! What the procedure `run_lifecycle` calls between its commits, and the verbs that steer jobs.
+
+use pgrx::Uuid;
+use pgrx::prelude::*;
+
+use crate::engine::lifecycle;
+use crate::error::OrRaise;
+
+#[pg_schema]
+mod archive_ext {
+    use pgrx::Uuid;
+    use pgrx::iter::TableIterator;
+    use pgrx::prelude::*;
+
+    use crate::engine::lifecycle;
+    use crate::error::{Error, OrRaise};
+    use crate::pg::args::{Regclass, Text};
+
+    /// Adds a job for everything that is due; how many.
+    #[pg_extern]
+    fn schedule_jobs(source: Option<Regclass>) -> i32 {
+        lifecycle::schedule(source.map(|source| source.0)).or_raise()
+    }
+
+    /// Takes up the next job that is due; NULL when there is none.
+    #[pg_extern]
+    fn next_job(source: Option<Regclass>) -> Option<Uuid> {
+        lifecycle::next_job(source.map(|source| source.0)).or_raise()
+    }
+
+    /// Does the next step of a job that was taken up; whether there are more, and the phase reached.
+    #[pg_extern]
+    fn lifecycle_step(job_id: Uuid) -> TableIterator<'static, (name!(more, bool), name!(phase, String))> {
+        TableIterator::once(lifecycle::step(job_id).or_raise())
+    }
+
+    /// Puts a job back after an error of its step, or gives it up; whether it did.
+    #[pg_extern]
+    fn job_failed(job_id: Uuid, sqlstate: &str, message: Text, detail: Option<Text>) -> bool {
+        let error = Error::new(lifecycle::sqlstate_of(sqlstate), message.0);
+        let error = match detail.filter(|detail| !detail.0.is_empty()) {
+            Some(detail) => error.detail(detail.0),
+            None => error,
+        };
+        lifecycle::failed(job_id, &error).or_raise()
+    }
+}
+
+/// Ends a job and makes its partition writable again; whether it was unfinished.
+#[pg_extern]
+fn cancel_job(job_id: Uuid) -> bool {
+    lifecycle::cancel(job_id).or_raise()
+}
+
+/// Stops a job after its present step, until it is resumed.
+#[pg_extern]
+fn pause_job(job_id: Uuid) {
+    lifecycle::pause(job_id).or_raise();
+}
+
+/// Lets a paused job go on.
+#[pg_extern]
+fn resume_job(job_id: Uuid) {
+    lifecycle::resume(job_id).or_raise();
+}
+
+/// Starts a job again that was given up or cancelled.
+#[pg_extern]
+fn retry_job(job_id: Uuid) {
+    lifecycle::retry(job_id).or_raise();
+}

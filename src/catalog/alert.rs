@@ -1,0 +1,144 @@
+//! What is wrong, as our tables and the server's show it, for tables that the current user may SELECT from.
+
+use pgrx::Uuid;
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::pg_sys;
+
+use crate::error::Result;
+use crate::pg::{spi, user};
+
+/// Something that somebody should look at.
+#[derive(Debug)]
+pub struct Found {
+    /// What kind of thing.
+    pub alert: String,
+    /// The table.
+    pub table: pg_sys::Oid,
+    /// The partition.
+    pub partition: Option<String>,
+    /// The job.
+    pub job: Option<Uuid>,
+    /// Since when.
+    pub since: Option<TimestampWithTimeZone>,
+    /// What is wrong.
+    pub detail: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+fn found(row: &spi::Row<'_>) -> Result<Found> {
+    Ok(Found {
+        alert: row.need(1)?,
+        table: row.need(2)?,
+        partition: row.get(3)?,
+        job: row.get(4)?,
+        since: row.get(5)?,
+        detail: row.need(6)?,
+        remedy: row.need(7)?,
+    })
+}
+
+/// Jobs that were given up, fail, or were interrupted.
+pub fn of_jobs() -> Result<Vec<Found>> {
+    let me = user::current();
+    user::elevated(|| {
+        spi::rows(
+            "SELECT * FROM (
+               SELECT CASE WHEN j.error_code = 'XX001' THEN 'verification failed'
+                           WHEN j.status = 'failed' THEN 'given up'
+                           WHEN j.status = 'pending' AND j.attempts > 0 THEN 'failing'
+                           WHEN j.status = 'running' AND NOT EXISTS (
+                             SELECT FROM pg_stat_activity a WHERE a.pid = j.pid AND a.backend_start = j.pid_started)
+                             THEN 'interrupted' END AS alert,
+                      c.oid, j.partition_name, j.job_id, coalesce(j.completed_at, j.started_at) AS since,
+                      coalesce(j.error, 'the session that ran it is gone') AS detail,
+                      CASE WHEN j.status = 'failed' THEN format('Mend the cause, then SELECT retry_job(''%s'').', j.job_id)
+                           WHEN j.status = 'pending' THEN format('It is tried again%s.',
+                             to_char(j.next_attempt_at, '\" at \"YYYY-MM-DD HH24:MI:SS TZ'))
+                           WHEN j.scheduled THEN 'The worker, or CALL run_lifecycle(), takes it up again.'
+                           ELSE format('Call it again, or SELECT cancel_job(''%s''), which makes the partition writable.', j.job_id)
+                      END AS remedy
+               FROM archive_ext.archival_job j JOIN pg_class c ON c.oid = j.table_name::oid
+               WHERE (j.status IN ('pending', 'running') OR j.status = 'failed' AND j.scheduled
+                      AND NOT EXISTS (SELECT FROM archive_ext.archival_job n WHERE n.table_name = j.table_name
+                                      AND n.partition_name = j.partition_name AND n.started_at > j.started_at))
+                 AND has_table_privilege($1, c.oid, 'SELECT')
+             ) a WHERE alert IS NOT NULL ORDER BY since",
+            &[me.into()],
+            found,
+        )
+    })
+}
+
+/// Policies that nobody carries out.
+pub fn of_policies() -> Result<Vec<Found>> {
+    let me = user::current();
+    user::elevated(|| {
+        spi::rows(
+            "SELECT a.alert, c.oid, NULL::text, NULL::uuid, coalesce(p.checked_at, p.changed_at), a.detail, a.remedy
+             FROM archive_ext.archive_policy p JOIN pg_class c ON c.oid = p.source::oid
+             LEFT JOIN pg_roles r ON r.rolname = p.owner, LATERAL (
+               SELECT 'owner is gone' AS alert, format('role %I, as whom its jobs run, may not act for the table', p.owner) AS detail,
+                      'Have the table''s owner call set_archive_policy again.' AS remedy
+               WHERE r.oid IS NULL OR NOT pg_has_role(r.oid, c.relowner, 'USAGE')
+               UNION ALL
+               SELECT 'nobody runs jobs', CASE WHEN p.checked_at IS NULL THEN 'no worker runs, and nobody has called run_lifecycle yet'
+                        ELSE 'no worker runs, and nobody has called run_lifecycle for a day' END,
+                      'Put archive_ext into shared_preload_libraries and restart, or schedule CALL run_lifecycle().'
+               WHERE NOT EXISTS (SELECT FROM pg_stat_activity w WHERE w.backend_type = 'archive_ext launcher')
+                 AND (p.checked_at IS NULL OR p.checked_at < clock_timestamp() - interval '1 day')
+                 AND num_nonnulls(p.hot_after, p.warm_after, p.archive_after, p.max_hot_bytes, p.premake) > 0
+             ) a
+             WHERE p.enabled AND has_table_privilege($1, c.oid, 'SELECT') ORDER BY c.oid::regclass::text, 1",
+            &[me.into()],
+            found,
+        )
+    })
+}
+
+/// A job of the scheduler that is not done.
+#[derive(Debug)]
+pub struct Unfinished {
+    /// The job.
+    pub job: Uuid,
+    /// The table.
+    pub table: pg_sys::Oid,
+    /// The partition.
+    pub partition: String,
+    /// When it was made.
+    pub since: Option<TimestampWithTimeZone>,
+    /// How long ago that is.
+    pub age_minutes: i64,
+    /// Its window closed on it.
+    pub suspended: bool,
+    /// The window.
+    pub window: Option<String>,
+}
+
+/// The scheduler's jobs that wait or run.
+pub fn unfinished() -> Result<Vec<Unfinished>> {
+    let me = user::current();
+    user::elevated(|| {
+        spi::rows(
+            "SELECT j.job_id, c.oid, j.partition_name, j.started_at,
+                    (extract(epoch FROM clock_timestamp() - j.started_at) / 60)::bigint, j.suspended_at IS NOT NULL,
+                    p.maintenance_window
+             FROM archive_ext.archival_job j JOIN pg_class c ON c.oid = j.table_name::oid
+             LEFT JOIN archive_ext.archive_policy p ON p.source = j.table_name
+             WHERE j.scheduled AND j.status IN ('pending', 'running') AND has_table_privilege($1, c.oid, 'SELECT')
+             ORDER BY j.started_at",
+            &[me.into()],
+            |row| {
+                Ok(Unfinished {
+                    job: row.need(1)?,
+                    table: row.need(2)?,
+                    partition: row.need(3)?,
+                    since: row.get(4)?,
+                    age_minutes: row.need(5)?,
+                    suspended: row.need(6)?,
+                    window: row.get(7)?,
+                })
+            },
+        )
+    })
+}

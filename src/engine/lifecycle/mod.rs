@@ -1,0 +1,133 @@
+//! The scheduler: from policies to jobs, and from jobs to steps. The procedure `run_lifecycle` and the background worker
+//! drive it alike: [`schedule`], then [`next_job`] until there is none, [`step`] until it says so, each in a transaction
+//! of its own; [`failed`] after an error.
+
+mod alert;
+mod family;
+mod labels;
+mod outlook;
+mod policy;
+mod retry;
+mod show;
+mod steer;
+mod window;
+
+use pgrx::{Uuid, pg_sys};
+
+use super::{clock, steps};
+use crate::catalog;
+use crate::catalog::policy::TablePolicy;
+use crate::catalog::queue::NewJob;
+use crate::error::{Error, OrRaise, Result, SqlState};
+use crate::pg::xact;
+use archive_core::lifecycle::Kind;
+use archive_core::policy::{Action, JobStatus, Planned};
+
+pub use alert::standing;
+pub use outlook::Outlook;
+pub use policy::{clear_policy, export, import, set_policy};
+pub use retry::{failed, sqlstate_of};
+pub use show::{explain, map, plan};
+pub use steer::{cancel, pause, resume, retry};
+
+/// Adds a job for everything that is due, for the policies of tables whose owner the current user may act as; how many.
+/// A partition never has two unfinished jobs. A table that cannot be looked at is passed over with a warning.
+pub fn schedule(source: Option<pg_sys::Oid>) -> Result<i32> {
+    let mut added = 0;
+    for table in catalog::policy::mine(source)? {
+        if !catalog::queue::claim_table(table.source)? {
+            continue;
+        }
+        match xact::subtransaction(|| schedule_table(&table).or_raise()) {
+            Ok(count) => added += count,
+            Err(caught) => crate::pg::server_text::warning!(
+                "archive_ext could not find out what is due for {}: {}",
+                table.name,
+                caught.message
+            ),
+        }
+    }
+    Ok(added)
+}
+
+fn schedule_table(table: &TablePolicy) -> Result<i32> {
+    catalog::policy::note_check(table.source)?;
+    if table.policy.idle_for.is_some() {
+        catalog::observed::sample_access(table.source, clock::now()?)?;
+    }
+    let outlook = Outlook::of(table)?;
+    if outlook.kind == Kind::Lifecycle {
+        return labels::schedule(table, &outlook);
+    }
+    let mut added = 0;
+    for planned in &outlook.core.due {
+        added += i32::from(add_job(table, &outlook, planned)?);
+    }
+    Ok(added)
+}
+
+fn add_job(table: &TablePolicy, outlook: &Outlook, planned: &Planned) -> Result<bool> {
+    let leaves: Vec<_> = planned.partitions.iter().filter_map(|at| outlook.leaves.get(*at)).collect();
+    let names: Vec<&str> = leaves.iter().map(|leaf| leaf.observed.name.as_str()).collect();
+    let request = match &planned.action {
+        Action::Merge(period) => serde_json::json!({ "partitions": names, "period": period.to_string() }),
+        Action::Split(granularity) => {
+            serde_json::json!({ "granularity": format!("{granularity:?}").to_lowercase() })
+        }
+        Action::Premake => serde_json::json!({ "ahead": table.policy.premake }),
+        _ => serde_json::json!({}),
+    };
+    catalog::queue::add(&NewJob {
+        operation: planned.action.operation(),
+        table: table.source,
+        name: names.first().copied().unwrap_or(&table.name),
+        partition: leaves.first().map(|leaf| leaf.oid),
+        request,
+        reason: &planned.reason,
+        storage: table.policy.storage.as_deref(),
+    })
+}
+
+/// Takes up the next job that is due, of tables whose owner the current user may act as and whose maintenance window is
+/// open. Jobs whose backend is gone are marked first. Two sessions never get the same job. The caller commits.
+pub fn next_job(source: Option<pg_sys::Oid>) -> Result<Option<Uuid>> {
+    for job in catalog::queue::interrupted(source)? {
+        retry::interrupted(job)?;
+    }
+    let now = clock::now()?;
+    let mut open = Vec::new();
+    for (table, window) in catalog::queue::waiting_tables(source, now)? {
+        if window::state(window.as_deref())?.is_open() {
+            open.push(table);
+        }
+    }
+    catalog::queue::claim(&open, now)
+}
+
+/// Does the next step of a job taken up by [`next_job`]; whether there are more, and the phase reached. A job that was
+/// paused or cancelled meanwhile, or whose window closed, has no more for now. The caller commits.
+pub fn step(id: Uuid) -> Result<(bool, String)> {
+    let job = find(id)?;
+    if job.status != JobStatus::Running {
+        return Ok((false, job.status.as_str().to_owned()));
+    }
+    if !window::state(job.window.as_deref())?.is_open() {
+        catalog::queue::suspend(id)?;
+        return Ok((false, "suspended".to_owned()));
+    }
+    if family::hand_over(id)? {
+        return Ok((false, "handed to its family".to_owned()));
+    }
+    let (more, phase) = steps::step(id)?;
+    if more {
+        catalog::queue::got_on(id)?;
+    } else {
+        catalog::queue::settle(id)?;
+    }
+    Ok((more, phase))
+}
+
+fn find(id: Uuid) -> Result<catalog::queue::Steered> {
+    catalog::queue::find(id)?
+        .ok_or_else(|| Error::new(SqlState::ERRCODE_UNDEFINED_OBJECT, format!("archive job {id} does not exist")))
+}

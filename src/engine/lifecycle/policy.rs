@@ -1,0 +1,201 @@
+//! Policies: set, cleared, exported, imported.
+
+use archive_core::lifecycle::Kind;
+use archive_core::policy::{
+    Change, Column, Document, Entry, FORMAT, Facts, Finding, Policy, Window, changes, validate,
+};
+use pgrx::pg_sys;
+
+use super::outlook::kind;
+use super::window::zone_is_known;
+use crate::catalog;
+use crate::error::{Error, Result, SqlState};
+use crate::partition::{check, discover};
+use crate::pg::{spi, user};
+
+/// Changes the settings of a table's policy that are set in `changes`, and removes those named in `clear`. Its jobs run
+/// as the current user from now on. Everything wrong with the result is told at once (22023). Only the table's owner
+/// may (42501), for tables that are no partitions (42809) and not static (55000).
+pub fn set_policy(source: pg_sys::Oid, changes: &Policy, clear: &[String]) -> Result<()> {
+    check_source(source)?;
+    check::not_static(source)?;
+    catalog::policy::lock(source)?;
+    let before = catalog::policy::of(source)?;
+    let after = with_zone(before.changed(changes, clear)?)?;
+    let findings = find_faults(source, &before, &after)?;
+    if !findings.is_empty() {
+        let name = catalog::qualified_name(source)?;
+        return Err(refused(&format!("the policy of \"{name}\" would not work"), &findings));
+    }
+    catalog::policy::save(source, &after)?;
+    catalog::queue::withdraw(source)
+}
+
+/// Removes a table's policy and the jobs it made that nobody has begun; whether there was one.
+pub fn clear_policy(source: pg_sys::Oid) -> Result<bool> {
+    check_source(source)?;
+    catalog::policy::lock(source)?;
+    catalog::queue::withdraw(source)?;
+    catalog::policy::drop(source)
+}
+
+fn refused(message: &str, findings: &[Finding]) -> Error {
+    let lines: Vec<_> = findings.iter().map(ToString::to_string).collect();
+    Error::new(SqlState::ERRCODE_INVALID_PARAMETER_VALUE, message).detail(lines.join("\n")).hint("Nothing was changed.")
+}
+
+fn check_source(source: pg_sys::Oid) -> Result<()> {
+    let name = catalog::qualified_name(source)?;
+    let Some(table) = discover::leaf(source)? else {
+        return Err(Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, format!("table {name} does not exist")));
+    };
+    if !user::has_privileges_of(table.owner) {
+        return Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("must be owner of table {name}")));
+    }
+    let wrong = |what: &str| Error::new(SqlState::ERRCODE_WRONG_OBJECT_TYPE, format!("\"{name}\" {what}"));
+    match (table.kind, table.root) {
+        (_, Some(root)) => {
+            let root = catalog::qualified_name(root)?;
+            Err(wrong("is a partition").hint(format!("Policies belong to the root of the tree: \"{root}\".")))
+        }
+        ('p' | 'r', None) if table.persistence == 'p' => Ok(()),
+        ('p' | 'r', None) => Err(wrong("is temporary or unlogged").hint("Such tables are not archived.")),
+        _ => Err(wrong("is not a table").hint("Policies are for partitioned and plain tables.")),
+    }
+}
+
+/// A window without a zone is meant in the zone of the session that sets it, and says so from then on: the worker's may
+/// be another.
+fn with_zone(policy: Policy) -> Result<Policy> {
+    let window = policy.maintenance_window.as_deref().and_then(|text| text.parse::<Window>().ok());
+    let Some(window) = window else { return Ok(policy) };
+    let zone = match &window.zone {
+        Some(zone) => zone.clone(),
+        None => spi::one("SELECT pg_catalog.current_setting('TimeZone')", &[], |row| row.need(1))?,
+    };
+    let window = window.in_zone(zone);
+    Ok(Policy { maintenance_window: Some(window.to_string()), ..policy })
+}
+
+fn find_faults(source: pg_sys::Oid, before: &Policy, after: &Policy) -> Result<Vec<Finding>> {
+    let mut findings = validate(after, &facts(source, after)?);
+    let renamed = (&before.archive_schema, &before.archive_name) != (&after.archive_schema, &after.archive_name);
+    if renamed && catalog::managed_table::of_source(source)?.is_some_and(|managed| managed.archive_table.is_some()) {
+        findings.push(Finding {
+            setting: "archive_name",
+            problem: "archive_schema and archive_name cannot change once partitions are archived".to_owned(),
+            remedy: "set them before the first one is".to_owned(),
+        });
+    }
+    Ok(findings)
+}
+
+fn facts(source: pg_sys::Oid, policy: &Policy) -> Result<Facts> {
+    let kind = kind(source)?;
+    let key = match kind {
+        Kind::Time => catalog::policy::key_type(source)?,
+        _ => None,
+    };
+    let (key_type, time_key) = key.unwrap_or_else(|| ("expression".to_owned(), kind != Kind::Time));
+    let removal_column = match &policy.removal_column {
+        Some(column) => Some(match catalog::policy::column_type(source, column)? {
+            Some((_, true)) => Column::Time,
+            Some((other, false)) => Column::Other(other),
+            None => Column::Missing,
+        }),
+        None => None,
+    };
+    Ok(Facts {
+        kind,
+        time_key,
+        key_type,
+        storages: catalog::policy::storages()?,
+        tablespaces: catalog::policy::tablespaces()?,
+        removal_column,
+        zone_known: policy.window().and_then(|window| window.zone).is_none_or(|zone| zone_is_known(&zone)),
+    })
+}
+
+/// The policies of tables whose owner the current user may act as, for review and [`import`].
+pub fn export(source: Option<pg_sys::Oid>) -> Result<serde_json::Value> {
+    let entry = |table: catalog::policy::TablePolicy| Entry { table: table.name, policy: table.policy };
+    let policies = catalog::policy::mine(source)?.into_iter().map(entry).collect();
+    Ok(serde_json::to_value(Document { format: FORMAT, policies })?)
+}
+
+/// One line of what an import does or would do.
+#[derive(Debug)]
+pub struct Line {
+    /// `schema.table`.
+    pub table: String,
+    /// `new`, `changed`, `same`, or in a dry run `refused`.
+    pub action: &'static str,
+    /// What changes; `None` for what concerns the whole policy.
+    pub change: Option<Change>,
+    /// Why it is refused.
+    pub note: Option<String>,
+}
+
+/// Replaces the policies of the tables in a document; others are left as they are. A dry run tells what would change
+/// and what would be refused; otherwise all are set, or none.
+pub fn import(json: &serde_json::Value, dry_run: bool) -> Result<Vec<Line>> {
+    let document = Document::from_json(json)?;
+    let mut lines = Vec::new();
+    for entry in document.policies {
+        match import_one(&entry, dry_run) {
+            Ok(more) => lines.extend(more),
+            Err(error) if dry_run => lines.push(Line {
+                table: entry.table,
+                action: "refused",
+                change: None,
+                note: Some(
+                    [Some(error.message()), error.detail_text()].into_iter().flatten().collect::<Vec<_>>().join("\n"),
+                ),
+            }),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(lines)
+}
+
+fn import_one(entry: &Entry, dry_run: bool) -> Result<Vec<Line>> {
+    let source = find_table(&entry.table)?;
+    check_source(source)?;
+    check::not_static(source)?;
+    catalog::policy::lock(source)?;
+    let before = catalog::policy::find(source)?;
+    let after = with_zone(entry.policy.clone())?;
+    let old = before.clone().unwrap_or_default();
+    let findings = find_faults(source, &old, &after)?;
+    if !findings.is_empty() {
+        return Err(refused(&format!("the policy of \"{}\" would not work", entry.table), &findings));
+    }
+    // What is not in the document has its default: told as such, not as a change.
+    let defaults =
+        |policy: Policy| Policy { enabled: Some(policy.is_enabled()), max_attempts: Some(policy.attempts()), ..policy };
+    let differing = changes(&if before.is_some() { defaults(old) } else { old }, &defaults(after.clone()));
+    let action = match &before {
+        None => "new",
+        Some(_) if differing.is_empty() => "same",
+        Some(_) => "changed",
+    };
+    if !dry_run && action != "same" {
+        catalog::policy::save(source, &after)?;
+        catalog::queue::withdraw(source)?;
+    }
+    let line = |change| Line { table: entry.table.clone(), action, change, note: None };
+    if differing.is_empty() {
+        return Ok(vec![line(None)]);
+    }
+    Ok(differing.into_iter().map(|change| line(Some(change))).collect())
+}
+
+fn find_table(name: &str) -> Result<pg_sys::Oid> {
+    let found = user::as_user(user::current(), || {
+        spi::one("SELECT to_regclass($1)::oid", &[name.into()], |row| row.get::<pg_sys::Oid>(1))
+    })?;
+    found.ok_or_else(|| {
+        Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, format!("table \"{name}\" does not exist"))
+            .hint("Create it first, or take it out of the document; names are written schema.table.")
+    })
+}

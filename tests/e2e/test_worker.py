@@ -1,0 +1,303 @@
+"""The background worker: it does what policies say without anybody calling, as the policies' owners, and gets out of
+everybody's way."""
+
+import os
+import signal
+import subprocess
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from harness.cluster import Cluster, Database, is_alive, wait_until
+from harness.orders import create_orders, create_wide
+
+DUE = "storage => 'cold', drop_after => '0', archive_after => '1 month'"
+SLOW = "200kB"
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Of its own: its worker is on, and it is killed, stopped and reconfigured."""
+    cluster = Cluster("archive_ext.worker_enabled=on", "archive_ext.naptime=1s", "wal_level=replica", "max_wal_senders=4")
+    yield cluster
+    cluster.stop()
+
+
+def program(name):
+    bindir = subprocess.check_output([os.environ["PG_CONFIG"], "--bindir"], text=True).strip()
+    return f"{bindir}/{name}"
+
+
+def as_server(cluster, *command, timeout=60):
+    done = subprocess.run(["runuser", "-u", cluster.user, "--", *map(str, command)],
+                          cwd="/", capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+
+
+def configure(cluster, **settings):
+    with cluster.connect() as conn:
+        for name, value in settings.items():
+            name = sql.SQL("archive_ext.") + sql.Identifier(name)
+            conn.execute(sql.SQL("ALTER SYSTEM RESET {}").format(name) if value is None
+                         else sql.SQL("ALTER SYSTEM SET {} = {}").format(name, sql.Literal(value)))
+        conn.execute("SELECT pg_reload_conf()")
+
+
+@pytest.fixture
+def configured(cluster):
+    """configured(naptime='1h') until the test ends."""
+    changed = set()
+
+    def change(**settings):
+        changed.update(settings)
+        configure(cluster, **settings)
+
+    yield change
+    configure(cluster, **dict.fromkeys(changed))
+
+
+def storage(db):
+    db.execute("CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw"
+               f" OPTIONS (location 'file://{db.cluster.storage / db.name}')")
+
+
+def own_orders(db, owner, *, rows=200, months=2):
+    """A table of an ordinary role, with a storage it may use."""
+    if not db.value("SELECT count(*) FROM pg_foreign_server WHERE srvname = 'cold'"):
+        storage(db)
+    db.execute(f"GRANT USAGE ON FOREIGN SERVER cold TO {owner}")
+    db.execute(f"GRANT CREATE ON SCHEMA public TO {owner}")
+    session = db.connect(owner)
+    create_orders(session, months=months, rows=rows, name=f"orders_of_{owner}")
+    return session, f"orders_of_{owner}"
+
+
+def own_wide(db, owner, *, rows=1500):
+    """orders_2024_01 takes seconds to archive at SLOW. Its policy comes later."""
+    storage(db)
+    db.execute(f"GRANT USAGE ON FOREIGN SERVER cold TO {owner}")
+    create_wide(db.conn, rows=rows)
+    for table in ["orders", "orders_2024_01", "orders_2024_02"]:
+        db.execute(f"ALTER TABLE {table} OWNER TO {owner}")
+    return db.connect(owner)
+
+
+def jobs(db, status):
+    return db.value("SELECT count(*) FROM archive_ext.archival_job WHERE status = %s", [status])
+
+
+def workers(db, where="true"):
+    return db.all(f"SELECT * FROM archive_ext.workers WHERE kind = 'worker' AND ({where})")
+
+
+def worker_at_work(db):
+    """The slot of this database's worker once it uploads."""
+    rows = db.all("SELECT w.* FROM archive_ext.workers w JOIN archive_ext.progress p USING (pid)"
+                  " WHERE w.database = current_database() AND p.phase = 'exporting'")
+    return rows[0] if rows else None
+
+
+def archived(db, table, months=2):
+    return db.exists(f"archive.{table}") and jobs(db, "completed") >= months
+
+
+def test_policies_of_two_owners_in_two_databases_are_done_by_themselves(cluster, db, role):
+    """Nobody calls anything; each job is its owner's, who is no superuser."""
+    other = Database(cluster, db.name + "_too")
+    try:
+        tables = []
+        for database, owner in [(db, role("ada")), (db, role("bob")), (other, role("eve"))]:
+            session, table = own_orders(database, owner)
+            session.execute(f"SELECT set_archive_policy('{table}', {DUE})")
+            tables.append((database, owner, table))
+        for database, owner, table in tables:
+            wait_until(lambda: database.value(
+                "SELECT count(*) FROM archive_ext.archival_job WHERE status = 'completed' AND table_name = %s::regclass",
+                [table]) == 2, 60, f"{table} to be archived")
+            assert database.value(f"SELECT count(*) FROM archive.{table}") == 400
+            assert database.value(f"SELECT count(*) FROM {table}") == 0
+            assert database.value("SELECT DISTINCT started_by FROM archive_ext.archival_job"
+                                  " WHERE table_name = %s::regclass", [table]) == owner
+        wait_until(lambda: not workers(db), 20, "the workers to end when nothing is due")
+    finally:
+        other.drop()
+
+
+def test_p8_code_in_a_worker_cannot_become_anybody_else(db, role):
+    """The session user is the owner, so RESET ROLE and RESET SESSION AUTHORIZATION lead back to the owner."""
+    owner = role("mallory")
+    session = own_wide(db, owner)
+    db.execute(f"ALTER ROLE {owner} SET archive_ext.max_rate = '{SLOW}'")
+    session.execute(f"SELECT set_archive_policy('orders', {DUE})")
+    slot = wait_until(lambda: worker_at_work(db), 30, "the worker to export")
+    seen = db.row("SELECT usename, backend_type FROM pg_stat_activity WHERE pid = %s", [slot.pid])
+    assert (seen.usename, seen.backend_type, slot.role) == (owner, "archive_ext worker", owner)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        session.execute("SET archive_ext.max_rate = 0")
+    db.execute(f"ALTER ROLE {owner} RESET archive_ext.max_rate")
+    db.execute("SELECT pg_terminate_backend(%s)", [slot.pid])
+    wait_until(lambda: archived(db, "orders"), 60, "the job to be taken up again")
+
+
+def test_a_killed_worker_is_followed_by_one_that_finishes_its_job(cluster, db, role, configured):
+    session = own_wide(db, role("owner"))
+    configured(max_rate=SLOW)
+    session.execute(f"SELECT set_archive_policy('orders', {DUE})")
+    slot = wait_until(lambda: worker_at_work(db), 30, "the worker to export")
+    os.kill(slot.pid, signal.SIGKILL)
+    wait_until(lambda: not is_alive(slot.pid), 10, "the worker to die")
+    db.reconnect()
+    configure(cluster, max_rate=None)
+    wait_until(lambda: archived(db, "orders"), 60, "the interrupted job to be finished")
+    assert db.value("SELECT status FROM archive_ext.archival_job WHERE job_id = %s", [slot.job_id]) == "completed"
+    assert db.value("SELECT count(*) FROM archive.orders_all") == 1500
+
+
+def test_the_server_stops_in_the_middle_of_an_export_and_goes_on_after_its_start(cluster, db, role, configured):
+    session = own_wide(db, role("owner"))
+    configured(max_rate=SLOW)
+    session.execute(f"SELECT set_archive_policy('orders', {DUE})")
+    wait_until(lambda: worker_at_work(db), 30, "the worker to export")
+    data = cluster.dir / "data"
+    as_server(cluster, program("pg_ctl"), "stop", "-D", data, "-m", "fast", "-t", "10", "-s")
+    subprocess.run(["runuser", "-u", cluster.user, "--", program("pg_ctl"), "start", "-w", "-s", "-D", data,
+                    "-l", cluster.dir / "log"], check=True, cwd="/", stdout=subprocess.DEVNULL, timeout=60)
+    db.reconnect()
+    configure(cluster, max_rate=None)
+    wait_until(lambda: archived(db, "orders"), 60, "the job to be finished")
+    assert db.value("SELECT count(*) FROM archive.orders_all") == 1500
+
+
+def test_naptime_and_switch_are_reloaded(cluster, db, role, configured):
+    configured(worker_enabled="off")
+    wait_until(lambda: db.value("SELECT state FROM archive_ext.workers WHERE kind = 'launcher'") == "disabled",
+               10, "the launcher to notice")
+    assert "worker_enabled" in db.value("SELECT archive_ext.worker_hold()")
+    session, table = own_orders(db, role("owner"))
+    session.execute(f"SELECT set_archive_policy('{table}', {DUE})")
+    configured(naptime="1h", worker_enabled="on", max_load=0.0001)
+    wait_until(lambda: "begins no job: the load average" in cluster.log(), 20, "the round that found the machine busy")
+    wait_until(lambda: not workers(db), 20, "the worker not to wait there")
+    assert jobs(db, "completed") == 0
+    configured(max_load=0, naptime="1s")
+    wait_until(lambda: archived(db, table), 60, "the round after the reload")
+    assert db.value("SELECT archive_ext.worker_hold()") is None
+
+
+def test_an_old_snapshot_holds_a_job_up_until_it_is_gone(db, role, configured):
+    """Between two steps a job waits, says why, and goes on."""
+    session = own_wide(db, role("owner"))
+    configured(max_rate=SLOW)
+    session.execute(f"SELECT set_archive_policy('orders', {DUE})")
+    slot = wait_until(lambda: worker_at_work(db), 30, "the worker to export")
+    old = db.connect()
+    old.autocommit = False
+    old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    old.execute("SELECT count(*) FROM orders")
+    for _ in range(5):
+        db.execute("CREATE TABLE burnt (); DROP TABLE burnt")
+    configured(max_xmin_age=2, max_rate=0)
+    waits = wait_until(lambda: workers(db, "state = 'throttled'"), 30, "the worker to be throttled")
+    assert (waits[0].pid, waits[0].job_id) == (slot.pid, slot.job_id)
+    assert "the oldest snapshot is" in waits[0].detail and "archive_ext.max_xmin_age is 2" in waits[0].detail
+    assert "archive_ext.max_xmin_age" in db.value("SELECT archive_ext.throttled()")
+    old.rollback()
+    wait_until(lambda: archived(db, "orders"), 60, "the job to go on")
+
+
+def test_no_more_workers_than_allowed(db, role, configured):
+    """Three owners, one place: each gets it in turn."""
+    configured(max_workers=1, naptime="1h")
+    owners = [role("owner") for _ in range(3)]
+    tables = []
+    for owner in owners:
+        session, table = own_orders(db, owner, rows=20)
+        session.execute(f"SELECT set_archive_policy('{table}', {DUE})")
+        tables.append(table)
+    most = 0
+
+    def done():
+        nonlocal most
+        most = max(most, len(workers(db)))
+        return jobs(db, "completed") == 6
+
+    configured(worker_enabled="off")
+    configured(worker_enabled="on")
+    wait_until(done, 60, "all to be archived in one round and its successors")
+    assert most == 1
+
+
+def test_drop_and_update_are_not_kept_waiting(cluster, role):
+    """The worker of a database ends when nothing is due, so that nobody finds it in the way."""
+    db = Database(cluster, "dropped")
+    session, table = own_orders(db, role("owner"), rows=20)
+    session.execute(f"SELECT set_archive_policy('{table}', {DUE})")
+    wait_until(lambda: archived(db, table), 60, "the table to be archived")
+    wait_until(lambda: not workers(db), 20, "the worker to end")
+    db.execute("SET lock_timeout = '2s'")
+    db.execute("ALTER EXTENSION archive_ext UPDATE")
+    db.execute("DROP EXTENSION archive_ext CASCADE")
+    for conn in db._sessions:
+        conn.close()
+    with cluster.connect() as conn:
+        conn.execute("DROP DATABASE dropped")
+
+
+def test_an_owner_who_may_not_log_in_is_named_in_the_log(cluster, db, role):
+    owner = role("group")
+    session, table = own_orders(db, owner, rows=20)
+    session.execute(f"SELECT set_archive_policy('{table}', {DUE})")
+    wait_until(lambda: archived(db, table), 60, "the table to be archived")
+    db.execute(f"ALTER ROLE {owner} NOLOGIN")
+    if db.conn.info.server_version < 170000:
+        wait_until(lambda: f'cannot work for role "{owner}"' in cluster.log(), 20, "the warning")
+
+
+def test_a_standby_does_nothing_until_promoted_and_then_waits_for_its_storage(cluster, db, role):
+    session, table = own_orders(db, role("owner"), rows=20)
+    session.execute(f"SELECT set_archive_policy('{table}', {DUE})")
+    wait_until(lambda: archived(db, table), 60, "the table to be archived")
+    standby = clone(cluster)
+    try:
+        copy = Copy(standby, db.name)
+        assert copy.value("SELECT pg_is_in_recovery()")
+        assert copy.all("SELECT * FROM archive_ext.workers") == []
+        assert "does not run" in copy.value("SELECT archive_ext.worker_hold()")
+        as_server(standby, program("pg_ctl"), "promote", "-w", "-s", "-D", standby.dir / "data")
+        wait_until(lambda: copy.all("SELECT * FROM archive_ext.workers WHERE kind = 'launcher'"), 20, "the launcher")
+        assert "adopt_storage('cold')" in copy.value("SELECT archive_ext.worker_hold()")
+        wait_until(lambda: "starts no jobs in this database" in standby.log(), 20, "the worker to say that it is paused")
+        copy.execute("SELECT adopt_storage('cold')")
+        assert copy.value("SELECT archive_ext.worker_hold()") is None
+        owner = copy.connect(session.info.user)
+        owner.execute(f"CREATE TABLE late PARTITION OF {table} FOR VALUES FROM ('2024-07-01') TO ('2024-08-01')")
+        wait_until(lambda: archived(copy, table, 3), 60, "the adopted copy to work")
+        for conn in copy._sessions:
+            conn.close()
+    finally:
+        standby.stop()
+
+
+class Copy(Database):
+    def __init__(self, cluster, name):
+        self.cluster, self.name, self._sessions = cluster, name, []
+        self.conn = self.connect()
+
+
+def clone(cluster):
+    """A streaming standby of `cluster` in a directory that scripts/cluster can stop."""
+    standby = Cluster.__new__(Cluster)
+    directory = subprocess.check_output(
+        ["runuser", "-u", cluster.user, "--", "mktemp", "-d", "/var/tmp/archive_ext.XXXXXX"], cwd="/", text=True).strip()
+    standby.dir = type(cluster.dir)(directory)
+    standby.storage, standby.user = standby.dir / "storage", cluster.user
+    as_server(cluster, "chmod", "755", standby.dir)
+    data = standby.dir / "data"
+    as_server(cluster, program("pg_basebackup"), "-h", cluster.dir, "-U", "postgres", "-D", data, "-R", "-c", "fast",
+              "-X", "stream", "--no-sync")
+    with open(data / "postgresql.auto.conf", "a") as conf:
+        conf.write(f"\nunix_socket_directories = '{standby.dir}'\n")
+    subprocess.run(["runuser", "-u", cluster.user, "--", program("pg_ctl"), "start", "-w", "-s", "-D", data,
+                    "-l", standby.dir / "log"], check=True, cwd="/", stdout=subprocess.DEVNULL, timeout=60)
+    return standby
