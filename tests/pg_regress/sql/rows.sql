@@ -179,6 +179,12 @@ SELECT * FROM archive_ext.archive_step(:'job');
 SELECT * FROM archive_ext.archive_step(:'job');
 SELECT * FROM archive_ext.archive_step(:'job');
 
+\echo '-- a whole partition of a label: its rows move, it stays'
+INSERT INTO ticket VALUES ('INC-80', 'LIVE_202412', '2024-12-30'), ('INC-81', 'LIVE_202412', '2024-12-30');
+SELECT set_lifecycle('ticket_live_202412', 'WARM', '2025-12-24');
+SELECT set_lifecycle('ticket_live_202501', 'HOT');
+SELECT lifecycle_status, removal_time FROM ticket WHERE ref IN ('INC-80', 'INC-81');
+
 \echo '-- what is due, by policy and clock'
 SET archive_ext.now = '2025-03-15 00:00+00';
 INSERT INTO archive_ext.archive_policy (source, hot_after, warm_after) VALUES ('ticket', '1 mon', '3 mon');
