@@ -8,7 +8,7 @@ use crate::engine::rows::{self, Request};
 use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::partition::discover;
 use crate::pg::args::{LifecycleStatus, Regclass, Text};
-use crate::pg::{spi, user};
+use crate::pg::user;
 
 /// Gives the rows that match another status, which moves them to its partition; the rows moved, children included.
 #[pg_extern]
@@ -38,14 +38,9 @@ fn request(
         clause: Some(clause.0),
         labels: None,
         to: status.0,
-        removal_time: removal_time.map(text_of).transpose()?,
+        removal_time: removal_time.as_ref().map(rows::text_of).transpose()?,
         reason: format!("set_lifecycle_where called by {}", user::name_of(user::current())),
     })
-}
-
-/// As text that means the same in every session.
-fn text_of(time: TimestampWithTimeZone) -> Result<String> {
-    user::elevated(|| spi::one("SELECT $1::text", &[time.into()], |row| row.need(1)))
 }
 
 /// What is due; only the table's owner may ask (42501).

@@ -15,13 +15,14 @@ pub use due::{Due, due};
 pub use job::{begin, may_steer, step};
 pub use plan::Request;
 
-use archive_core::lifecycle::{Label, Status};
+use archive_core::lifecycle::{Kind, Label, Status, list_values};
+use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover;
 use crate::partition::labels::LabelTable;
-use crate::pg::interrupts;
+use crate::pg::{interrupts, spi, user};
 use plan::Plan;
 use tally::Tally;
 
@@ -59,7 +60,6 @@ fn move_all(request: &Request) -> Result<Tally> {
 /// Moves all rows of one LIST partition (`ticket_live_202412` → HOT) in this transaction, children along. The partition
 /// stays, empty. Returns the label that the rows have now (several, comma-separated, where they differ) and their number,
 /// children included.
-#[allow(dead_code, reason = "set_lifecycle(partition) is another helper's and calls it")]
 pub fn move_partition(
     partition: pg_sys::Oid,
     status: Status,
@@ -92,6 +92,33 @@ pub fn move_partition(
         labels => labels.join(", "),
     };
     Ok((label, moved.total()))
+}
+
+/// Gives all rows of the partition of a lifecycle label another status; the label they have now. `None` where the partition
+/// itself takes the status: it is of no label, or its label has this status already.
+pub fn relabel_partition(
+    partition: pg_sys::Oid,
+    status: Status,
+    removal_time: Option<TimestampWithTimeZone>,
+    reason: &str,
+) -> Result<Option<String>> {
+    let Some(leaf) = discover::leaf(partition)? else { return Ok(None) };
+    let Some(root) = leaf.root.filter(|root| Some(*root) == leaf.parent) else { return Ok(None) };
+    if discover::kind(root)? != Kind::Lifecycle {
+        return Ok(None);
+    }
+    let values = list_values(leaf.bounds.as_deref().unwrap_or_default());
+    let has_status = |value: &String| value.parse::<Label>().is_ok_and(|label| label.status == status);
+    if values.is_empty() || values.iter().any(has_status) {
+        return Ok(None);
+    }
+    let removal_time = removal_time.map(|time| text_of(&time)).transpose()?;
+    Ok(Some(move_partition(partition, status, removal_time, reason)?.0))
+}
+
+/// A time as text that means the same in every session.
+pub fn text_of(time: &TimestampWithTimeZone) -> Result<String> {
+    user::elevated(|| spi::one("SELECT $1::text", &[(*time).into()], |row| row.need(1)))
 }
 
 /// What the rows of an empty partition would have been called, as far as its label tells.

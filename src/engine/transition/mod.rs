@@ -16,7 +16,7 @@ use pgrx::{Uuid, pg_sys};
 
 use super::period::{self, Span};
 use super::plan::{Options, Verify};
-use super::{archive, managed, reattach};
+use super::{archive, managed, reattach, rows};
 use crate::catalog;
 use crate::catalog::event::Transition;
 use crate::catalog::partition::{Known, Local};
@@ -67,6 +67,9 @@ pub fn set_status(
         return revive(&known, to, removal_time, reason);
     }
     let named = check_partition(partition, to)?;
+    if let Some(label) = rows::relabel_partition(partition, to, removal_time, reason)? {
+        return Ok(label);
+    }
     let root = named.root.unwrap_or(partition);
     let policy = catalog::policy::ageing(root)?;
     let members = members(&named, to, job)?;

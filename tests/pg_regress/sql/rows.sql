@@ -35,7 +35,7 @@ WHERE table_name = 'ticket'::regclass AND status = 'ARCHIVED';
 SELECT set_lifecycle_where('ticket', 'ref = ''INC-12''', 'ARCHIVED', '2025-09-20');
 SELECT reattach_partition('rows.ticket_archive_202509', writable => true);
 SELECT set_lifecycle_where('ticket', 'ref = ''INC-12''', 'ARCHIVED', '2025-09-20');
-SELECT tableoid::regclass, count(*) FROM ticket GROUP BY 1 ORDER BY tableoid::regclass::text COLLATE "C";
+SELECT tableoid::regclass::text AS partition, count(*) FROM ticket GROUP BY 1 ORDER BY 1;
 
 \echo '-- refused: illegal moves, rows without removal time'
 SELECT set_lifecycle_where('ticket', 'ref = ''INC-10''', 'LIVE');
@@ -178,6 +178,12 @@ RESET ROLE;
 SELECT * FROM archive_ext.archive_step(:'job');
 SELECT * FROM archive_ext.archive_step(:'job');
 SELECT * FROM archive_ext.archive_step(:'job');
+
+\echo '-- a whole partition of a label: its rows move, it stays'
+INSERT INTO ticket VALUES ('INC-80', 'LIVE_202412', '2024-12-30'), ('INC-81', 'LIVE_202412', '2024-12-30');
+SELECT set_lifecycle('ticket_live_202412', 'WARM', '2025-12-24');
+SELECT set_lifecycle('ticket_live_202501', 'HOT');
+SELECT lifecycle_status, removal_time FROM ticket WHERE ref IN ('INC-80', 'INC-81');
 
 \echo '-- what is due, by policy and clock'
 SET archive_ext.now = '2025-03-15 00:00+00';
