@@ -301,5 +301,6 @@ RESET archive_ext.data_partition;
 DELETE FROM archive_ext.managed_table WHERE source IN ('tickets'::regclass, 'accounts'::regclass, 'months'::regclass);
 SET client_min_messages = error;
 DROP SCHEMA reading CASCADE;
+DROP TABLE archive.sales CASCADE;
 DROP OWNED BY reading_reader;
 DROP ROLE reading_reader;
