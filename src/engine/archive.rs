@@ -224,7 +224,7 @@ pub fn export(plan: &Plan, progress: &mut Progress) -> Result<Finished> {
     let (source, state) = open_frozen(plan)?;
     progress.phase(Phase::Exporting);
     let kept = match reuse::find(plan, &source, progress)? {
-        Reuse::Everything { key, manifest } => return Ok(Finished { key, manifest, state }),
+        Reuse::Everything { key, manifest } => return Ok(Finished { key, manifest: *manifest, state }),
         Reuse::Objects(segments) => segments,
         Reuse::Nothing => vec![Segment::Changed(export::EVERYWHERE)],
     };

@@ -22,7 +22,7 @@ pub enum Reuse {
         /// Key of the manifest that describes them.
         key: String,
         /// The manifest.
-        manifest: Manifest,
+        manifest: Box<Manifest>,
     },
     /// Some objects, with what lies between them.
     Objects(Vec<Segment>),
@@ -56,7 +56,7 @@ pub fn find(plan: &Plan, source: &ExportSource, progress: &mut Progress) -> Resu
     let by_object = places.len() == manifest.objects.len();
     if is_whole(&digests, &manifest) && manifest.objects.iter().all(|object| is_intact(plan, object)) {
         let (key, manifest) = with_current_ddl(plan, key, manifest)?;
-        return Ok(Reuse::Everything { key, manifest });
+        return Ok(Reuse::Everything { key, manifest: Box::new(manifest) });
     }
     if !by_object {
         return Ok(Reuse::Nothing);

@@ -220,7 +220,7 @@ def test_no_more_workers_than_allowed(db, role, configured):
     def done():
         nonlocal most
         most = max(most, len(workers(db)))
-        return jobs(db, "completed") == 6
+        return all(archived(db, table) for table in tables)
 
     configured(worker_enabled="off")
     configured(worker_enabled="on")
@@ -288,6 +288,7 @@ class Copy(Database):
 def clone(cluster):
     """A streaming standby of `cluster` in a directory that scripts/cluster can stop."""
     standby = Cluster.__new__(Cluster)
+    standby.pg_config = cluster.pg_config
     directory = subprocess.check_output(
         ["runuser", "-u", cluster.user, "--", "mktemp", "-d", "/var/tmp/archive_ext.XXXXXX"], cwd="/", text=True).strip()
     standby.dir = type(cluster.dir)(directory)

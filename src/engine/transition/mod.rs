@@ -66,7 +66,7 @@ pub fn set_status(
     if let Some(known) = catalog::partition::of_archive_relation(partition)? {
         return revive(&known, to, removal_time, reason);
     }
-    let named = check_partition(partition, to)?;
+    let named = check_partition(partition)?;
     if let Some(label) = rows::relabel_partition(partition, to, removal_time, reason)? {
         return Ok(label);
     }
@@ -94,7 +94,7 @@ pub fn set_status(
 /// The first of the two steps of a job that makes a partition WARM: from its commit on writers are refused at once, while
 /// the second moves it and sees to the rest.
 pub fn refuse_writes(partition: pg_sys::Oid, job: Uuid) -> Result<()> {
-    let named = check_partition(partition, Status::Warm)?;
+    let named = check_partition(partition)?;
     for member in members(&named, Status::Warm, Some(job))? {
         locks::claim_partition(&member.leaf.qualified())?;
         guard(&member.leaf)?;
@@ -103,7 +103,7 @@ pub fn refuse_writes(partition: pg_sys::Oid, job: Uuid) -> Result<()> {
 }
 
 /// The relation, if partitions of its kind can have status `to`.
-fn check_partition(partition: pg_sys::Oid, to: Status) -> Result<Leaf> {
+fn check_partition(partition: pg_sys::Oid) -> Result<Leaf> {
     let Some(named) = discover::leaf(partition)? else {
         return Err(Error::new(
             SqlState::ERRCODE_UNDEFINED_TABLE,

@@ -160,8 +160,8 @@ proptest! {
         others in proptest::option::of("(LIVE|HOT|WARM|ARCHIVE)\\*(,\\*){0,2}"),
         names in proptest::collection::btree_set("[a-z .;=\",é]{1,6}", 0..4),
     ) {
-        let mut given = Selection::default();
-        given.others = others.map(|list| Patterns::parse(&list).unwrap());
+        let others = others.map(|list| Patterns::parse(&list).unwrap());
+        let mut given = Selection { others, ..Selection::default() };
         for name in names.into_iter().filter(|name| name.trim() == name && !name.is_empty()) {
             given.entities.push((Entity { schema: None, table: name }, Patterns::parse("HOT").unwrap()));
         }
