@@ -9,7 +9,7 @@ pub mod premake;
 pub mod rearrange;
 pub mod registry;
 
-use archive_core::lifecycle::{Granularity, Status, range_bounds, transition};
+use archive_core::lifecycle::{Granularity, Kind, Status, range_bounds, transition};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::spi::quote_qualified_identifier;
 use pgrx::{Uuid, pg_sys};
@@ -66,10 +66,10 @@ pub fn set_status(
     if let Some(known) = catalog::partition::of_archive_relation(partition)? {
         return revive(&known, to, removal_time, reason);
     }
-    let named = check_partition(partition)?;
     if let Some(label) = rows::relabel_partition(partition, to, removal_time, reason)? {
         return Ok(label);
     }
+    let named = check_partition(partition, to)?;
     let root = named.root.unwrap_or(partition);
     let policy = catalog::policy::ageing(root)?;
     let members = members(&named, to, job)?;
@@ -94,7 +94,7 @@ pub fn set_status(
 /// The first of the two steps of a job that makes a partition WARM: from its commit on writers are refused at once, while
 /// the second moves it and sees to the rest.
 pub fn refuse_writes(partition: pg_sys::Oid, job: Uuid) -> Result<()> {
-    let named = check_partition(partition)?;
+    let named = check_partition(partition, Status::Warm)?;
     for member in members(&named, Status::Warm, Some(job))? {
         locks::claim_partition(&member.leaf.qualified())?;
         guard(&member.leaf)?;
@@ -103,7 +103,7 @@ pub fn refuse_writes(partition: pg_sys::Oid, job: Uuid) -> Result<()> {
 }
 
 /// The relation, if partitions of its kind can have status `to`.
-fn check_partition(partition: pg_sys::Oid) -> Result<Leaf> {
+fn check_partition(partition: pg_sys::Oid, to: Status) -> Result<Leaf> {
     let Some(named) = discover::leaf(partition)? else {
         return Err(Error::new(
             SqlState::ERRCODE_UNDEFINED_TABLE,
@@ -148,6 +148,13 @@ fn check_partition(partition: pg_sys::Oid) -> Result<Leaf> {
             .hint("set_lifecycle_where(…) moves single rows; of a hash-partitioned partition, name that one."));
     }
     check::access(&named)?;
+    let root = named.root.unwrap_or(parent);
+    if to != Status::Archived && discover::kind(root)? == Kind::Lifecycle {
+        let root = catalog::qualified_name(root)?;
+        return Err(unsupported("belongs to a table whose rows carry their status")
+            .detail("Its partitions hold the rows of one label each; a row gets another status by moving.")
+            .hint(format!("SELECT set_lifecycle_where('{root}', '…', '{to}') moves rows.")));
+    }
     Ok(named)
 }
 

@@ -171,7 +171,7 @@ fn mergeable(partition: pg_sys::Oid, job: Option<Uuid>) -> Result<Leaf> {
         )
         .hint(format!("SELECT reattach_partition('{name}') brings it back first.")));
     }
-    let leaf = transition::check_partition(partition)?;
+    let leaf = transition::check_partition(partition, Status::Warm)?;
     let name = leaf.qualified();
     let unsupported = |what: &str| Error::new(SqlState::ERRCODE_FEATURE_NOT_SUPPORTED, format!("\"{name}\" {what}"));
     if leaf.kind != 'r' {

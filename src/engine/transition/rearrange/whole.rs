@@ -1,5 +1,6 @@
 //! The function forms: every step in the caller's transaction.
 
+use archive_core::lifecycle::Status;
 use pgrx::{Uuid, pg_sys};
 
 use super::{Request, begin_merge, begin_split, step};
@@ -27,7 +28,7 @@ fn read_only(partition: pg_sys::Oid, procedure: &str) -> Result<()> {
     if catalog::partition::of_archive_relation(partition)?.is_some() {
         return Ok(());
     }
-    transition::check_partition(partition)?;
+    transition::check_partition(partition, Status::Warm)?;
     if freeze::observe(partition)?.guards {
         return Ok(());
     }
