@@ -24,7 +24,7 @@ SELECT format($$INSERT INTO audit_log SELECT %L::timestamptz + n * interval '1 h
        format('SET archive_ext.now = %L', month + interval '1 month 12 hours') AS clock, 'CALL run_lifecycle(''audit_log'')' AS run
 FROM generate_series(timestamptz '2025-01-01', '2025-06-01', interval '1 month') AS month
 \gexec
-SELECT partition, status, next_step, why FROM explain_lifecycle('audit_log');
+SELECT partition, status, next_step, reason FROM explain_lifecycle('audit_log');
 SELECT line AS map FROM lifecycle_map('audit_log') AS line;
 SELECT count(*) AS local FROM audit_log;
 SELECT count(*) AS archived FROM archive.audit_log;

@@ -18,7 +18,7 @@ CREATE TABLE order_line (
     PRIMARY KEY (order_id, ordered_at, line),
     FOREIGN KEY (order_id, ordered_at) REFERENCES orders (id, ordered_at)
 ) PARTITION BY RANGE (ordered_at);
-SELECT format('CREATE TABLE %s_%s PARTITION OF %1$s FOR VALUES FROM (%L) TO (%L)', t, to_char(month, 'YYYY_MM'),
+SELECT format('CREATE TABLE %1$s_%2$s PARTITION OF %1$s FOR VALUES FROM (%3$L) TO (%4$L)', t, to_char(month, 'YYYY_MM'),
               month, month + interval '1 month')
 FROM unnest(ARRAY['orders', 'order_line']) AS t,
      generate_series(timestamptz '2024-01-01', '2024-04-01', interval '1 month') AS month

@@ -23,7 +23,6 @@ CREATE TABLE ticket_hot         PARTITION OF ticket FOR VALUES IN ('HOT');
 
 SELECT set_archive_policy('ticket',
     hot_after           => '1 month',             -- after the end of the label's month: the current and the previous stay LIVE
-    hot_granularity     => 'none',                -- one HOT
     warm_granularity    => 'year',
     archive_granularity => 'month',
     removal_column      => 'removal_time');
