@@ -23,7 +23,7 @@ deps-build:
 
 ##### build and run
 
-.PHONY: build install installcheck demo bench package types-doc clean
+.PHONY: build install installcheck demo bench soak package types-doc clean
 build: deps-build ## build the extension in release
 	@$(PG) cargo build --release "$${pg_features[@]}"
 
@@ -39,6 +39,9 @@ demo: install ## archive a table of a million rows on a throw-away cluster
 
 bench: install ## time archive, scan and reattach on a throw-away cluster
 	@scripts/cluster run psql -X --quiet --set=ON_ERROR_STOP=1 --file=benches/archive_scan_reattach.sql
+
+soak: install ## pgbench while the worker archives: throughput and latency without and with it, and errors
+	@scripts/soak
 
 package: deps-build ## make dist/archive_ext-VERSION-pgNN.tar.gz, to be unpacked at /
 	@scripts/package
