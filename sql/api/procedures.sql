@@ -40,11 +40,11 @@ BEGIN
                     detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
                 failure := message;
             END;
-            IF failure IS NOT NULL AND state = '55P03' AND attempts < swap_attempts THEN
+            IF failure IS NOT NULL AND state IN ('55P03', '40P01') AND attempts < swap_attempts THEN
                 attempts := attempts + 1;
                 COMMIT;
                 RAISE NOTICE '%; trying again (% of %)', failure, attempts, swap_attempts;
-                PERFORM pg_sleep(least(0.5 * attempts, 5));
+                PERFORM pg_catalog.pg_sleep(least(attempts::float8, 5::float8));
                 CONTINUE;
             ELSIF failure IS NOT NULL THEN
                 -- 55006: another session works on the partition, and the job is its.
@@ -58,7 +58,7 @@ BEGIN
         END LOOP;
         IF reached IS DISTINCT FROM 'done' THEN
             RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
-                MESSAGE = format('archiving %s was cancelled or taken over by another session', part_name),
+                MESSAGE = pg_catalog.format('archiving %s was cancelled or taken over by another session', part_name),
                 HINT = 'See archive_ext.jobs.';
         END IF;
         RAISE NOTICE 'partition % archived', part_name;
@@ -93,7 +93,7 @@ BEGIN
             attempts := attempts + 1;
             COMMIT;
             RAISE NOTICE '%; trying again (% of 10)', failure, attempts;
-            PERFORM pg_sleep(least(0.5 * attempts, 5));
+            PERFORM pg_catalog.pg_sleep(least(attempts::float8, 5::float8));
         ELSIF failure IS NOT NULL THEN
             -- 55006: another session works on the partitions, and the job is its.
             IF state <> '55006' THEN
@@ -235,11 +235,11 @@ BEGIN
                 detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
             failure := message;
         END;
-        IF failure IS NOT NULL AND state = '55P03' AND attempts < swap_attempts THEN
+        IF failure IS NOT NULL AND state IN ('55P03', '40P01') AND attempts < swap_attempts THEN
             attempts := attempts + 1;
             COMMIT;
             RAISE NOTICE '%; trying again (% of %)', failure, attempts, swap_attempts;
-            PERFORM pg_sleep(least(0.5 * attempts, 5));
+            PERFORM pg_catalog.pg_sleep(least(attempts::float8, 5::float8));
             CONTINUE;
         ELSIF failure IS NOT NULL THEN
             -- 55006: another session works on a member, and the jobs are its.
@@ -253,7 +253,7 @@ BEGIN
     END LOOP;
     IF reached IS DISTINCT FROM 'done' THEN
         RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
-            MESSAGE = format('archiving the family of %s was cancelled or taken over by another session', part_name),
+            MESSAGE = pg_catalog.format('archiving the family of %s was cancelled or taken over by another session', part_name),
             HINT = 'See archive_ext.jobs.';
     END IF;
     RAISE NOTICE 'partition % archived with its children', part_name;

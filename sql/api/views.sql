@@ -1,6 +1,6 @@
 -- Views for people. They run with the rights of the extension's owner and show only tables that the caller may SELECT.
 
-CREATE VIEW archive_ext.partitions AS
+CREATE VIEW archive_ext.partitions WITH (security_barrier) AS
 SELECT m.source AS table_name,
        p.partition_name,
        p.status,
@@ -25,7 +25,7 @@ JOIN archive_ext.managed_table m ON m.id = p.managed_table
 WHERE has_table_privilege(m.source, 'SELECT')
 ORDER BY m.source::text, p.id;
 
-CREATE VIEW archive_ext.jobs AS
+CREATE VIEW archive_ext.jobs WITH (security_barrier) AS
 SELECT j.job_id,
        j.operation,
        j.table_name,
@@ -46,7 +46,7 @@ FROM archive_ext.archival_job j
 WHERE has_table_privilege(j.table_name, 'SELECT')
 ORDER BY j.started_at DESC;
 
-CREATE VIEW archive_ext.objects AS
+CREATE VIEW archive_ext.objects WITH (security_barrier) AS
 SELECT m.source AS table_name,
        p.partition_name,
        o.version,
@@ -64,7 +64,7 @@ JOIN archive_ext.managed_table m ON m.id = p.managed_table
 WHERE has_table_privilege(m.source, 'SELECT')
 ORDER BY m.source::text, p.id, o.version, o.ordinal;
 
-CREATE VIEW archive_ext.progress AS
+CREATE VIEW archive_ext.progress WITH (security_barrier) AS
 SELECT s.pid,
        s.relation,
        s.phase,
@@ -81,7 +81,7 @@ SELECT s.pid,
 FROM archive_ext.progress_slots() s
 WHERE has_table_privilege(s.relation, 'SELECT');
 
-CREATE VIEW archive_ext.workers AS
+CREATE VIEW archive_ext.workers WITH (security_barrier) AS
 SELECT w.pid,
        w.kind,
        d.datname AS database,
@@ -95,7 +95,7 @@ LEFT JOIN pg_database d ON d.oid = w.database
 LEFT JOIN pg_roles r ON r.oid = w.role
 WHERE w.kind = 'launcher' OR pg_has_role(w.role, 'USAGE') OR pg_has_role('pg_read_all_stats', 'USAGE');
 
-CREATE VIEW archive_ext.policies AS
+CREATE VIEW archive_ext.policies WITH (security_barrier) AS
 SELECT source AS table_name, owner, enabled, hot_after, warm_after, archive_after, glacier_after, expire_after, verify_after,
        drop_after, pg_size_pretty(max_hot_bytes) AS max_hot_size, idle_for, live_granularity, hot_granularity,
        warm_granularity, archive_granularity, premake, storage, format, compression, hot_tablespace, warm_tablespace,
@@ -104,12 +104,12 @@ FROM archive_ext.archive_policy
 WHERE has_table_privilege(source, 'SELECT')
 ORDER BY source::text;
 
-CREATE VIEW archive_ext.events AS
+CREATE VIEW archive_ext.events WITH (security_barrier) AS
 SELECT e.at, e.table_name, e.partition_name, e.event, e.from_status, e.status, e.reason, e.actor, e.job_id, e.details
 FROM archive_ext.lifecycle_event e
 WHERE has_table_privilege(e.table_name, 'SELECT')
 ORDER BY e.id DESC;
 
-CREATE VIEW archive_ext.alerts AS
+CREATE VIEW archive_ext.alerts WITH (security_barrier) AS
 SELECT a.alert, a.table_name, a.partition_name, a.since, a.detail, a.remedy, a.job_id
 FROM archive_ext.standing_alerts() a;

@@ -2,7 +2,7 @@
 
 use pgrx::{JsonB, Uuid, pg_sys};
 
-use crate::error::Result;
+use crate::error::{Error, Result, SqlState};
 use crate::pg::{spi, user};
 
 /// What a new job is about.
@@ -140,16 +140,22 @@ pub fn unfinished(partition: pg_sys::Oid) -> Result<Option<Job>> {
 
 /// Moves a job to another phase and keeps what the step left behind; the calling backend owns it from now on.
 pub fn advance(id: Uuid, phase: &str, progress: &serde_json::Value) -> Result<()> {
-    user::elevated(|| {
+    let advanced = user::elevated(|| {
         spi::execute(
             &format!(
                 "UPDATE archive_ext.archival_job
-                 SET phase = $2, progress = $3, pid = pg_backend_pid(), pid_started = {MY_START} WHERE job_id = $1"
+                 SET phase = $2, progress = $3, pid = pg_backend_pid(), pid_started = {MY_START}
+                 WHERE job_id = $1 AND status IN {UNFINISHED} RETURNING 1"
             ),
             &[id.into(), phase.into(), JsonB(progress.clone()).into()],
         )
     })?;
-    Ok(())
+    if advanced > 0 {
+        return Ok(());
+    }
+    // Somebody cancelled it between the look at it and the claim of its partition: what this step did is rolled back.
+    Err(Error::new(SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, format!("archive job {id} was ended meanwhile"))
+        .hint("See archive_ext.jobs; retry_job(job_id) begins it again."))
 }
 
 /// Adds to what was asked for: the operation's own arguments.

@@ -118,14 +118,14 @@ pub fn claim_table(source: pg_sys::Oid) -> Result<bool> {
     })
 }
 
-/// Adds a job, unless an unfinished one has its partition, or for those about the table does the same; whether it did.
+/// Adds a job of the table's owner, unless an unfinished one has its partition, or for those about the table does the same; whether it did.
 pub fn add(new: &NewJob<'_>) -> Result<bool> {
-    let actor = user::name_of(user::current());
     let added = user::elevated(|| {
         spi::execute(
             "INSERT INTO archive_ext.archival_job
                (operation, table_name, partition_name, partition, request, reason, storage, verify, status, started_by, scheduled)
-             SELECT $1, $2::oid, $3, $4::oid, $5, $6, $7::name, 'content', 'pending', $8::name, true
+             SELECT $1, $2::oid, $3, $4::oid, $5, $6, $7::name, 'content', 'pending',
+                    (SELECT pg_get_userbyid(c.relowner) FROM pg_class c WHERE c.oid = $2::oid), true
              WHERE NOT EXISTS (
                SELECT FROM archive_ext.archival_job j WHERE j.status IN ('pending', 'running', 'paused')
                  AND CASE WHEN $4 IS NULL THEN j.table_name = $2::oid AND j.operation = $1
@@ -139,7 +139,6 @@ pub fn add(new: &NewJob<'_>) -> Result<bool> {
                 JsonB(new.request.clone()).into(),
                 new.reason.into(),
                 new.storage.into(),
-                actor.as_str().into(),
             ],
         )
     })?;

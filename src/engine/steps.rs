@@ -7,6 +7,7 @@ use pgrx::{Uuid, pg_sys};
 
 use super::archive::{self, Finished};
 use super::family;
+use super::lifecycle::steer;
 use super::manifest;
 use super::plan::{Options, Plan, Verify};
 use super::rows;
@@ -35,6 +36,7 @@ pub fn begin(partition: pg_sys::Oid, options: &Options) -> Result<Option<Uuid>> 
 
 /// Does the next step of a job; `false` when nothing is left. The caller commits.
 pub fn step(id: Uuid) -> Result<(bool, String)> {
+    steer::mine(id)?;
     let job = job(id)?;
     if job.operation != "rows" {
         check::transaction("archiving")?;
@@ -181,6 +183,7 @@ fn swap(plan: &Plan, job: &Job) -> Result<(bool, String)> {
 /// Ends a job that does not run any more and lifts its guards, with the jobs of its family. Only its starter, the table's
 /// owner or a superuser may.
 pub fn cancel(id: Uuid, status: &str, reason: &str) -> Result<bool> {
+    steer::mine(id)?;
     let asked = job(id)?;
     if !asked.status.parse::<JobStatus>()?.is_unfinished() {
         return Ok(false);

@@ -146,8 +146,30 @@ fn refuse_loss(default: &str, late: i64, moved: u64) -> Result<()> {
     .hint("Have the function of the trigger let the rows pass, or delete the rows first."))
 }
 
+/// A row that moves is deleted first: a foreign key with an action on delete would take referencing rows along (23503).
+fn refuse_cascades(default: &str) -> Result<()> {
+    let key = user::elevated(|| {
+        spi::optional(
+            "SELECT k.conname::text, format('%I.%I', n.nspname, c.relname)
+             FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE k.contype = 'f' AND k.confrelid = $1::regclass AND k.confdeltype IN ('c', 'n', 'd')
+             ORDER BY k.oid LIMIT 1",
+            &[default.into()],
+            |row| Ok((row.need::<String>(1)?, row.need::<String>(2)?)),
+        )
+    })?;
+    let Some((key, table)) = key else { return Ok(()) };
+    Err(Error::new(
+        SqlState::ERRCODE_FOREIGN_KEY_VIOLATION,
+        format!("moving rows out of {default} would change rows of {table}"),
+    )
+    .detail(format!("Foreign key \"{key}\" has an action ON DELETE, and a row that moves is deleted first."))
+    .hint("Give the key ON DELETE NO ACTION DEFERRABLE INITIALLY DEFERRED for the time of the move."))
+}
+
 /// Moves the late rows; how many arrived.
 fn move_into(default: &str, condition: &str, table: pg_sys::Oid) -> Result<u64> {
+    refuse_cascades(default)?;
     let target = catalog::qualified_name(table)?;
     let owner = super::discover::owner(table)?;
     let columns = insertable_columns(table)?;

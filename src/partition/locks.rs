@@ -129,12 +129,15 @@ pub fn acquire_all(wanted: &[(pg_sys::Oid, LockMode)]) -> Result<()> {
 fn collect(wanted: &[(pg_sys::Oid, LockMode)], first_wait: i32) -> Option<pg_sys::Oid> {
     let missing = Cell::new(None);
     let collected = xact::subtransaction(|| {
-        let begun = Instant::now();
+        let mut begun = Instant::now();
         for (at, (relation, mode)) in wanted.iter().enumerate() {
             let wait = if at == 0 { first_wait } else { SLICE_MS };
             if begun.elapsed() > COLLECT_FOR && at > 1 || !lock::acquire(*relation, *mode, wait) {
                 missing.set(Some(*relation));
                 Error::new(SqlState::ERRCODE_LOCK_NOT_AVAILABLE, "locks are given back").raise();
+            }
+            if at == 0 {
+                begun = Instant::now();
             }
         }
     });

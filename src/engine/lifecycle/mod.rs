@@ -9,7 +9,7 @@ mod outlook;
 mod policy;
 mod retry;
 mod show;
-mod steer;
+pub mod steer;
 mod window;
 
 use pgrx::{Uuid, pg_sys};
@@ -19,6 +19,7 @@ use crate::catalog;
 use crate::catalog::policy::TablePolicy;
 use crate::catalog::queue::NewJob;
 use crate::error::{Error, OrRaise, Result, SqlState};
+use crate::pg::user::{self, UserGuard};
 use crate::pg::xact;
 use archive_core::lifecycle::Kind;
 use archive_core::policy::{Action, JobStatus, Planned};
@@ -107,7 +108,7 @@ pub fn next_job(source: Option<pg_sys::Oid>) -> Result<Option<Uuid>> {
 /// Does the next step of a job taken up by [`next_job`]; whether there are more, and the phase reached. A job that was
 /// paused or cancelled meanwhile, or whose window closed, has no more for now. The caller commits.
 pub fn step(id: Uuid) -> Result<(bool, String)> {
-    let job = find(id)?;
+    let job = steer::mine(id)?;
     if job.status != JobStatus::Running {
         return Ok((false, job.status.as_str().to_owned()));
     }
@@ -118,7 +119,12 @@ pub fn step(id: Uuid) -> Result<(bool, String)> {
     if family::hand_over(id)? {
         return Ok((false, "handed to its family".to_owned()));
     }
-    let (more, phase) = steps::step(id)?;
+    let (more, phase) = {
+        // The table's triggers and expressions run as its owner, whoever lets the jobs run.
+        let owner = job.table_owner.filter(|owner| *owner != user::current());
+        let _role = owner.map(UserGuard::become_user);
+        steps::step(id)?
+    };
     if more {
         catalog::queue::got_on(id)?;
     } else {

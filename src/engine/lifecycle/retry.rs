@@ -4,7 +4,7 @@ use archive_core::policy::{JobStatus, LOCK_RETRY_SECONDS, backoff_seconds};
 use pgrx::Uuid;
 
 use super::alert::{self, Alert};
-use super::{clock, find, steps};
+use super::{clock, find, steer, steps};
 use crate::catalog;
 use crate::catalog::queue::Steered;
 use crate::error::{Error, OrRaise, Result, SqlState};
@@ -17,7 +17,7 @@ const INTERRUPTED: &str = "57P01";
 /// lock that others hold, or a partition that another session works on, is no failure: it is tried again soon. A job
 /// that somebody stopped meanwhile is left as it is. The caller commits.
 pub fn failed(id: Uuid, error: &Error) -> Result<bool> {
-    let job = find(id)?;
+    let job = steer::mine(id)?;
     if job.status != JobStatus::Running {
         return Ok(false);
     }

@@ -323,11 +323,13 @@ fn opening(table: &TablePolicy, now: i64) -> Result<i64> {
 }
 
 fn timestamp(micros: i64) -> Result<TimestampWithTimeZone> {
-    spi::one(
-        "SELECT timestamptz '2000-01-01 00:00+00' + make_interval(secs => $1::float8 / 1000000)",
-        &[micros.into()],
-        |row| row.need(1),
-    )
+    user::elevated(|| {
+        spi::one(
+            "SELECT timestamptz '2000-01-01 00:00+00' + make_interval(secs => $1::float8 / 1000000)",
+            &[micros.into()],
+            |row| row.need(1),
+        )
+    })
 }
 
 /// Refuses who may not SELECT from the table (42501).

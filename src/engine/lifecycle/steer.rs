@@ -88,7 +88,8 @@ pub fn retry(id: Uuid) -> Result<()> {
     catalog::queue::set_status(id, status)
 }
 
-fn mine(id: Uuid) -> Result<Steered> {
+/// The job, for whoever started it or may act as the owner of its table (42501).
+pub(in crate::engine) fn mine(id: Uuid) -> Result<Steered> {
     let job = find(id)?;
     let me = user::name_of(user::current());
     let may = job.started_by == me || user::is_superuser() || job.table_owner.is_some_and(user::has_privileges_of);

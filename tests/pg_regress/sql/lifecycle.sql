@@ -1,6 +1,17 @@
 -- Partitions as they age: labels, set_lifecycle and its refusals, premake, drain, merge, split, static tables.
 \pset null '(null)'
 SET client_min_messages = warning;
+-- Archives that other tests left behind have names that are wanted here.
+DO $$
+DECLARE
+    left_over regclass;
+BEGIN
+    FOR left_over IN SELECT oid FROM pg_class WHERE relnamespace = to_regnamespace('archive') AND relkind = 'p' AND NOT relispartition
+    LOOP
+        SET LOCAL client_min_messages = error;
+        EXECUTE format('DROP TABLE %s CASCADE', left_over);
+    END LOOP;
+END $$;
 SET TimeZone = 'UTC';
 CREATE SCHEMA aging;
 SET search_path = aging, public;
