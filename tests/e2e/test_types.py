@@ -14,7 +14,7 @@ from harness.typed_tables import (ODD_SETTINGS, OTHER_ODD_SETTINGS, create_parti
 from type_corpus import MATRIX, SETUP, TYPES, WITHOUT_VALUES, Type, shapes
 
 EXTENSIONS = ("SELECT format('CREATE EXTENSION IF NOT EXISTS %I CASCADE', name) FROM pg_available_extensions"
-              " WHERE name <> 'archive_ext' ORDER BY 1")
+              " WHERE name NOT IN ('archive_ext', 'pg_cron') ORDER BY 1")
 BACKEND = 300 << 20  # of memory, for all but the value
 _tables = itertools.count(1)
 

@@ -208,7 +208,7 @@ def test_an_old_snapshot_holds_a_job_up_until_it_is_gone(db, role, configured):
 
 def test_no_more_workers_than_allowed(db, role, configured):
     """Three owners, one place: each gets it in turn."""
-    configured(max_workers=1, naptime="1h")
+    configured(max_workers=1, naptime="1s")
     owners = [role("owner") for _ in range(3)]
     tables = []
     for owner in owners:
@@ -224,7 +224,7 @@ def test_no_more_workers_than_allowed(db, role, configured):
 
     configured(worker_enabled="off")
     configured(worker_enabled="on")
-    wait_until(done, 60, "all to be archived in one round and its successors")
+    wait_until(done, 60, "all to be archived, one owner after the other")
     assert most == 1
 
 
