@@ -19,11 +19,10 @@ use crate::catalog;
 use crate::catalog::job::NewJob;
 use crate::error::{Error, Result, SqlState};
 use crate::export::{self, ExportSource, Exported};
-use crate::guc;
 use crate::partition::freeze::FrozenState;
 use crate::partition::{archive_tree, check, freeze, locks, swap};
 use crate::pg::relation::LockMode;
-use crate::pg::{background, user, xact};
+use crate::pg::{user, xact};
 use crate::worker::freezer;
 
 /// The row that `archive_partition` returns.
@@ -146,15 +145,8 @@ fn freeze_all(plans: &[Plan]) -> Result<()> {
     if by_worker.is_empty() {
         return Ok(());
     }
-    freezer::freeze(&freezer::Order {
-        database: background::my_database().to_u32(),
-        user: user::current().to_u32(),
-        xid: xact::top_transaction_id(),
-        pid: std::process::id().cast_signed(),
-        lock_timeout_ms: guc::lock_timeout_ms(),
-        partitions: by_worker.iter().map(|plan| order_item(plan)).collect(),
-        exclude: None,
-    })?;
+    let partitions = by_worker.iter().map(|plan| order_item(plan)).collect();
+    freezer::freeze(&freezer::Order::of_this_transaction(partitions, None))?;
     xact::command_counter_increment();
     Ok(())
 }

@@ -12,13 +12,12 @@ use crate::catalog;
 use crate::catalog::job::NewJob;
 use crate::catalog::partition::Known;
 use crate::error::{Error, Result, SqlState};
-use crate::guc;
 use crate::partition::discover::{self, Attribute, Leaf};
 use crate::partition::{adapt, check, default_rows, foreign_key, freeze, locks, swap};
 use crate::pg::columns;
 use crate::pg::guc::GucNest;
 use crate::pg::relation::{LockMode, Relation};
-use crate::pg::{background, spi, user, xact};
+use crate::pg::{spi, user, xact};
 use crate::shape::{Archived, Difference};
 use crate::worker::freezer;
 
@@ -286,15 +285,8 @@ fn keep_ranges_out_of_defaults(loaded: &[Loaded], options: Options) -> Result<Ve
     }
     for (default, conditions, table) in &defaults {
         let condition = conditions.join(" OR ");
-        freezer::freeze(&freezer::Order {
-            database: background::my_database().to_u32(),
-            user: user::current().to_u32(),
-            xid: xact::top_transaction_id(),
-            pid: std::process::id().cast_signed(),
-            lock_timeout_ms: guc::lock_timeout_ms(),
-            partitions: Vec::new(),
-            exclude: Some(freezer::Exclude { default_partition: default.to_u32(), condition: condition.clone() }),
-        })?;
+        let exclude = Some(freezer::Exclude { default_partition: default.to_u32(), condition: condition.clone() });
+        freezer::freeze(&freezer::Order::of_this_transaction(Vec::new(), exclude))?;
         default_rows::settle(*default, &condition, *table, options.move_late_rows)?;
     }
     Ok(defaults.into_iter().map(|(default, ..)| default).collect())

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog;
 use crate::catalog::job::NewJob;
 use crate::error::{Error, OrRaise, Result, SqlState};
+use crate::guc;
 use crate::partition::discover::{self, Leaf};
 use crate::partition::{check, default_rows, freeze, locks};
 use crate::pg::mailbox::Mailbox;
@@ -35,6 +36,21 @@ pub struct Order {
     pub partitions: Vec<OrderItem>,
     /// The DEFAULT partition from which a range is to be kept out.
     pub exclude: Option<Exclude>,
+}
+
+impl Order {
+    /// Of the current user, for this transaction.
+    pub fn of_this_transaction(partitions: Vec<OrderItem>, exclude: Option<Exclude>) -> Self {
+        Self {
+            database: background::my_database().to_u32(),
+            user: user::current().to_u32(),
+            xid: xact::top_transaction_id(),
+            pid: std::process::id().cast_signed(),
+            lock_timeout_ms: guc::lock_timeout_ms(),
+            partitions,
+            exclude,
+        }
+    }
 }
 
 /// A range to keep out of a DEFAULT partition until the caller's transaction ends.

@@ -4,12 +4,11 @@ use pgrx::pg_sys;
 
 use crate::engine::archive;
 use crate::error::Result;
-use crate::guc;
 use crate::partition::discover::Leaf;
 use crate::partition::new_partition::{self, Draft};
 use crate::partition::{default_rows, locks, swap};
 use crate::pg::relation::LockMode;
-use crate::pg::{background, user, xact};
+use crate::pg::xact;
 use crate::worker::freezer;
 
 /// One partition to be made.
@@ -80,15 +79,8 @@ pub fn keep_out(default: pg_sys::Oid, condition: &str) -> Result<()> {
     if !locks::held_here(default)?.is_empty() {
         return default_rows::exclude(default, condition, xact::top_transaction_id());
     }
-    freezer::freeze(&freezer::Order {
-        database: background::my_database().to_u32(),
-        user: user::current().to_u32(),
-        xid: xact::top_transaction_id(),
-        pid: std::process::id().cast_signed(),
-        lock_timeout_ms: guc::lock_timeout_ms(),
-        partitions: Vec::new(),
-        exclude: Some(freezer::Exclude { default_partition: default.to_u32(), condition: condition.to_owned() }),
-    })?;
+    let exclude = Some(freezer::Exclude { default_partition: default.to_u32(), condition: condition.to_owned() });
+    freezer::freeze(&freezer::Order::of_this_transaction(Vec::new(), exclude))?;
     xact::command_counter_increment();
     Ok(())
 }

@@ -32,6 +32,14 @@ impl Granularity {
             Self::Year => "yearly",
         }
     }
+
+    /// The granularity of this name: `month` or `monthly`, in any case.
+    pub fn named(text: &str) -> Option<Self> {
+        let is = |granularity: &Self| {
+            [granularity.as_str(), granularity.adverb()].iter().any(|name| text.eq_ignore_ascii_case(name))
+        };
+        Self::ALL.into_iter().find(is)
+    }
 }
 
 impl fmt::Display for Granularity {

@@ -33,13 +33,10 @@ impl Granularities {
     pub fn set(&mut self, status: Status, name: &str) {
         let granularity = match name.to_ascii_lowercase().as_str() {
             "none" | "bare" | "" => None,
-            "hour" | "hourly" => Some(Granularity::Hour),
-            "day" | "daily" => Some(Granularity::Day),
-            "week" | "weekly" => Some(Granularity::Week),
-            "month" | "monthly" => Some(Granularity::Month),
-            "quarter" | "quarterly" => Some(Granularity::Quarter),
-            "year" | "yearly" => Some(Granularity::Year),
-            _ => return,
+            other => match Granularity::named(other) {
+                Some(granularity) => Some(granularity),
+                None => return,
+            },
         };
         match status {
             Status::Live => self.live = granularity,

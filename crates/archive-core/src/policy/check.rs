@@ -51,19 +51,6 @@ pub struct Facts {
     pub zone_known: bool,
 }
 
-/// The granularity of this name; `monthly` is `month`, in any case.
-pub fn granularity(text: &str) -> Option<Granularity> {
-    match text.to_ascii_lowercase().as_str() {
-        "hour" | "hourly" => Some(Granularity::Hour),
-        "day" | "daily" => Some(Granularity::Day),
-        "week" | "weekly" => Some(Granularity::Week),
-        "month" | "monthly" => Some(Granularity::Month),
-        "quarter" | "quarterly" => Some(Granularity::Quarter),
-        "year" | "yearly" => Some(Granularity::Year),
-        _ => None,
-    }
-}
-
 /// Everything that is wrong with a policy; empty when it can be used.
 pub fn validate(policy: &Policy, facts: &Facts) -> Vec<Finding> {
     let mut findings = Findings(Vec::new());
@@ -114,7 +101,7 @@ impl Findings {
             ("archive_granularity", &policy.archive_granularity),
         ] {
             let Some(text) = text else { continue };
-            match granularity(text) {
+            match Granularity::named(text) {
                 Some(granularity) => known.push((name, granularity, text)),
                 None => self.add(
                     name,

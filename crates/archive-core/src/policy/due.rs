@@ -1,7 +1,6 @@
 //! What is due now: from a policy and its partitions to an ordered list of actions, each with a reason; and for the
 //! partitions that wait, why and until when.
 
-use super::check::granularity;
 use super::{Age, Policy};
 use crate::lifecycle::{Granularity, Moment, Period, Status};
 use std::collections::BTreeMap;
@@ -303,7 +302,7 @@ fn idle(policy: &Policy, one: &Observed, next: Status, now: i64) -> Option<Decis
 }
 
 fn action_for(policy: &Policy, one: &Observed, status: Status) -> Action {
-    let finer = policy.archive_granularity.as_deref().and_then(granularity);
+    let finer = policy.archive_granularity.as_deref().and_then(Granularity::named);
     match (status, length(one), finer) {
         (Status::Archived, Some(length), Some(finer)) if finer < length => Action::Split(finer),
         (Status::Archived, ..) => Action::Archive,
@@ -353,7 +352,7 @@ fn by_size(policy: &Policy, partitions: &[Observed], decisions: &mut [Decision],
 
 /// Partitions that become WARM where `warm_granularity` is coarser wait for each other and become one.
 fn merge(policy: &Policy, partitions: &[Observed], decisions: &mut [Decision], outlook: &mut Outlook) {
-    let Some(coarse) = policy.warm_granularity.as_deref().and_then(granularity) else { return };
+    let Some(coarse) = policy.warm_granularity.as_deref().and_then(Granularity::named) else { return };
     let Some(age) = policy.warm_after else { return };
     let mut groups: BTreeMap<Period, Vec<usize>> = BTreeMap::new();
     for (at, one) in partitions.iter().enumerate() {

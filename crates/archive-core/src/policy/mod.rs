@@ -11,7 +11,7 @@ mod retry;
 mod window;
 
 pub use age::Age;
-pub use check::{Column, Facts, Finding, granularity, validate};
+pub use check::{Column, Facts, Finding, validate};
 pub use document::{Change, Document, Entry, FORMAT, changes};
 pub use due::{Access, Action, Held, Observed, Outlook, Planned, Table, Waiting, due, instant, is_over};
 pub use map::{Place, draw, size};
