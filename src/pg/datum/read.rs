@@ -100,14 +100,78 @@ impl Node {
     /// # Safety
     /// `datum` is a non-null array of elements of this type; else as for [`Self::value`].
     unsafe fn array<'r>(&self, datum: pg_sys::Datum) -> Result<ArrayValue<'r>> {
-        // SAFETY: the array is detoasted into the row's memory, which outlives 'r; deconstruct_array fills
-        // `count` entries; ARR_DIMS and ARR_LBOUND follow the fixed header.
+        // SAFETY: the array is detoasted into the row's memory, which outlives 'r; there are `count` values and flags.
         unsafe {
             let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
-            let ndim = (*array).ndim as usize;
-            let sizes = array.add(1).cast::<i32>();
-            let dims = (0..ndim).map(|d| (*sizes.add(d), *sizes.add(ndim + d))).collect();
-            let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+            let (sizes, lower_bounds) = dimensions(array);
+            let dims = sizes.iter().copied().zip(lower_bounds.iter().copied()).collect();
+            let (values, nulls, count) = self.deconstruct(array);
+            let element = |i: usize| if *nulls.add(i) { Ok(None) } else { self.value(*values.add(i)).map(Some) };
+            let elements = (0..count as usize).map(element).collect::<Result<_>>()?;
+            Ok(ArrayValue { dims, elements })
+        }
+    }
+
+    /// Whether an array whose elements are of this type is, byte for byte, what its text makes. Cheaper than making it, for
+    /// elements of which that is known: then an array is what PostgreSQL would construct of its elements, unless it has a
+    /// bitmap of NULLs without a NULL. `None` where it is not known.
+    ///
+    /// # Safety
+    /// As for [`Self::array`].
+    pub(super) unsafe fn is_plain_array(&self, datum: pg_sys::Datum) -> Option<bool> {
+        if !self.is_what_its_text_says() {
+            return None;
+        }
+        // SAFETY: as for `array`; construct_md_array reads as many values as the dimensions say, which are as many as
+        // were deconstructed.
+        unsafe {
+            let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+            let (sizes, lower_bounds) = dimensions(array);
+            let (values, nulls, _) = self.deconstruct(array);
+            let again = pg_sys::construct_md_array(
+                values,
+                nulls,
+                (*array).ndim,
+                sizes.as_ptr().cast_mut(),
+                lower_bounds.as_ptr().cast_mut(),
+                (*array).elemtype,
+                self.io.len.into(),
+                self.io.by_value,
+                self.io.align,
+            );
+            Some(varlena(pg_sys::Datum::from(again)) == varlena(pg_sys::Datum::from(array)))
+        }
+    }
+
+    /// Whether each value of the type has one representation only, and its text is that of no other.
+    fn is_what_its_text_says(&self) -> bool {
+        // SAFETY: a catalog lookup of a type in use.
+        let is_domain = unsafe { pg_sys::getBaseType(self.io.oid) } != self.io.oid;
+        let plain = matches!(
+            self.pg_type,
+            PgType::Bool
+                | PgType::Int2
+                | PgType::Int4
+                | PgType::Int8
+                | PgType::Text
+                | PgType::Varchar
+                | PgType::Bytea
+                | PgType::Date
+                | PgType::Timestamp
+                | PgType::TimestampTz
+                | PgType::Uuid
+        );
+        plain && !is_domain
+    }
+
+    /// The elements, their NULL flags, and how many there are, in the current memory context.
+    ///
+    /// # Safety
+    /// `array` is a detoasted array of elements of this type.
+    unsafe fn deconstruct(&self, array: *mut pg_sys::ArrayType) -> (*mut pg_sys::Datum, *mut bool, i32) {
+        let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+        // SAFETY: by the caller's promise; the out pointers are valid.
+        unsafe {
             pg_sys::deconstruct_array(
                 array,
                 (*array).elemtype,
@@ -118,10 +182,20 @@ impl Node {
                 &mut nulls,
                 &mut count,
             );
-            let element = |i: usize| if *nulls.add(i) { Ok(None) } else { self.value(*values.add(i)).map(Some) };
-            let elements = (0..count as usize).map(element).collect::<Result<_>>()?;
-            Ok(ArrayValue { dims, elements })
         }
+        (values, nulls, count)
+    }
+}
+
+/// The sizes of the dimensions of an array, and their lower bounds (`ARR_DIMS`, `ARR_LBOUND`).
+///
+/// # Safety
+/// `array` is a detoasted array that lives for `'r`.
+unsafe fn dimensions<'r>(array: *const pg_sys::ArrayType) -> (&'r [i32], &'r [i32]) {
+    // SAFETY: by the caller's promise; both follow the fixed header.
+    unsafe {
+        let ndim = (*array).ndim as usize;
+        std::slice::from_raw_parts(array.add(1).cast::<i32>(), 2 * ndim).split_at(ndim)
     }
 }
 
