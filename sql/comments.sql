@@ -98,3 +98,6 @@ COMMENT ON FUNCTION archive_ext.after_drop IS 'event trigger function: the archi
 COMMENT ON EVENT TRIGGER archive_ext_before_ddl IS 'makes way for ALTER TABLE on tables that have an archive';
 COMMENT ON EVENT TRIGGER archive_ext_after_ddl IS 'keeps the archive of a table in step with its columns, privileges and policies';
 COMMENT ON EVENT TRIGGER archive_ext_after_drop IS 'keeps the archive of a table in step when a column goes with its type';
+COMMENT ON FUNCTION archive_table_batch(regclass, timestamptz, name, bigint, bigint, text, name[], name, text, text, boolean) IS 'archives the next batch of rows of a table: written, read back, deleted, in the caller''s transaction; with dry_run says which rows those would be';
+COMMENT ON FUNCTION archive_ext.begin_batches(regclass, timestamptz, name, bigint, bigint, text, name[], name, text, text) IS 'the job that archives rows in batches, new or taken up again; used by archive_table';
+COMMENT ON PROCEDURE archive_table(regclass, timestamptz, name, bigint, bigint, text, name[], name, text, text, integer, interval, interval) IS 'archives rows of a table batch after batch, committing each';

@@ -259,3 +259,73 @@ BEGIN
     RAISE NOTICE 'partition % archived with its children', part_name;
 END
 $$;
+
+-- Archives rows batch after batch, each committed, until a whole pass finds nothing more, or as many batches or as much time as
+-- allowed are used up. Called again after that, after a crash or a cancel, it goes on.
+CREATE PROCEDURE archive_table(
+    source         regclass,
+    archive_before timestamptz,
+    time_column    name DEFAULT NULL,
+    batch_rows     bigint DEFAULT 5000,
+    batch_bytes    bigint DEFAULT 67108864,
+    where_clause   text DEFAULT NULL,
+    order_key      name[] DEFAULT NULL,
+    storage        name DEFAULT NULL,
+    locked         text DEFAULT 'skip',
+    referenced     text DEFAULT 'skip',
+    max_batches    int DEFAULT NULL,
+    run_for        interval DEFAULT NULL,
+    sleep          interval DEFAULT '0')
+LANGUAGE plpgsql AS $$
+DECLARE
+    job      uuid := archive_ext.begin_batches(source, archive_before, time_column, batch_rows, batch_bytes, where_clause,
+                                               order_key, storage, locked, referenced);
+    ends     timestamptz := pg_catalog.clock_timestamp() + run_for;
+    before   bigint;
+    archived bigint;
+    batches  int := 0;
+    attempts int := 0;
+    more     boolean := true;
+    failure  text;
+    state    text;
+    message  text;
+    detail   text;
+    hint     text;
+BEGIN
+    SELECT j.rows_archived INTO before FROM archive_ext.jobs j WHERE j.job_id = job;
+    COMMIT;
+    WHILE more LOOP
+        EXIT WHEN batches >= max_batches OR pg_catalog.clock_timestamp() >= ends;
+        failure := NULL;
+        BEGIN
+            SELECT s.more INTO more FROM archive_ext.archive_step(job) s;
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+                detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+            failure := message;
+        END;
+        IF failure IS NULL THEN
+            attempts := 0;
+            batches := batches + 1;
+            COMMIT;
+            IF more AND sleep > interval '0' THEN
+                PERFORM pg_catalog.pg_sleep_for(sleep);
+            END IF;
+        ELSIF state IN ('55P03', '40P01', '40001') AND attempts < 10 THEN
+            attempts := attempts + 1;
+            COMMIT;
+            RAISE NOTICE '%; trying again (% of 10)', failure, attempts;
+            PERFORM pg_catalog.pg_sleep(least(attempts::float8, 5::float8));
+        ELSE
+            -- 55006: another session archives rows of the table, and the job is its.
+            IF state <> '55006' THEN
+                PERFORM archive_ext.fail_job(job, failure);
+            END IF;
+            COMMIT;
+            RAISE EXCEPTION USING ERRCODE = state, MESSAGE = message, DETAIL = detail, HINT = hint;
+        END IF;
+    END LOOP;
+    SELECT j.rows_archived - before INTO archived FROM archive_ext.jobs j WHERE j.job_id = job;
+    RAISE NOTICE '% rows archived, %', archived, CASE WHEN more THEN 'more are left' ELSE 'none are left' END;
+END
+$$;

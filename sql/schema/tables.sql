@@ -116,13 +116,16 @@ CREATE TABLE archive_ext.partition (
     removal_time     timestamptz,
     status_since     timestamptz NOT NULL DEFAULT clock_timestamp(),
     family           text,
+    -- Batches of rows of a table that is archived row by row: its objects come one by one, and are read by each query's snapshot.
+    row_set          boolean NOT NULL DEFAULT false,
+    last_batch       text,
     UNIQUE (managed_table, schema_name, partition_name)
 );
 
 CREATE TABLE archive_ext.archival_job (
     job_id           uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     operation        text NOT NULL DEFAULT 'archive'
-                     CHECK (operation IN ('archive', 'reattach', 'premake', 'drain', 'hot', 'warm', 'merge', 'split', 'rows')),
+                     CHECK (operation IN ('archive', 'reattach', 'premake', 'drain', 'hot', 'warm', 'merge', 'split', 'rows', 'batch')),
     table_name       regclass NOT NULL,
     partition_name   text NOT NULL,
     partition        regclass,

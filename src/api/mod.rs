@@ -1,6 +1,7 @@
 //! The SQL functions: arguments in, engine called, rows out.
 
 pub mod archive;
+mod batch;
 mod ddl;
 mod family;
 mod guard;

@@ -3,6 +3,7 @@
 //! Statements on our tables run elevated: they are fixed, and the search path is pinned.
 
 pub mod alert;
+pub mod batch_job;
 pub mod child_table;
 pub mod collation;
 pub mod column_map;
@@ -19,6 +20,7 @@ pub mod pressure;
 pub mod queue;
 pub mod reading;
 pub mod row_policy;
+pub mod row_set;
 pub mod storage;
 
 pub use collation::collation_version;

@@ -27,14 +27,36 @@ pub struct ArchivedObject {
 
 /// The objects of a version of a partition, in order, as committed now.
 pub fn of_partition(partition: i64, version: i32) -> Result<Vec<ArchivedObject>> {
+    let text = user::elevated(|| spi::latest_text(&format!("SELECT {}", as_json(partition, version))))?;
+    Ok(serde_json::from_str(text.as_deref().unwrap_or("[]"))?)
+}
+
+/// The objects of a row set and how many rows they hold, as the snapshot of the running query sees them: the hot table is
+/// read by the same, and each row is in one of both.
+pub fn of_row_set(partition: i64, version: i32) -> Result<(Vec<ArchivedObject>, u64)> {
+    #[derive(Deserialize)]
+    struct Found {
+        rows: u64,
+        objects: Vec<ArchivedObject>,
+    }
     let text = user::elevated(|| {
-        spi::latest_text(&format!(
-            "SELECT coalesce(jsonb_agg(jsonb_build_object('ordinal', ordinal, 'key', key, 'bytes', bytes, 'rows', rows,
-                    'ranges', ranges, 'null_counts', null_counts) ORDER BY ordinal), '[]')
-             FROM archive_ext.object WHERE partition_id = {partition} AND version = {version}"
+        spi::active_text(&format!(
+            "SELECT jsonb_build_object('rows', p.rows, 'objects', {}) FROM archive_ext.partition p WHERE p.id = {partition}",
+            as_json(partition, version)
         ))
     })?;
-    Ok(serde_json::from_str(text.as_deref().unwrap_or("[]"))?)
+    // The snapshot may be older than the row set.
+    let Some(text) = text else { return Ok((Vec::new(), 0)) };
+    let found: Found = serde_json::from_str(&text)?;
+    Ok((found.objects, found.rows))
+}
+
+fn as_json(partition: i64, version: i32) -> String {
+    format!(
+        "(SELECT coalesce(jsonb_agg(jsonb_build_object('ordinal', ordinal, 'key', key, 'bytes', bytes, 'rows', rows,
+                 'ranges', ranges, 'null_counts', null_counts) ORDER BY ordinal), '[]')
+          FROM archive_ext.object WHERE partition_id = {partition} AND version = {version})"
+    )
 }
 
 /// Notes where the rows of an object begin in the heap with this file.

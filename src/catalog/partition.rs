@@ -1,7 +1,7 @@
 //! `archive_ext.partition`: every partition that was ever archived, and where it is now.
 
 use archive_core::lifecycle::Status;
-use archive_core::manifest::Manifest;
+use archive_core::manifest::{Manifest, ManifestObject};
 use archive_core::schema::TableSchema;
 use pgrx::{JsonB, pg_sys};
 use serde::{Deserialize, Deserializer};
@@ -37,6 +37,8 @@ pub struct ArchivedPartition {
     pub source: Option<pg_sys::Oid>,
     /// Which field each column of the table is now.
     pub map: ColumnMap,
+    /// Whether its objects are batches of rows, which come and go one by one.
+    pub row_set: bool,
 }
 
 /// The archived partition with this id, as committed now: an older snapshot sees the foreign table, so it must see this.
@@ -48,7 +50,7 @@ pub fn archived(id: i64) -> Result<Option<ArchivedPartition>> {
                     'rows', rows, 'archived_bytes', archived_bytes, 'schema', columns,
                     'archived_at', coalesce(((extract(epoch FROM archived_at) - 946684800) * 1000000)::bigint, 0),
                     'source', (SELECT m.source::oid::bigint FROM archive_ext.managed_table m WHERE m.id = managed_table),
-                    'map', ({MAP}))
+                    'row_set', p.row_set, 'map', ({MAP}))
              FROM archive_ext.partition p WHERE id = {id} AND status = 'ARCHIVED' AND columns IS NOT NULL",
             MAP = column_map::as_json("p.managed_table")
         ))
@@ -125,7 +127,7 @@ fn known(row: &spi::Row<'_>) -> Result<Known> {
 fn select(condition: &str) -> String {
     format!(
         "SELECT {COLUMNS} FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
-         WHERE {condition} ORDER BY p.id"
+         WHERE NOT p.row_set AND {condition} ORDER BY p.id"
     )
 }
 
@@ -327,7 +329,12 @@ pub fn set_imported(id: i64, archived_at: &str, verified: bool) -> Result<()> {
 }
 
 fn record_objects(id: i64, manifest: &Manifest) -> Result<()> {
-    for (ordinal, object) in manifest.objects.iter().enumerate() {
+    insert_objects(id, manifest.version.cast_signed(), 0, &manifest.objects)
+}
+
+/// Writes the rows of objects, numbered from `first`. Runs elevated.
+pub(super) fn insert_objects(id: i64, version: i32, first: i32, objects: &[ManifestObject]) -> Result<()> {
+    for (ordinal, object) in (first..).zip(objects) {
         spi::execute(
             "INSERT INTO archive_ext.object
                (partition_id, version, ordinal, key, bytes, rows, sha256, row_groups, digest, ranges, null_counts, sidecars)
@@ -335,8 +342,8 @@ fn record_objects(id: i64, manifest: &Manifest) -> Result<()> {
              ON CONFLICT (partition_id, version, ordinal) DO NOTHING",
             &[
                 id.into(),
-                manifest.version.cast_signed().into(),
-                (ordinal as i32).into(),
+                version.into(),
+                ordinal.into(),
                 object.key.as_str().into(),
                 (object.bytes as i64).into(),
                 (object.rows as i64).into(),

@@ -50,11 +50,11 @@ pub fn of(source: pg_sys::Oid) -> Result<RowPolicy> {
     Ok(policy.unwrap_or_default())
 }
 
-/// `now` less the age at which rows of the table get `status` (HOT or WARM): what ended by then is due. ISO text in UTC.
+/// `now` less the age at which rows of the table get `status` (HOT, WARM; of a plain table ARCHIVED): what ended by then is due. ISO text in UTC.
 pub fn due_before(source: pg_sys::Oid, status: Status, now: TimestampWithTimeZone) -> Result<Option<String>> {
     let found = user::elevated(|| {
         spi::optional(
-            "SELECT ($3 - CASE $2 WHEN 'HOT' THEN hot_after WHEN 'WARM' THEN warm_after END)::text
+            "SELECT ($3 - CASE $2 WHEN 'HOT' THEN hot_after WHEN 'WARM' THEN warm_after WHEN 'ARCHIVED' THEN archive_after END)::text
              FROM archive_ext.archive_policy WHERE source = $1::oid AND enabled",
             &[source.into(), status.as_str().into(), now.into()],
             |row| row.get::<String>(1),

@@ -220,11 +220,11 @@ pub fn export(plan: &Plan, progress: &mut Progress) -> Result<Finished> {
         Reuse::Objects(segments) => segments,
         Reuse::Nothing => vec![Segment::Changed(export::EVERYWHERE)],
     };
-    let version = manifest::next_version(plan)?;
+    let version = manifest::next_version_of(plan)?;
     let exported = export_segments(plan, &source, kept, version, progress)?;
     note_positions(plan, &exported, &state)?;
     let key = manifest::key(plan, version);
-    let manifest = manifest::build(plan, &source, exported, version)?;
+    let manifest = manifest::build(manifest::Subject::of(plan), &source, exported, version)?;
     manifest::put(&plan.store, &key, &manifest)?;
     Ok(Finished { key, manifest, state })
 }

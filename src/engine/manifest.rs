@@ -1,14 +1,19 @@
 //! Writing and finding manifests.
 
-use archive_core::manifest::{ArchiveRelations, DatabaseFacts, MANIFEST_FORMAT, Manifest, Source};
+use archive_core::manifest::{
+    ArchiveRelations, BatchManifest, DatabaseFacts, Family, MANIFEST_FORMAT, Manifest, Source,
+};
 use archive_core::naming;
 use archive_core::store::{BlockingStore, PutMode};
+use pgrx::pg_sys;
 
 use super::plan::Plan;
 use crate::catalog;
 use crate::error::{Error, Result, SqlState};
 use crate::export::{ExportSource, Exported};
-use crate::partition::{ddl, discover, prerequisites, root_ddl};
+use crate::partition::archive_tree::ArchiveNames;
+use crate::partition::discover::{self, Leaf};
+use crate::partition::{ddl, prerequisites, root_ddl};
 use crate::pg::{spi, user};
 
 /// Key of a version's manifest.
@@ -16,24 +21,58 @@ pub fn key(plan: &Plan, version: u32) -> String {
     naming::manifest_key(&plan.root_name.0, &plan.root_name.1, &plan.leaf.name, version)
 }
 
-/// The version a new export gets: one above every manifest in the storage and every version in the catalog. A version
-/// without a manifest was never finished and is written again.
-pub fn next_version(plan: &Plan) -> Result<u32> {
-    let prefix = naming::manifest_prefix(&plan.root_name.0, &plan.root_name.1, &plan.leaf.name);
-    let stored = plan
-        .store
-        .list(&prefix)?
-        .iter()
-        .filter_map(|object| naming::version_of(&object.key, &plan.leaf.name))
-        .max()
-        .unwrap_or(0);
+/// The version that a new export of a partition gets.
+pub fn next_version_of(plan: &Plan) -> Result<u32> {
     let known = catalog::partition::find(plan.root, &plan.leaf.schema, &plan.leaf.name)?;
     let known = known.map_or(0, |known| known.version.cast_unsigned());
+    next_version(&plan.store, &plan.root_name, &plan.leaf.name, known)
+}
+
+/// The version a new export gets: one above every manifest in the storage and every version in the catalog. A version
+/// without a manifest was never finished and is written again. `known` is the catalog's.
+pub fn next_version(store: &BlockingStore, table: &(String, String), name: &str, known: u32) -> Result<u32> {
+    let prefix = naming::manifest_prefix(&table.0, &table.1, name);
+    let stored =
+        store.list(&prefix)?.iter().filter_map(|object| naming::version_of(&object.key, name)).max().unwrap_or(0);
     Ok(stored.max(known) + 1)
 }
 
+/// What a manifest is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The partition; a table that is archived row by row.
+    pub leaf: &'a Leaf,
+    /// Its name in the archive.
+    pub name: &'a str,
+    /// The managed table.
+    pub root: pg_sys::Oid,
+    /// Schema and name of the root.
+    pub root_name: &'a (String, String),
+    /// The partitioned table right above; `None` for a table that is not partitioned.
+    pub parent: Option<pg_sys::Oid>,
+    /// Its archive relations.
+    pub names: &'a ArchiveNames,
+    /// The family it is archived with.
+    pub family: Option<&'a Family>,
+}
+
+impl<'a> Subject<'a> {
+    /// The partition of a plan.
+    pub fn of(plan: &'a Plan) -> Self {
+        Self {
+            leaf: &plan.leaf,
+            name: &plan.leaf.name,
+            root: plan.root,
+            root_name: &plan.root_name,
+            parent: Some(plan.parent),
+            names: &plan.names,
+            family: plan.family.as_ref(),
+        }
+    }
+}
+
 /// Builds the manifest of an export.
-pub fn build(plan: &Plan, source: &ExportSource, exported: Exported, version: u32) -> Result<Manifest> {
+pub fn build(subject: Subject<'_>, source: &ExportSource, exported: Exported, version: u32) -> Result<Manifest> {
     let (server_version, database, encoding, system_identifier) = user::elevated(|| {
         spi::one(
             "SELECT current_setting('server_version'), current_database()::text, getdatabaseencoding()::text,
@@ -48,13 +87,13 @@ pub fn build(plan: &Plan, source: &ExportSource, exported: Exported, version: u3
         format: MANIFEST_FORMAT,
         source: Source {
             database,
-            schema: plan.root_name.0.clone(),
-            table: plan.root_name.1.clone(),
-            partition_schema: plan.leaf.schema.clone(),
-            partition: plan.leaf.name.clone(),
-            bounds: plan.leaf.bounds.clone(),
-            partition_key: Some(discover::partition_key(plan.parent)?),
-            local_bytes: Some(plan.leaf.total_bytes),
+            schema: subject.root_name.0.clone(),
+            table: subject.root_name.1.clone(),
+            partition_schema: subject.leaf.schema.clone(),
+            partition: subject.name.to_owned(),
+            bounds: subject.leaf.bounds.clone(),
+            partition_key: subject.parent.map(discover::partition_key).transpose()?,
+            local_bytes: Some(subject.leaf.total_bytes),
         },
         version,
         created_at: catalog::storage::now_text()?,
@@ -68,7 +107,7 @@ pub fn build(plan: &Plan, source: &ExportSource, exported: Exported, version: u3
         rows,
         bytes,
         objects: exported.objects,
-        ddl: ddl::record(&plan.leaf, plan.root)?,
+        ddl: ddl::record(subject.leaf, subject.root)?,
         database: None,
         collations: Vec::new(),
         extensions: Vec::new(),
@@ -78,13 +117,13 @@ pub fn build(plan: &Plan, source: &ExportSource, exported: Exported, version: u3
         column_map: Vec::new(),
         family: None,
     };
-    describe_surroundings(plan, &mut manifest)?;
+    describe_surroundings(subject, &mut manifest)?;
     Ok(manifest)
 }
 
 /// Records what an empty database needs besides the partition: its root, sequences, extensions.
-pub fn describe_surroundings(plan: &Plan, manifest: &mut Manifest) -> Result<()> {
-    let (leaf, root) = (plan.leaf.oid, plan.root);
+pub fn describe_surroundings(subject: Subject<'_>, manifest: &mut Manifest) -> Result<()> {
+    let (leaf, root) = (subject.leaf.oid, subject.root);
     manifest.format = MANIFEST_FORMAT;
     manifest.database = Some(database_facts()?);
     (manifest.collations, manifest.extensions, manifest.sequences) = user::elevated(|| {
@@ -94,10 +133,11 @@ pub fn describe_surroundings(plan: &Plan, manifest: &mut Manifest) -> Result<()>
             prerequisites::sequences(leaf, root)?,
         ))
     })?;
-    manifest.root = Some(root_ddl::record(root, plan.parent)?);
-    manifest.archive = Some(ArchiveRelations { schema: plan.names.schema.clone(), table: plan.names.table.clone() });
+    manifest.root = subject.parent.map(|parent| root_ddl::record(root, parent)).transpose()?;
+    manifest.archive =
+        Some(ArchiveRelations { schema: subject.names.schema.clone(), table: subject.names.table.clone() });
     manifest.column_map = catalog::column_map::of_source(root)?.columns;
-    manifest.family.clone_from(&plan.family);
+    manifest.family = subject.family.cloned();
     Ok(())
 }
 
@@ -129,10 +169,17 @@ pub fn put(store: &BlockingStore, key: &str, manifest: &Manifest) -> Result<()> 
     Ok(())
 }
 
+/// Reads the manifest of a batch through a fresh request and validates it.
+pub fn load_batch(store: &BlockingStore, key: &str) -> Result<BatchManifest> {
+    Ok(BatchManifest::from_json(&text(store, key)?)?)
+}
+
 /// Reads a manifest through a fresh request and validates it.
 pub fn load(store: &BlockingStore, key: &str) -> Result<Manifest> {
-    let bytes = store.get(key)?;
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|_| Error::new(SqlState::ERRCODE_DATA_CORRUPTED, format!("manifest \"{key}\" is not valid UTF-8")))?;
-    Ok(Manifest::from_json(text)?)
+    Ok(Manifest::from_json(&text(store, key)?)?)
+}
+
+fn text(store: &BlockingStore, key: &str) -> Result<String> {
+    String::from_utf8(store.get(key)?.to_vec())
+        .map_err(|_| Error::new(SqlState::ERRCODE_DATA_CORRUPTED, format!("manifest \"{key}\" is not valid UTF-8")))
 }

@@ -2,6 +2,7 @@
 //! worker commits after each.
 
 pub mod archive;
+pub mod batch;
 pub mod clock;
 pub mod drift;
 pub mod family;
@@ -17,8 +18,10 @@ pub mod reattach;
 mod restore;
 mod reuse;
 pub mod rows;
+mod session;
 pub mod steps;
 pub mod storage;
 pub mod throttle;
 pub mod transition;
 mod verify;
+mod where_clause;

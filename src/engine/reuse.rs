@@ -136,10 +136,10 @@ fn with_current_ddl(plan: &Plan, key: String, manifest: Manifest) -> Result<(Str
     if ddl == manifest.ddl && plan.family == manifest.family {
         return Ok((key, manifest));
     }
-    let version = manifest::next_version(plan)?;
+    let version = manifest::next_version_of(plan)?;
     let key = manifest::key(plan, version);
     let mut manifest = Manifest { version, created_at: catalog::storage::now_text()?, ddl, ..manifest };
-    manifest::describe_surroundings(plan, &mut manifest)?;
+    manifest::describe_surroundings(manifest::Subject::of(plan), &mut manifest)?;
     manifest::put(&plan.store, &key, &manifest)?;
     Ok((key, manifest))
 }

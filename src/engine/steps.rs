@@ -6,6 +6,7 @@ use archive_core::policy::JobStatus;
 use pgrx::{Uuid, pg_sys};
 
 use super::archive::{self, Finished};
+use super::batch;
 use super::family;
 use super::lifecycle::steer;
 use super::manifest;
@@ -50,6 +51,7 @@ pub fn step(id: Uuid) -> Result<(bool, String)> {
         "archive" if family::is_of_family(&job) => family::step(&job),
         "archive" => archive_step(&job),
         "rows" => rows::step(&job),
+        "batch" => batch::step(&job),
         "premake" | "drain" | "hot" | "warm" | "merge" | "split" => transition::step(&job),
         other => Err(stopped(&job, &format!("{other} has no steps"))),
     }
@@ -195,7 +197,7 @@ pub fn cancel(id: Uuid, status: &str, reason: &str) -> Result<bool> {
 }
 
 fn cancel_one(job: &Job, status: &str, reason: &str) -> Result<()> {
-    if job.operation == "rows" {
+    if matches!(job.operation.as_str(), "rows" | "batch") {
         rows::may_steer(job)?;
     }
     if matches!(job.operation.as_str(), "premake" | "drain" | "hot" | "warm" | "merge" | "split") {

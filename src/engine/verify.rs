@@ -38,13 +38,32 @@ pub fn read_back(
     }
     let snapshot = LatestSnapshot::take();
     let mut local = (level == Verify::Deep).then(|| TableScan::begin(&source.relation, &snapshot));
-    let mut reader = ReadBack { source, memory: MemoryContext::new(c"archive_ext read-back"), rows: 0, progress };
+    let mut reader = ReadBack::new(source, progress);
     for object in &manifest.objects {
         reader.checksum(store, object)?;
         reader.rows(store, &manifest.schema, object, &mut local)?;
     }
     if local.is_some_and(|mut scan| scan.next_row(|_| ()).is_some()) {
         return Err(corrupt(key, "the local copy has rows that the archive lacks"));
+    }
+    Ok(())
+}
+
+/// Reads objects back, of rows of `schema`, and compares them with what was packed into them.
+///
+/// Errors: as [`read_back`].
+pub fn objects<'o>(
+    source: &ExportSource,
+    store: &BlockingStore,
+    schema: &TableSchema,
+    objects: impl Iterator<Item = &'o ManifestObject>,
+    progress: &mut Progress,
+) -> Result<()> {
+    progress.phase(Phase::Verifying);
+    let mut reader = ReadBack::new(source, progress);
+    for object in objects {
+        reader.checksum(store, object)?;
+        reader.rows(store, schema, object, &mut None)?;
     }
     Ok(())
 }
@@ -62,7 +81,11 @@ struct ReadBack<'a> {
     progress: &'a mut Progress,
 }
 
-impl ReadBack<'_> {
+impl<'a> ReadBack<'a> {
+    fn new(source: &'a ExportSource, progress: &'a mut Progress) -> Self {
+        Self { source, memory: MemoryContext::new(c"archive_ext read-back"), rows: 0, progress }
+    }
+
     /// The whole object, statistics and indexes included, has the bytes that were written.
     fn checksum(&self, store: &BlockingStore, object: &ManifestObject) -> Result<()> {
         let sha256 = archive_core::codec::sha256_of(&mut store.reader(&object.key, object.bytes))?;

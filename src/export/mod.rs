@@ -1,12 +1,16 @@
 //! Heap to Parquet objects: one pass over the rows, bounded memory.
 
+mod batch;
 mod sink;
 mod source;
 
-use archive_core::codec::{Appended, Digest, Flushed, PartitionWriter, RowHasher, WriterOptions};
+use archive_core::codec::{
+    Appended, Digest, Flushed, ObjectSink, ObjectSummary, PartitionWriter, RowHasher, WriterOptions,
+};
 use archive_core::manifest::{ColumnRange, ManifestObject};
 use archive_core::store::BlockingStore;
 
+pub use batch::{Packed, pack};
 pub use sink::StoreSink;
 pub use source::ExportSource;
 
@@ -132,9 +136,9 @@ fn writer_options(source: &ExportSource) -> WriterOptions {
     }
 }
 
-struct Export<'a> {
+struct Export<'a, S> {
     source: &'a ExportSource,
-    writer: PartitionWriter<StoreSink<'a>>,
+    writer: PartitionWriter<S>,
     ranges: Ranges,
     memory: MemoryContext,
     /// Where the first row of the batch is that was not handed to Parquet yet.
@@ -142,7 +146,10 @@ struct Export<'a> {
     positions: Vec<TupleId>,
 }
 
-impl Export<'_> {
+/// What was written, the ranges of each object, the sink, and the digest of all rows.
+type Parts<S> = (Vec<ObjectSummary>, Vec<Vec<ColumnRange>>, S, Digest);
+
+impl<S: ObjectSink> Export<'_, S> {
     fn row(&mut self, row: &Row<'_>) -> Result<()> {
         for (index, io) in self.source.io.iter().enumerate() {
             let value = io.read(row)?;
@@ -161,20 +168,30 @@ impl Export<'_> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Exported> {
+    fn into_parts(self) -> Result<Parts<S>> {
+        self.into_parts_and_positions().map(|(parts, _)| parts)
+    }
+
+    fn into_parts_and_positions(mut self) -> Result<(Parts<S>, Vec<TupleId>)> {
         let (summaries, last, sink) = self.writer.finish()?;
         if let Some(flushed) = last {
             note(&mut self.ranges, &mut self.positions, self.batch_begins.take(), &flushed);
         }
-        let ranges = self.ranges.finish();
         let mut digest = RowHasher::new(&self.source.schema).digest();
+        summaries.iter().for_each(|summary| digest.merge(&summary.digest));
+        Ok(((summaries, self.ranges.finish(), sink, digest), self.positions))
+    }
+}
+
+impl Export<'_, StoreSink<'_>> {
+    fn finish(self) -> Result<Exported> {
+        let ((summaries, ranges, sink, digest), positions) = self.into_parts_and_positions()?;
         let mut objects = Vec::with_capacity(summaries.len());
         for (summary, key) in summaries.iter().zip(sink.into_keys()) {
-            digest.merge(&summary.digest);
             let ranges = ranges.get(summary.ordinal as usize).cloned().unwrap_or_default();
             objects.push(ManifestObject::new(key, summary, ranges));
         }
-        Ok(Exported { objects, digest, positions: self.positions })
+        Ok(Exported { objects, digest, positions })
     }
 }
 

@@ -53,16 +53,20 @@ impl Archive {
 
     /// The partition's objects. Their rows must add up: the answer is never a part of the data (P12).
     pub(super) fn objects(&self) -> Result<Vec<ArchivedObject>> {
-        let objects = object::of_partition(self.partition.id, self.partition.version)?;
+        let (objects, expected) = if self.partition.row_set {
+            object::of_row_set(self.partition.id, self.partition.version)?
+        } else {
+            (object::of_partition(self.partition.id, self.partition.version)?, self.partition.rows)
+        };
         let rows: u64 = objects.iter().map(|object| object.rows).sum();
-        if rows == self.partition.rows {
+        if rows == expected {
             return Ok(objects);
         }
         Err(Error::new(
             SqlState::ERRCODE_DATA_CORRUPTED,
             format!("the catalog lacks objects of archived partition {}", self.partition.name),
         )
-        .detail(format!("Its objects hold {rows} rows, and it has {}.", self.partition.rows))
+        .detail(format!("Its objects hold {rows} rows, and it has {expected}."))
         .hint("The manifest in the storage names every object; see archive_ext.objects."))
     }
 

@@ -105,7 +105,11 @@ fn belonging_to_others(
                     format('%I.%I', n.nspname, c.relname)
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE c.relowner <> $3
-               AND (c.oid = ANY ($2) OR c.oid IN (SELECT t.relid FROM pg_partition_tree($1::oid) t))
+               AND (c.oid = ANY ($2) OR c.oid IN (WITH RECURSIVE below AS (
+                                SELECT $1::oid AS relid
+                                UNION ALL
+                                SELECT i.inhrelid FROM pg_inherits i JOIN below b ON i.inhparent = b.relid)
+                              SELECT relid FROM below))
              ORDER BY c.oid",
             &[archive.into(), beside.into(), owner.into()],
             |row| Ok((row.need(1)?, row.need(2)?)),
@@ -209,7 +213,11 @@ fn close_partitions(archive: pg_sys::Oid) -> Result<()> {
         spi::rows(
             "SELECT DISTINCT format('REVOKE SELECT%s ON %I.%I FROM %s CASCADE', g.columns, n.nspname, c.relname,
                            CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END)
-             FROM pg_partition_tree($1::oid) t JOIN pg_class c ON c.oid = t.relid
+             FROM (WITH RECURSIVE below AS (
+                                SELECT $1::oid AS relid
+                                UNION ALL
+                                SELECT i.inhrelid FROM pg_inherits i JOIN below b ON i.inhparent = b.relid)
+                              SELECT relid FROM below) t JOIN pg_class c ON c.oid = t.relid
              JOIN pg_namespace n ON n.oid = c.relnamespace
              CROSS JOIN LATERAL (
                SELECT '' AS columns, a.grantee FROM aclexplode(c.relacl) a WHERE a.privilege_type = 'SELECT'

@@ -191,11 +191,15 @@ fn required(schema: &str, name: &str) -> Result<pg_sys::Oid> {
 
 fn create_root(source: pg_sys::Oid, names: &ArchiveNames, owner: pg_sys::Oid) -> Result<pg_sys::Oid> {
     let hot = crate::catalog::qualified_name(source)?;
-    let key = discover::partition_key(source)?;
+    let (what, partitioned) = match discover::kind(source)?.is_archived_by_rows() {
+        // Row sets are its inheritance children: rows of any key, in any shape that the table had.
+        true => ("rows", String::new()),
+        false => ("partitions", format!(" PARTITION BY {}", discover::partition_key(source)?)),
+    };
     let archive = names.qualified_table();
-    let comment = quote_literal(format!("Archived partitions of {hot} (archive_ext)"));
+    let comment = quote_literal(format!("Archived {what} of {hot} (archive_ext)"));
     user::as_user(owner, || {
-        spi::execute(&format!("CREATE TABLE {archive} (LIKE {hot} INCLUDING COMMENTS) PARTITION BY {key}"), &[])?;
+        spi::execute(&format!("CREATE TABLE {archive} (LIKE {hot} INCLUDING COMMENTS){partitioned}"), &[])?;
         spi::execute(&format!("COMMENT ON TABLE {archive} IS {comment}"), &[])
     })?;
     let oid = required(&names.schema, &names.table)?;

@@ -111,28 +111,35 @@ fn retype(archive: pg_sys::Oid, name: &str, owner: pg_sys::Oid, columns: &[&Attr
             .collect();
         format!("ALTER {kind} {relation} {}", commands.join(", "))
     };
-    let mut statements = Vec::new();
-    for (partition, parent, _) in &partitions {
-        statements.push(format!("ALTER TABLE {parent} DETACH PARTITION {partition}"));
-    }
+    let mut statements: Vec<_> = partitions.iter().map(|(_, off, _)| off.clone()).collect();
     statements.push(alter("TABLE", name, true));
-    for (partition, parent, bounds) in &partitions {
+    for (partition, _, on) in &partitions {
         statements.push(alter("FOREIGN TABLE", partition, false));
-        statements.push(format!("ALTER TABLE {parent} ATTACH PARTITION {partition} {bounds}"));
+        statements.push(on.clone());
     }
     execute(owner, &statements)
 }
 
-/// Foreign partitions below `archive`: name, parent's name, bounds.
+/// Foreign tables below `archive`, partitions and inheritance children: the name, and what takes it off its parent and puts
+/// it back.
 fn foreign_partitions(archive: pg_sys::Oid) -> Result<Vec<(String, String, String)>> {
     user::elevated(|| {
         spi::rows(
-            "SELECT format('%I.%I', n.nspname, c.relname), format('%I.%I', pn.nspname, pc.relname),
-                    pg_get_expr(c.relpartbound, c.oid)
-             FROM pg_partition_tree($1::oid) t JOIN pg_class c ON c.oid = t.relid
-             JOIN pg_namespace n ON n.oid = c.relnamespace
-             JOIN pg_class pc ON pc.oid = t.parentrelid JOIN pg_namespace pn ON pn.oid = pc.relnamespace
-             WHERE c.relkind = 'f' ORDER BY c.oid",
+            "SELECT t.name, format(CASE WHEN t.bounds IS NULL THEN 'ALTER FOREIGN TABLE %s NO INHERIT %s'
+                                   ELSE 'ALTER TABLE %2$s DETACH PARTITION %1$s' END, t.name, t.parent),
+                    format(CASE WHEN t.bounds IS NULL THEN 'ALTER FOREIGN TABLE %s INHERIT %s'
+                           ELSE 'ALTER TABLE %2$s ATTACH PARTITION %1$s %3$s' END, t.name, t.parent, t.bounds)
+             FROM (WITH RECURSIVE below AS (
+                     SELECT $1::oid AS relid, 0::oid AS parentrelid
+                     UNION ALL
+                     SELECT i.inhrelid, i.inhparent FROM pg_inherits i JOIN below b ON i.inhparent = b.relid)
+                   SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS name, pg_get_expr(c.relpartbound, c.oid) AS bounds,
+                          format('%I.%I', pn.nspname, pc.relname) AS parent
+                   FROM below t JOIN pg_class c ON c.oid = t.relid
+                   JOIN pg_namespace n ON n.oid = c.relnamespace
+                   JOIN pg_class pc ON pc.oid = t.parentrelid JOIN pg_namespace pn ON pn.oid = pc.relnamespace
+                   WHERE c.relkind = 'f') t
+             ORDER BY t.oid",
             &[archive.into()],
             |row| Ok((row.need(1)?, row.need(2)?, row.need(3)?)),
         )

@@ -77,6 +77,19 @@ impl FromDatum for Name {
     }
 }
 
+// SAFETY: as in `from_polymorphic_datum`.
+unsafe impl UnboxDatum for Name {
+    type As<'src> = Self;
+
+    unsafe fn unbox<'src>(datum: Datum<'src>) -> Self
+    where
+        Self: 'src,
+    {
+        // SAFETY: by the caller's promise, a name datum.
+        Self(unsafe { server_text::of_c_string(datum.sans_lifetime().cast_mut_ptr()) })
+    }
+}
+
 impl FromDatum for LifecycleStatus {
     unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _typoid: pg_sys::Oid) -> Option<Self> {
         if is_null {

@@ -40,6 +40,7 @@ pub mod server_text;
 pub mod shmem;
 pub mod snapshot;
 pub mod spi;
+pub mod tuple_fetch;
 pub mod tuple_id;
 pub mod user;
 pub mod vacuum;

@@ -8,6 +8,8 @@ use pgrx::pg_sys;
 pub enum LockMode {
     /// ACCESS SHARE: what SELECT takes.
     AccessShare = 1,
+    /// ROW EXCLUSIVE: what DELETE takes.
+    RowExclusive = 3,
     /// SHARE UPDATE EXCLUSIVE: what VACUUM takes; conflicts with itself and every schema change.
     ShareUpdateExclusive = 4,
     /// SHARE ROW EXCLUSIVE: what CREATE TRIGGER takes.

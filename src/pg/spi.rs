@@ -92,8 +92,13 @@ pub fn execute(sql: &str, args: &[DatumWithOid<'_>]) -> Result<u64> {
 /// read-only. What an archive holds is decided like the table's shape: by what is committed now. While parallel workers
 /// share the query's snapshot no other can be had.
 pub fn latest_text(sql: &str) -> Result<Option<String>> {
-    let sql = server_text::statement(sql)?;
     let _snapshot = (!xact::is_parallel()).then(LatestSnapshot::take);
+    active_text(sql)
+}
+
+/// Runs a query that returns one text, read-only under the snapshot of the query that is running.
+pub fn active_text(sql: &str) -> Result<Option<String>> {
+    let sql = server_text::statement(sql)?;
     // SAFETY: SPI is connected for the call; the text is copied into Rust memory before SPI_finish frees it. An error
     // unwinds and the transaction's abort closes SPI.
     unsafe {

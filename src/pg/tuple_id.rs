@@ -32,6 +32,12 @@ impl TupleId {
         Self(self.0.saturating_sub(1))
     }
 
+    /// The place that PostgreSQL prints as `(block,line)`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (block, line) = text.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
+        Some(Self(u64::from(block.parse::<u32>().ok()?) << 16 | u64::from(line.parse::<u16>().ok()?)))
+    }
+
     /// As the catalog stores it.
     pub fn as_i64(self) -> i64 {
         self.0.cast_signed()
@@ -40,5 +46,11 @@ impl TupleId {
     /// What the catalog stored.
     pub fn from_i64(stored: i64) -> Self {
         Self(stored.cast_unsigned())
+    }
+}
+
+impl std::fmt::Display for TupleId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "({},{})", self.0 >> 16, self.0 as u16)
     }
 }

@@ -63,7 +63,7 @@ def is_accepted(db, type_, value):
 
 
 def test_p5_random_tables(db):
-    cases(db, 240 if db.encoding == "UTF8" else 30)
+    cases(db, 160 if db.encoding == "UTF8" else 30)
 
 
 @pytest.mark.heavy

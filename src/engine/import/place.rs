@@ -11,16 +11,20 @@ use super::{Action, Line, Options, rebuild};
 use crate::catalog;
 use crate::catalog::managed_table;
 use crate::catalog::partition::{Archived, Placed};
+use crate::catalog::row_set;
 use crate::engine::drift;
 use crate::engine::period::{self, Span};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::archive_tree::{self, ArchiveNames};
-use crate::partition::{discover, swap};
+use crate::partition::{discover, row_set as foreign, swap};
 use crate::pg::{spi, user, xact};
 
 /// Whether the catalog has the partition, and what is to be said about that.
 pub(super) fn known(found: &Found, root: pg_sys::Oid) -> Result<Option<Option<String>>> {
     let source = &found.manifest.source;
+    if source.bounds.is_none() {
+        return Ok(row_set::exists(root, &source.partition)?.then_some(None));
+    }
     let Some(known) = catalog::partition::find(root, &source.partition_schema, &source.partition)? else {
         return Ok(None);
     };
@@ -46,7 +50,7 @@ pub(super) fn import(
 ) -> Result<String> {
     let manifest = &found.manifest;
     let owner = discover::owner(root)?;
-    let Some(bounds) = &manifest.source.bounds else { return Err(no_partition()) };
+    let Some(bounds) = &manifest.source.bounds else { return import_row_set(found, root, columns, options) };
     let parent = ensure_levels(manifest, root, owner)?;
     check_hot_side(manifest, parent, bounds, owner)?;
     let names = archive_names(manifest, root)?;
@@ -83,8 +87,35 @@ pub(super) fn import(
     catalog::qualified_name(foreign_table)
 }
 
-fn no_partition() -> Error {
-    Error::new(SqlState::ERRCODE_WRONG_OBJECT_TYPE, "it was not archived as a partition")
+/// Imports a row set; the name of its foreign table. Rows that are in the hot table may be in the archive, too: nobody can
+/// tell, so there must be none (P1).
+fn import_row_set(found: &Found, root: pg_sys::Oid, columns: &[MappedColumn], options: &Options) -> Result<String> {
+    let manifest = &found.manifest;
+    let (owner, hot) = (discover::owner(root)?, catalog::qualified_name(root)?);
+    let has_rows = user::as_user(owner, || {
+        spi::one(&format!("SELECT EXISTS (SELECT FROM {hot})"), &[], |row| row.need::<bool>(1))
+    })?;
+    if has_rows {
+        return Err(Error::new(SqlState::ERRCODE_WRONG_OBJECT_TYPE, format!("table {hot} has rows"))
+            .detail("Some of them may be in the archive already, as they were archived one by one.")
+            .hint("Import into an empty table, then load the rows that are missing."));
+    }
+    let names = archive_names(manifest, root)?;
+    archive_tree::check_schema(&names.schema, owner)?;
+    let name = &manifest.source.partition;
+    archive_tree::check_names(root, &names, name, name)?;
+    let (managed, archive) = archive_tree::ensure(root, root, &names)?;
+    let id = row_set::create(managed.id, root, &options.storage, &found.key, manifest)?;
+    let empty = row_set::newest(managed.id)?.filter(|set| set.id == id);
+    if let (Some(set), Some(batch)) = (empty, &found.last_batch) {
+        row_set::append(&set, &manifest.objects, &manifest.digest, batch)?;
+    }
+    let foreign_table = foreign::put_foreign(root, archive, &names, name, &options.storage, id)?;
+    row_set::set_foreign_table(id, foreign_table)?;
+    catalog::partition::set_imported(id, &manifest.created_at, options.verify)?;
+    drift::adopt(root, columns)?;
+    record_event(found, root, options)?;
+    catalog::qualified_name(foreign_table)
 }
 
 /// Everything that the catalog learns about an imported partition is written here, and nowhere else. The table's columns

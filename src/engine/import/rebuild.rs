@@ -101,7 +101,10 @@ pub(super) fn ensure_root(
             try_statement(table, owner, &sequence.sql, lines);
         }
     }
-    let detail = format!("made, partitioned by {}", table.root.partition_key);
+    let detail = match table.root.partition_key.as_str() {
+        "" => "made".to_owned(),
+        key => format!("made, partitioned by {key}"),
+    };
     lines.push(Line::about(table.name(), Action::Table, detail));
     Ok(root)
 }
@@ -138,12 +141,17 @@ fn wrong(table: &Table, what: &str) -> Error {
 fn check_kind(table: &Table, root: pg_sys::Oid) -> Result<()> {
     match discover::leaf(root)? {
         Some(leaf) if leaf.kind == 'p' && leaf.parent.is_none() => Ok(()),
+        Some(leaf) if leaf.kind == 'r' && leaf.parent.is_none() && table.root.partition_key.is_empty() => Ok(()),
+        _ if table.root.partition_key.is_empty() => Err(wrong(table, "exists and is not an ordinary table")),
         _ => Err(wrong(table, "exists and is not the root of a partition tree")),
     }
 }
 
 /// With another key, bounds would mean other rows, and queries would miss some (P9).
 fn check_key(table: &Table, root: pg_sys::Oid) -> Result<()> {
+    if table.root.partition_key.is_empty() && discover::leaf(root)?.is_some_and(|leaf| leaf.kind == 'r') {
+        return Ok(());
+    }
     let key = discover::partition_key(root)?;
     if key == table.root.partition_key {
         return Ok(());

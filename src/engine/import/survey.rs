@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use archive_core::manifest::{Manifest, Root};
+use archive_core::manifest::{BatchManifest, Manifest, Root};
 use archive_core::naming;
 use archive_core::store::BlockingStore;
 
@@ -20,6 +20,8 @@ pub(super) struct Found {
     pub(super) manifest: Manifest,
     /// Objects that are not in the listing or have another size.
     missing: Vec<String>,
+    /// Of a row set, the manifest of its last batch.
+    pub(super) last_batch: Option<String>,
 }
 
 /// A partitioned table with its partitions, the one archived last first.
@@ -42,15 +44,26 @@ pub(super) fn survey(store: &BlockingStore, options: &Options) -> Result<(Vec<Ta
     let mut lines = Vec::new();
     let mut newest: BTreeMap<(String, String, String), Found> = BTreeMap::new();
     let mut broken = Vec::new();
+    let mut batches: BTreeMap<String, BTreeMap<String, BatchManifest>> = BTreeMap::new();
     for key in listing.iter().map(|object| object.key.as_str()).filter(|key| is_manifest(key)) {
         interrupts::check();
         if !wanted(key, options)? {
+            continue;
+        }
+        if naming::is_batch_manifest(key) {
+            match manifest::load_batch(store, key) {
+                Ok(batch) => drop(batches.entry(batch.set.clone()).or_default().insert(key.to_owned(), batch)),
+                Err(error) => broken.push((key.to_owned(), super::told(&error))),
+            }
             continue;
         }
         match read(store, key) {
             Ok(manifest) => keep_newest(&mut newest, found(key, manifest, &sizes)),
             Err(error) => broken.push((key.to_owned(), super::told(&error))),
         }
+    }
+    for found in newest.values_mut().filter(|found| found.manifest.source.bounds.is_none()) {
+        collect(found, batches.remove(&found.key).unwrap_or_default(), &sizes);
     }
     // An old version that cannot be read does not matter where a newer one can.
     broken.retain(|(key, _)| !newest.values().any(|found| is_older(key, found)));
@@ -103,7 +116,29 @@ fn found(key: &str, manifest: Manifest, sizes: &HashMap<&str, u64>) -> Found {
     let intact = |key: &str, bytes: u64| sizes.get(key) == Some(&bytes);
     let missing =
         manifest.objects.iter().filter(|object| !intact(&object.key, object.bytes)).map(|object| object.key.clone());
-    Found { key: key.to_owned(), missing: missing.collect(), manifest }
+    Found { key: key.to_owned(), missing: missing.collect(), manifest, last_batch: None }
+}
+
+/// Gives a row set the objects of its batches.
+fn collect(found: &mut Found, batches: BTreeMap<String, BatchManifest>, sizes: &HashMap<&str, u64>) {
+    let chain = match BatchManifest::chain(&batches) {
+        Ok(chain) => chain,
+        Err(missing) => {
+            found.missing.push(missing);
+            return;
+        }
+    };
+    let manifest = &mut found.manifest;
+    for batch in chain.iter().filter_map(|key| batches.get(*key)) {
+        manifest.digest.merge(&batch.digest);
+        manifest.rows += batch.rows;
+        manifest.bytes += batch.bytes;
+        manifest.objects.extend(batch.objects.iter().cloned());
+    }
+    found.last_batch = chain.last().map(|key| (*key).to_owned());
+    let intact = |key: &str, bytes: u64| sizes.get(key) == Some(&bytes);
+    let missing = manifest.objects.iter().filter(|object| !intact(&object.key, object.bytes));
+    found.missing = missing.map(|object| object.key.clone()).collect();
 }
 
 fn keep_newest(newest: &mut BTreeMap<(String, String, String), Found>, found: Found) {

@@ -14,7 +14,7 @@ mod window;
 
 use pgrx::{Uuid, pg_sys};
 
-use super::{clock, steps};
+use super::{batch, clock, steps};
 use crate::catalog;
 use crate::catalog::policy::TablePolicy;
 use crate::catalog::queue::NewJob;
@@ -60,11 +60,29 @@ fn schedule_table(table: &TablePolicy) -> Result<i32> {
     if outlook.kind == Kind::Lifecycle {
         return labels::schedule(table, &outlook);
     }
+    if outlook.kind == Kind::Plain {
+        return schedule_rows(table);
+    }
     let mut added = 0;
     for planned in &outlook.core.due {
         added += i32::from(add_job(table, &outlook, planned)?);
     }
     Ok(added)
+}
+
+/// A job for the rows of a table that is not partitioned.
+fn schedule_rows(table: &TablePolicy) -> Result<i32> {
+    let Some(due) = batch::due(table.source)?.filter(|due| due.some) else { return Ok(0) };
+    let added = catalog::queue::add(&NewJob {
+        operation: "batch",
+        table: table.source,
+        name: &table.name,
+        partition: None,
+        request: due.request,
+        reason: &due.reason,
+        storage: table.policy.storage.as_deref(),
+    })?;
+    Ok(added.into())
 }
 
 fn add_job(table: &TablePolicy, outlook: &Outlook, planned: &Planned) -> Result<bool> {

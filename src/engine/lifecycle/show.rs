@@ -194,6 +194,7 @@ pub fn explain(source: pg_sys::Oid) -> Result<Vec<Explained>> {
         lines.extend(outlook.leaves.iter().map(|leaf| explain_ageless(leaf, outlook.kind)).enumerate());
     }
     lines.sort_by_key(|(at, _)| *at);
+    let by_rows = outlook.kind.is_archived_by_rows();
     let archived = catalog::observed::archived(source)?.into_iter().map(|place| Explained {
         partition: place.name,
         status: Status::Archived.as_str(),
@@ -202,7 +203,7 @@ pub fn explain(source: pg_sys::Oid) -> Result<Vec<Explained>> {
         when: None,
         reason: "it is in the storage".to_owned(),
         blocked_by: None,
-        freed_by: Some("reattach_partition".to_owned()),
+        freed_by: (!by_rows).then(|| "reattach_partition".to_owned()),
     });
     Ok(archived.chain(lines.into_iter().map(|(_, line)| line)).collect())
 }

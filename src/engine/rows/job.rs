@@ -10,16 +10,18 @@ use super::statement::{self, Outcome};
 use crate::catalog;
 use crate::catalog::job::Job;
 use crate::catalog::row_policy::{self, NewRowJob};
+use crate::engine::{batch, session};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::locks;
-use crate::pg::guc::GucNest;
-use crate::pg::spi;
-use crate::pg::user::{self, UserGuard};
+use crate::pg::user;
 
 /// The job of a request: an unfinished one of the same role is taken up again.
 pub fn begin(request: &Request, batch_rows: i64) -> Result<Uuid> {
     if batch_rows < 1 {
         return Err(Error::new(SqlState::ERRCODE_INVALID_PARAMETER_VALUE, "batch_rows must be at least 1"));
+    }
+    if let Some(batches) = super::batches(request)? {
+        return batch::begin(&batch::Request { batch_rows, ..batches });
     }
     let plan = Plan::of(request)?;
     filter::check(&plan)?;
@@ -47,16 +49,7 @@ pub fn begin(request: &Request, batch_rows: i64) -> Result<Uuid> {
 /// privileges (42501).
 pub fn step(job: &Job) -> Result<(bool, String)> {
     locks::claim_partition(&format!("rows {}", job.id))?;
-    let role = row_policy::started_by(job.id)?;
-    let Some(role_oid) = user::find(&role).filter(|role| user::has_privileges_of(*role)) else {
-        return Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("the job was started by \"{role}\""))
-            .hint("That role, or a member of it, can go on with it."));
-    };
-    let _settings = session(&job.request);
-    let outcome = {
-        let _role = (role_oid != user::current()).then(|| UserGuard::become_user(role_oid));
-        batch(job)?
-    };
+    let outcome = session::as_starter(job, || batch(job))?;
     let moved_before = job.progress.get("rows").and_then(Value::as_u64).unwrap_or(0);
     let moved = match &outcome {
         Outcome::Moved(moved, _) => moved_before + moved.total(),
@@ -82,26 +75,8 @@ fn batch(job: &Job) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// The settings of the session that asked, which its where_clause was written for.
-fn session(request: &Value) -> GucNest {
-    let setting = |name: &str| request.get(name).and_then(Value::as_str);
-    let settings = GucNest::new();
-    let settings = match setting("search_path") {
-        Some(path) => settings.set(c"search_path", path),
-        None => settings,
-    };
-    match setting("timezone") {
-        Some(zone) => settings.set(c"timezone", zone),
-        None => settings,
-    }
-}
-
 fn store(request: &Request, batch_rows: i64) -> Result<Value> {
-    let (search_path, timezone) = spi::one(
-        "SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_setting('timezone')",
-        &[],
-        |row| Ok((row.need::<String>(1)?, row.need::<String>(2)?)),
-    )?;
+    let (search_path, timezone) = session::current()?;
     Ok(json!({
         "where": request.clause, "labels": request.labels, "status": request.to.as_str(),
         "removal_time": request.removal_time, "reason": request.reason, "batch_rows": batch_rows,

@@ -14,11 +14,13 @@ mod tally;
 pub use due::{Due, due};
 pub use job::{begin, may_steer, step};
 pub use plan::Request;
+pub use statement::moment;
 
 use archive_core::lifecycle::{Kind, Label, Status, list_values};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
+use super::batch;
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover;
 use crate::partition::labels::LabelTable;
@@ -30,8 +32,29 @@ use tally::Tally;
 const BATCH_IN_ONE_TRANSACTION: i64 = 100_000;
 
 /// Moves all rows of a request in this transaction; the rows moved, children included.
+///
+/// Rows of a table that is partitioned by hash have no other status but ARCHIVED: they leave the table for its archive.
 pub fn move_where(request: &Request) -> Result<u64> {
-    Ok(move_all(request)?.total())
+    match batches(request)? {
+        Some(batches) => batch::archive_all(&batches),
+        None => Ok(move_all(request)?.total()),
+    }
+}
+
+/// The request to archive rows of a table that is partitioned by hash; `None` for other requests.
+fn batches(request: &Request) -> Result<Option<batch::Request>> {
+    if request.to != Status::Archived || discover::kind(request.source)? != Kind::Hash {
+        return Ok(None);
+    }
+    if request.removal_time.is_some() {
+        let name = crate::catalog::qualified_name(request.source)?;
+        return Err(Error::new(
+            SqlState::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("rows of \"{name}\" have no removal_time: the table is partitioned by hash"),
+        )
+        .hint("They are archived by the call itself; leave removal_time out."));
+    }
+    Ok(Some(batch::Request::of_clause(request.source, request.clause.clone())))
 }
 
 fn move_all(request: &Request) -> Result<Tally> {

@@ -161,7 +161,7 @@ fn other_kind(name: &str, kind: Kind) -> Error {
         ),
         Kind::Hash => (
             "is partitioned by hash",
-            "Give it a lifecycle_status column and partition it by LIST (lifecycle_status), each label's partition by hash in turn: then set_lifecycle_where archives single rows.".to_owned(),
+            "Its rows have no age: set_lifecycle_where(…, 'ARCHIVED') takes them to the archive, and no other status is theirs.".to_owned(),
         ),
         Kind::List | Kind::Lifecycle => (
             "is not partitioned by lifecycle labels",

@@ -118,7 +118,7 @@ fn new_value(plan: &Plan, row: &Chosen) -> Result<String> {
 }
 
 /// Reads what the query prints; BC and infinity have no label.
-fn moment(text: &str) -> Option<Moment> {
+pub fn moment(text: &str) -> Option<Moment> {
     let text = text.strip_suffix(" AD")?;
     let mut parts = text.split(['-', ' ']);
     let year = parts.next()?.parse().ok()?;

@@ -40,6 +40,7 @@ pub struct PartitionWriter<S> {
     object: Option<ObjectWriter>,
     done: Vec<ObjectSummary>,
     rows: u64,
+    appended_bytes: u64,
     done_bytes: u64,
     /// Rows in the row group of the current object, pending ones excluded.
     group_rows: usize,
@@ -84,6 +85,7 @@ impl<S: ObjectSink> PartitionWriter<S> {
             object: None,
             done: Vec::new(),
             rows: 0,
+            appended_bytes: 0,
             done_bytes: 0,
             group_rows: 0,
         })
@@ -122,6 +124,7 @@ impl<S: ObjectSink> PartitionWriter<S> {
 
     fn note_size(&mut self, column: usize, size: usize) {
         self.pending.bytes += size;
+        self.appended_bytes += size as u64;
         if size > self.opts.batch_bytes {
             self.pending.shape.wide.insert(column);
         }
@@ -232,6 +235,11 @@ impl<S: ObjectSink> PartitionWriter<S> {
     /// Complete rows so far.
     pub fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// Bytes of the values that were appended so far.
+    pub fn bytes_appended(&self) -> u64 {
+        self.appended_bytes
     }
 
     /// Bytes encoded so far; the row group in progress counts when it is complete.

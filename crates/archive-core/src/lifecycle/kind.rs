@@ -25,6 +25,11 @@ impl Kind {
     /// All of them.
     pub const ALL: [Self; 6] = [Self::Time, Self::Lifecycle, Self::List, Self::Hash, Self::Plain, Self::Static];
 
+    /// Whether rows are archived one by one, as they leave the table, and not partition by partition.
+    pub const fn is_archived_by_rows(self) -> bool {
+        matches!(self, Self::Hash | Self::Plain)
+    }
+
     /// The name stored in the catalog.
     pub const fn as_str(self) -> &'static str {
         match self {

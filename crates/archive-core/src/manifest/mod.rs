@@ -1,5 +1,6 @@
 //! The JSON that describes one archived partition; with the objects it names it is enough to restore the table.
 
+mod batch;
 mod columns;
 mod context;
 mod ddl;
@@ -8,6 +9,7 @@ mod model;
 mod rebuild;
 mod validate;
 
+pub use batch::BatchManifest;
 pub use columns::{CastSettings, Fill, MappedColumn, TypeStep};
 pub use context::{ArchiveRelations, CollationFact, DatabaseFacts, Extension, Level, Root, Sequence};
 pub use ddl::{Ddl, Identity, NamedDdl};

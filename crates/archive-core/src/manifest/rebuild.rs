@@ -44,9 +44,13 @@ impl Manifest {
     }
 
     /// The root as recorded, or what a manifest of format 1 tells of it: columns, defaults and the key of the
-    /// partition's parent. `None` when the partition was none.
+    /// partition's parent. A table that is not partitioned is its own root, without a key.
     pub fn root_or_derived(&self) -> Option<Root> {
-        self.root.clone().or_else(|| derived(self))
+        match (&self.root, &self.source.partition_key) {
+            (Some(root), _) => Some(root.clone()),
+            (None, Some(_)) => derived(self),
+            (None, None) => Some(Root { partition_key: String::new(), ddl: self.ddl.clone(), levels: Vec::new() }),
+        }
     }
 }
 

@@ -55,6 +55,51 @@ pub fn data_key(
     format!("{}{directories}{}.v{version}.{number:05}.parquet", table_prefix(schema, table), encode_ident(partition))
 }
 
+/// What names a batch of rows: the job that archived it, its number among that job's batches, and its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchName<'a> {
+    /// The job, as hexadecimal digits.
+    pub job: &'a str,
+    /// Number of the batch within the job, from 1.
+    pub number: u32,
+    /// SHA-256 of the object, as hexadecimal digits.
+    pub sha256: &'a str,
+}
+
+impl BatchName<'_> {
+    fn of(self, name: &str) -> String {
+        let (job, hash) = (cut(self.job, 8), cut(self.sha256, 16));
+        format!("{}.b{job}.{:06}.{hash}", encode_ident(name), self.number)
+    }
+}
+
+fn cut(digits: &str, length: usize) -> &str {
+    digits.get(..length).unwrap_or(digits)
+}
+
+/// The key of an object with a batch of rows of a table. Other rows have another key, so that nothing is ever overwritten.
+pub fn batch_key(schema: &str, table: &str, date: Option<HiveDate>, batch: BatchName<'_>) -> String {
+    let directories = date.map(HiveDate::directories).unwrap_or_default();
+    format!("{}{directories}{}.parquet", table_prefix(schema, table), batch.of(table))
+}
+
+/// The key of a batch's manifest; `set` is the row set that it belongs to.
+pub fn batch_manifest_key(schema: &str, table: &str, set: &str, batch: BatchName<'_>) -> String {
+    format!("{}_manifests/{}.json", table_prefix(schema, table), batch.of(set))
+}
+
+/// Whether a key is that of a batch's manifest.
+pub fn is_batch_manifest(key: &str) -> bool {
+    let name = key.rsplit_once("_manifests/").and_then(|(_, name)| name.strip_suffix(".json")).unwrap_or_default();
+    let mut parts = name.rsplit('.');
+    let (hash, number, job) = (parts.next(), parts.next(), parts.next().and_then(|job| job.strip_prefix('b')));
+    let hexadecimal = |text: Option<&str>, length| {
+        text.is_some_and(|text| text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    let numbered = number.is_some_and(|number| number.len() >= 6 && number.bytes().all(|byte| byte.is_ascii_digit()));
+    hexadecimal(hash, 16) && hexadecimal(job, 8) && numbered && parts.next().is_some()
+}
+
 /// The prefix of the manifests of all versions of a partition, for listing; [`version_of`] tells them from those of a
 /// partition with a longer name.
 pub fn manifest_prefix(schema: &str, table: &str, partition: &str) -> String {
@@ -97,6 +142,22 @@ mod tests {
         );
         assert_eq!(data_key("s", "t", "p", None, 2, 7), "s.t/p.v2.00007.parquet");
         assert_eq!(table_of_prefix("s%2Ex.t/p"), Some(("s.x".to_owned(), "t".to_owned())));
+    }
+
+    #[test]
+    fn batches_tell_job_number_and_content() {
+        let batch = BatchName { job: "0123456789abcdef", number: 7, sha256: &"f00d".repeat(16) };
+        let date = Some(HiveDate::new(moment(2022, 1), Granularity::Month));
+        assert_eq!(
+            batch_key("public", "ticket", date, batch),
+            "public.ticket/archive_year=2022/archive_month=01/ticket.b01234567.000007.f00df00df00df00d.parquet"
+        );
+        let manifest = batch_manifest_key("public", "ticket", "ticket_rows", batch);
+        assert_eq!(manifest, "public.ticket/_manifests/ticket_rows.b01234567.000007.f00df00df00df00d.json");
+        assert_eq!(version_of(&manifest, "ticket_rows"), None);
+        assert!(is_batch_manifest(&manifest));
+        assert!(!is_batch_manifest(&manifest_key("public", "ticket", "ticket_rows", 1)));
+        assert!(!is_batch_manifest("public.ticket/_manifests/b01234567.000007.f00df00df00df00d.json"));
     }
 
     #[test]

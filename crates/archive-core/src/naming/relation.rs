@@ -19,6 +19,13 @@ pub fn all_view_name(table: &str) -> Result<String> {
     fitting(format!("{table}_all"), "view over hot and archived rows", table)
 }
 
+/// The name of a foreign table over archived rows of a table that is archived row by row: `<table>_rows`, then
+/// `<table>_rows2` and so on, one for each shape that the rows had.
+pub fn row_set_name(table: &str, number: u32) -> Result<String> {
+    let number = if number > 1 { number.to_string() } else { String::new() };
+    fitting(format!("{table}_rows{number}"), "archived rows", table)
+}
+
 fn fitting(name: String, what: &str, of: &str) -> Result<String> {
     if name.len() <= MAX_IDENTIFIER {
         return Ok(name);
@@ -43,6 +50,8 @@ mod tests {
     fn names() {
         assert_eq!(local_copy_name("orders_2024_01", JOB).unwrap(), "orders_2024_01__local_0f1e2d3c");
         assert_eq!(all_view_name("orders").unwrap(), "orders_all");
+        assert_eq!(row_set_name("ticket", 1).unwrap(), "ticket_rows");
+        assert_eq!(row_set_name("ticket", 2).unwrap(), "ticket_rows2");
         assert_eq!(quote_ident("a\"b"), "\"a\"\"b\"");
         assert_eq!(local_copy_name("p", "xyz").unwrap_err().kind(), ErrorKind::Internal);
     }

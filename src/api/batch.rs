@@ -1,0 +1,147 @@
+//! `archive_table_batch`, and what the procedure `archive_table` calls between its commits.
+
+use pgrx::Uuid;
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::iter::TableIterator;
+use pgrx::prelude::*;
+
+use crate::engine::batch::{self, Locked, Outcome, Referenced, Request};
+use crate::engine::rows;
+use crate::error::{Error, OrRaise, Result, SqlState};
+use crate::pg::args::{Name, Regclass, Text};
+
+/// The row of `archive_table_batch`.
+type BatchRow = TableIterator<
+    'static,
+    (
+        name!(job_id, Option<Uuid>),
+        name!(rows, i64),
+        name!(first_key, Option<Text>),
+        name!(last_key, Option<Text>),
+        name!(object, Option<Text>),
+        name!(done, bool),
+    ),
+>;
+
+/// Archives the next batch of rows: written, read back, deleted, in the caller's transaction.
+#[pg_extern]
+#[allow(clippy::too_many_arguments, clippy::type_complexity)]
+fn archive_table_batch(
+    source: Regclass,
+    archive_before: Option<TimestampWithTimeZone>,
+    time_column: default!(Option<Name>, "NULL"),
+    batch_rows: default!(i64, "5000"),
+    batch_bytes: default!(i64, "67108864"),
+    where_clause: default!(Option<Text>, "NULL"),
+    order_key: default!(Option<Vec<Option<Name>>>, "NULL"),
+    storage: default!(Option<Name>, "NULL"),
+    locked: default!(&str, "'skip'"),
+    referenced: default!(&str, "'skip'"),
+    dry_run: default!(bool, "false"),
+) -> TableIterator<
+    'static,
+    (
+        name!(job_id, Option<Uuid>),
+        name!(rows, i64),
+        name!(first_key, Option<Text>),
+        name!(last_key, Option<Text>),
+        name!(object, Option<Text>),
+        name!(done, bool),
+    ),
+> {
+    let request = request(
+        source,
+        archive_before,
+        time_column,
+        (batch_rows, batch_bytes),
+        where_clause,
+        order_key,
+        storage,
+        (locked, referenced),
+    );
+    let run = |request| if dry_run { batch::dry_run(&request) } else { batch::archive(&request) };
+    row(request.and_then(run).or_raise())
+}
+
+fn row(outcome: Outcome) -> BatchRow {
+    TableIterator::once((
+        outcome.job,
+        outcome.rows.cast_signed(),
+        outcome.first_key.map(Text),
+        outcome.last_key.map(Text),
+        outcome.object.map(Text),
+        outcome.done,
+    ))
+}
+
+#[allow(clippy::too_many_arguments)]
+fn request(
+    source: Regclass,
+    archive_before: Option<TimestampWithTimeZone>,
+    time_column: Option<Name>,
+    (batch_rows, batch_bytes): (i64, i64),
+    where_clause: Option<Text>,
+    order_key: Option<Vec<Option<Name>>>,
+    storage: Option<Name>,
+    (locked, referenced): (&str, &str),
+) -> Result<Request> {
+    if archive_before.is_none() && where_clause.is_none() {
+        return Err(Error::new(
+            SqlState::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            "archive_before and where_clause must not both be NULL",
+        )
+        .hint("where_clause => 'true' archives every row."));
+    }
+    Ok(Request {
+        source: source.0,
+        archive_before: archive_before.as_ref().map(rows::text_of).transpose()?,
+        time_column: time_column.map(|name| name.0),
+        clause: where_clause.map(|text| text.0),
+        order_key: order_key.map(|columns| columns.into_iter().flatten().map(|name| name.0).collect()),
+        batch_rows,
+        batch_bytes: u64::try_from(batch_bytes).unwrap_or(0),
+        storage: storage.map(|name| name.0),
+        locked: Locked::parse(locked)?,
+        referenced: Referenced::parse(referenced)?,
+    })
+}
+
+#[pg_schema]
+mod archive_ext {
+    use pgrx::Uuid;
+    use pgrx::datum::TimestampWithTimeZone;
+    use pgrx::prelude::*;
+
+    use crate::engine::batch;
+    use crate::error::OrRaise;
+    use crate::pg::args::{Name, Regclass, Text};
+
+    /// The job that archives rows in batches, new or taken up again.
+    #[pg_extern]
+    #[allow(clippy::too_many_arguments)]
+    fn begin_batches(
+        source: Regclass,
+        archive_before: Option<TimestampWithTimeZone>,
+        time_column: Option<Name>,
+        batch_rows: i64,
+        batch_bytes: i64,
+        where_clause: Option<Text>,
+        order_key: Option<Vec<Option<Name>>>,
+        storage: Option<Name>,
+        locked: &str,
+        referenced: &str,
+    ) -> Uuid {
+        super::request(
+            source,
+            archive_before,
+            time_column,
+            (batch_rows, batch_bytes),
+            where_clause,
+            order_key,
+            storage,
+            (locked, referenced),
+        )
+        .and_then(|request| batch::begin(&request))
+        .or_raise()
+    }
+}

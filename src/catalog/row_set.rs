@@ -1,0 +1,151 @@
+//! Row sets: the archived rows of a table that is archived row by row. A row set is a row of `archive_ext.partition` whose
+//! objects come batch by batch; a table gets another one when its columns change.
+
+use archive_core::codec::Digest;
+use archive_core::manifest::{Manifest, ManifestObject};
+use archive_core::schema::TableSchema;
+use pgrx::{JsonB, pg_sys};
+
+use super::partition;
+use crate::error::Result;
+use crate::pg::{spi, user};
+
+/// The row set that batches are added to.
+#[derive(Debug)]
+pub struct RowSet {
+    /// Id in `archive_ext.partition`.
+    pub id: i64,
+    /// Its name, which its foreign table has too.
+    pub name: String,
+    /// Storage of its objects.
+    pub storage: String,
+    /// Key of its manifest.
+    pub manifest_key: String,
+    /// The columns that its rows have.
+    pub schema: TableSchema,
+    /// Digest of all its rows.
+    pub digest: Digest,
+    /// Key of the manifest of its last batch.
+    pub last_batch: Option<String>,
+}
+
+/// All objects of a row set are of one version.
+const VERSION: i32 = 1;
+
+/// The newest row set of a managed table, locked until the end of the transaction.
+pub fn newest(managed_table: i64) -> Result<Option<RowSet>> {
+    user::elevated(|| {
+        let found = spi::writing_rows(
+            "SELECT id, partition_name::text, storage::text, manifest_key, columns, digest, last_batch FROM archive_ext.partition
+             WHERE managed_table = $1 AND row_set ORDER BY id DESC LIMIT 1 FOR UPDATE",
+            &[managed_table.into()],
+            |row| {
+                Ok((
+                    (row.need(1)?, row.need(2)?, row.need(3)?, row.need(4)?),
+                    (row.need::<JsonB>(5)?.0, row.need::<JsonB>(6)?.0, row.get(7)?),
+                ))
+            },
+        )?;
+        let Some(((id, name, storage, manifest_key), (schema, digest, last_batch))) = found.into_iter().next() else {
+            return Ok(None);
+        };
+        let (schema, digest) = (serde_json::from_value(schema)?, serde_json::from_value(digest)?);
+        Ok(Some(RowSet { id, name, storage, manifest_key, schema, digest, last_batch }))
+    })
+}
+
+/// Whether the hot table `source` has a row set of this name.
+pub fn exists(source: pg_sys::Oid, name: &str) -> Result<bool> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT EXISTS (SELECT FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
+                            WHERE m.source = $1::oid AND p.partition_name = $2::name AND p.row_set)",
+            &[source.into(), name.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// How many row sets a managed table has.
+pub fn count(managed_table: i64) -> Result<i64> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT count(*) FROM archive_ext.partition WHERE managed_table = $1 AND row_set",
+            &[managed_table.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// Writes the row of a row set of the hot table `parent`, which `manifest` describes, still without objects; its id.
+pub fn create(
+    managed_table: i64,
+    parent: pg_sys::Oid,
+    storage: &str,
+    manifest_key: &str,
+    manifest: &Manifest,
+) -> Result<i64> {
+    user::elevated(|| {
+        spi::one(
+            "INSERT INTO archive_ext.partition
+               (managed_table, schema_name, partition_name, parent, bounds, status, tier, storage, version, manifest_key, rows,
+                archived_bytes, digest, columns, ddl, archived_at, row_set)
+             VALUES ($1, $2::name, $3::name, $4::oid, '', 'ARCHIVED', 'cold', $5::name, $6, $7, 0, 0, $8, $9, $10,
+                     clock_timestamp(), true)
+             RETURNING id",
+            &[
+                managed_table.into(),
+                manifest.source.partition_schema.as_str().into(),
+                manifest.source.partition.as_str().into(),
+                parent.into(),
+                storage.into(),
+                VERSION.into(),
+                manifest_key.into(),
+                JsonB(serde_json::to_value(Digest::default())?).into(),
+                JsonB(serde_json::to_value(&manifest.schema)?).into(),
+                JsonB(serde_json::to_value(&manifest.ddl)?).into(),
+            ],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// Notes the foreign table that reads a row set.
+pub fn set_foreign_table(id: i64, foreign_table: pg_sys::Oid) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.partition SET foreign_table = $2::oid WHERE id = $1",
+            &[id.into(), foreign_table.into()],
+        )
+    })?;
+    Ok(())
+}
+
+/// Adds the verified objects of the batch with manifest `batch`, whose rows `digest` is of: with the commit they are in the
+/// archive.
+pub fn append(set: &RowSet, objects: &[ManifestObject], digest: &Digest, batch: &str) -> Result<()> {
+    let mut all = set.digest.clone();
+    all.merge(digest);
+    let bytes: u64 = objects.iter().map(|object| object.bytes).sum();
+    user::elevated(|| {
+        let first = spi::one(
+            "SELECT coalesce(max(ordinal) + 1, 0) FROM archive_ext.object WHERE partition_id = $1 AND version = $2",
+            &[set.id.into(), VERSION.into()],
+            |row| row.need(1),
+        )?;
+        partition::insert_objects(set.id, VERSION, first, objects)?;
+        spi::execute(
+            "UPDATE archive_ext.partition SET rows = rows + $2, archived_bytes = archived_bytes + $3, digest = $4, last_batch = $5,
+                    archived_at = clock_timestamp(), verified_at = clock_timestamp()
+             WHERE id = $1",
+            &[
+                set.id.into(),
+                (digest.rows as i64).into(),
+                (bytes as i64).into(),
+                JsonB(serde_json::to_value(&all)?).into(),
+                batch.into(),
+            ],
+        )
+    })?;
+    Ok(())
+}

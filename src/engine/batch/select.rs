@@ -1,0 +1,155 @@
+//! Choosing the rows of a batch: by key order, locked before they are read, so that what is deleted later is what was read.
+
+use archive_core::lifecycle::Moment;
+use pgrx::pg_sys;
+use pgrx::spi::{quote_identifier, quote_literal};
+
+use super::plan::{Locked, Plan, Referenced};
+use crate::engine::{rows, where_clause};
+use crate::error::{Error, Result, SqlState};
+use crate::partition::swap;
+use crate::pg::guc::GucNest;
+use crate::pg::tuple_id::TupleId;
+use crate::pg::{spi, user};
+
+/// A row of the batch, which this transaction has locked.
+#[derive(Debug)]
+pub struct Chosen {
+    /// The relation that stores it.
+    pub relation: pg_sys::Oid,
+    /// Its place there.
+    pub place: TupleId,
+    /// Its key, each column as text.
+    pub key: Vec<String>,
+    /// Its time, to the hour.
+    pub at: Option<Moment>,
+}
+
+/// Locks the next rows behind `checkpoint`. Locked rows neither change nor get references until this transaction ends.
+pub fn next(plan: &Plan, checkpoint: &[String]) -> Result<Vec<Chosen>> {
+    let locking = match plan.request.locked {
+        Locked::Skip => " SKIP LOCKED",
+        Locked::Wait => "",
+    };
+    let query = format!("{} FOR UPDATE OF {}{locking}", rows_behind(plan, checkpoint), alias(plan));
+    let _settings = plain_keys(swap::bounded());
+    user::own_sql(user::current(), || spi::writing_rows(&query, &[], chosen))
+}
+
+/// The rows that the next batch would have, without locking them.
+pub fn look(plan: &Plan, checkpoint: &[String]) -> Result<Vec<Chosen>> {
+    let _settings = plain_keys(GucNest::new());
+    user::own_sql(user::current(), || spi::rows(&rows_behind(plan, checkpoint), &[], chosen))
+}
+
+/// Keys are printed so that every session reads them alike. The order of day and month, and the time zone, stay the user's: the clause
+/// may depend on them.
+fn plain_keys(settings: GucNest) -> GucNest {
+    settings.set(c"datestyle", "ISO").set(c"intervalstyle", "postgres").set(c"extra_float_digits", "1")
+}
+
+fn chosen(row: &spi::Row<'_>) -> Result<Chosen> {
+    let place = row.need::<String>(2)?;
+    let place = TupleId::parse(&place)
+        .ok_or_else(|| Error::new(SqlState::ERRCODE_INTERNAL_ERROR, format!("a row has the place {place}")))?;
+    let at = row.get::<String>(4)?;
+    Ok(Chosen { relation: row.need(1)?, place, key: row.need(3)?, at: at.as_deref().and_then(rows::moment) })
+}
+
+fn alias(plan: &Plan) -> String {
+    quote_identifier(&plan.table.name).to_string()
+}
+
+fn column(plan: &Plan, name: &str) -> String {
+    format!("{}.{}", alias(plan), quote_identifier(name))
+}
+
+fn rows_behind(plan: &Plan, checkpoint: &[String]) -> String {
+    let alias = alias(plan);
+    let key: Vec<_> = plan.key.iter().map(|key| column(plan, &key.name)).collect();
+    let texts: Vec<_> = key.iter().map(|key| format!("{key}::pg_catalog.text")).collect();
+    let at = plan.time.as_ref().map_or_else(
+        || "NULL".to_owned(),
+        |time| format!("pg_catalog.to_char({}::pg_catalog.timestamptz, 'YYYY-MM-DD HH24 AD')", column(plan, time)),
+    );
+    let mut conditions = vec![eligible(plan)];
+    conditions.extend(behind(plan, &key, checkpoint));
+    if plan.request.referenced == Referenced::Skip {
+        conditions.extend(plan.references.iter().map(|reference| format!("NOT {}", reference.condition)));
+    }
+    format!(
+        "SELECT {alias}.tableoid, {alias}.ctid::pg_catalog.text, ARRAY[{}]::pg_catalog.text[], {at}::pg_catalog.text \
+         FROM {} WHERE {} ORDER BY {} LIMIT {}",
+        texts.join(", "),
+        plan.table.qualified(),
+        conditions.join(" AND "),
+        key.join(", "),
+        plan.request.batch_rows
+    )
+}
+
+/// Which rows are to be archived, wherever the checkpoint is.
+fn eligible(plan: &Plan) -> String {
+    let clause = where_clause::condition(plan.request.clause.as_deref());
+    match (&plan.time, &plan.request.archive_before) {
+        (Some(time), Some(before)) => {
+            let before = quote_literal(before.as_str());
+            format!("{} < {before}::pg_catalog.timestamptz AND {clause}", column(plan, time))
+        }
+        _ => clause,
+    }
+}
+
+fn behind(plan: &Plan, key: &[String], checkpoint: &[String]) -> Option<String> {
+    if checkpoint.len() != key.len() {
+        return None;
+    }
+    let values = checkpoint.iter().zip(&plan.key);
+    let values: Vec<_> =
+        values.map(|(text, key)| format!("{}::{}", quote_literal(text.as_str()), key.type_sql)).collect();
+    Some(format!("({}) > ({})", key.join(", "), values.join(", ")))
+}
+
+/// Whether rows are left that are to be archived and that nothing references: somebody else has locked them.
+pub fn anything_left(plan: &Plan) -> Result<bool> {
+    let mut conditions = vec![eligible(plan)];
+    conditions.extend(plan.references.iter().map(|reference| format!("NOT {}", reference.condition)));
+    let query = format!("SELECT EXISTS (SELECT FROM {} WHERE {})", plan.table.qualified(), conditions.join(" AND "));
+    user::own_sql(user::current(), || spi::one(&query, &[], |row| row.need(1)))
+}
+
+/// Rows that are to be archived but referenced, for each foreign key that holds some.
+pub fn held_back(plan: &Plan) -> Result<Vec<(String, String, i64)>> {
+    let mut held = Vec::new();
+    for reference in &plan.references {
+        let query = format!(
+            "SELECT pg_catalog.count(*) FROM {} WHERE {} AND {}",
+            plan.table.qualified(),
+            eligible(plan),
+            reference.condition
+        );
+        let rows = user::own_sql(user::current(), || spi::one(&query, &[], |row| row.need::<i64>(1)))?;
+        if rows > 0 {
+            held.push((reference.table.clone(), reference.constraint.clone(), rows));
+        }
+    }
+    Ok(held)
+}
+
+/// Refuses a batch of which a row is referenced (23503).
+pub fn refuse_referenced(plan: &Plan) -> Result<()> {
+    if plan.request.referenced == Referenced::Skip {
+        return Ok(());
+    }
+    match held_back(plan)?.into_iter().next() {
+        None => Ok(()),
+        Some((table, constraint, rows)) => Err(Error::new(
+            SqlState::ERRCODE_FOREIGN_KEY_VIOLATION,
+            format!("{rows} rows of \"{}\" are referenced by rows of {table}", plan.table.qualified()),
+        )
+        .detail(format!("Foreign key \"{constraint}\" would be violated without them."))
+        .hint(
+            "Archive or delete the referencing rows first, or leave these rows out by the where_clause.",
+        )),
+    }
+}
