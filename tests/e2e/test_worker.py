@@ -247,6 +247,9 @@ def test_naptime_and_switch_are_reloaded(cluster, db, role, configured):
     wait_until(lambda: "begins no job: the load average" in cluster.log(), 20, "the round that found the machine busy")
     wait_until(lambda: not workers(db), 20, "the worker not to wait there")
     assert jobs(db, "completed") == 0
+    explained = db.row("SELECT reason, freed_by FROM explain_lifecycle(%s) LIMIT 1", [table])
+    assert "; jobs wait: the load average is " in explained.reason
+    assert explained.freed_by == "the worker, or CALL run_lifecycle()"
     configured(max_load=0, naptime="1s")
     wait_until(lambda: archived(db, table), 60, "the round after the reload")
     assert db.value("SELECT archive_ext.worker_hold()") is None
