@@ -83,6 +83,7 @@ COMMENT ON FUNCTION archive_ext.fail_job IS 'internal: ends a job after an error
 COMMENT ON FUNCTION archive_ext.worker_slots IS 'internal: the rows of archive_ext.workers';
 COMMENT ON FUNCTION archive_ext.worker_hold IS 'why no background worker does anything in this database; NULL when they do';
 COMMENT ON FUNCTION archive_ext.throttled IS 'why jobs wait for other sessions just now; NULL when they need not';
+COMMENT ON FUNCTION archive_ext.sees_every_row IS 'whether row-level security hides no row of a table from the caller, who may then read errors that quote rows';
 COMMENT ON FUNCTION archive_ext.standing_alerts IS 'internal: the rows of archive_ext.alerts';
 COMMENT ON FUNCTION archive_ext.schedule_jobs IS 'internal: adds a job for everything that is due';
 COMMENT ON FUNCTION archive_ext.next_job IS 'internal: takes up the next job';

@@ -131,6 +131,7 @@ $$;
 
 -- Does what the policies say is due: makes jobs, then does them one after the other, committing after each step. What
 -- fails is put back and tried again by a later call. Jobs that others made due (a split) are done in the same call.
+-- While the cluster is busy no further job is begun, and one that was begun waits between its steps, as in a worker.
 CREATE PROCEDURE run_lifecycle(source regclass DEFAULT NULL, max_jobs int DEFAULT NULL)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -143,11 +144,19 @@ DECLARE
     failure  text;
     state    text;
     detail   text;
+    held     text;
+    waits    boolean;
 BEGIN
     made := archive_ext.schedule_jobs(source);
     COMMIT;
     LOOP
         EXIT WHEN done >= max_jobs;
+        held := archive_ext.throttled();
+        COMMIT;
+        IF held IS NOT NULL THEN
+            RAISE NOTICE 'no further job is begun: %', held USING HINT = 'A later call goes on.';
+            EXIT;
+        END IF;
         job := archive_ext.next_job(source);
         COMMIT;
         IF job IS NULL THEN
@@ -171,6 +180,18 @@ BEGIN
                 more := false;
             END IF;
             COMMIT;
+            waits := false;
+            WHILE more LOOP
+                held := archive_ext.throttled();
+                COMMIT;
+                EXIT WHEN held IS NULL;
+                IF NOT waits THEN
+                    RAISE NOTICE 'job % waits: %', job, held;
+                    waits := true;
+                END IF;
+                PERFORM pg_catalog.pg_sleep(1);
+                COMMIT;
+            END LOOP;
         END LOOP;
         done := done + 1;
     END LOOP;

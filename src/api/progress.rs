@@ -5,14 +5,17 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 
+use crate::catalog;
+use crate::error::OrRaise;
 use crate::pg::args::Regclass;
-use crate::pg::{background, shmem};
+use crate::pg::{background, shmem, user};
 
 #[pg_schema]
 mod archive_ext {
     use super::*;
 
-    /// Every run in this database that publishes its progress; empty when the library was not preloaded.
+    /// The runs in this database that publish their progress, on relations that the caller may SELECT from or whose
+    /// statistics he may read; empty when the library was not preloaded.
     #[pg_extern]
     #[allow(clippy::type_complexity)]
     pub fn progress_slots() -> TableIterator<
@@ -28,7 +31,9 @@ mod archive_ext {
             name!(phase_started, Option<TimestampWithTimeZone>),
         ),
     > {
-        let slots = shmem::running(background::my_database().to_u32());
+        let statistics = user::reads_all_statistics();
+        let mut slots = shmem::running(background::my_database().to_u32());
+        slots.retain(|slot| statistics || catalog::may_select(slot.relation.into()).or_raise());
         TableIterator::new(slots.into_iter().map(|slot| {
             (
                 slot.pid,

@@ -4,6 +4,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::{SetOfIterator, TableIterator};
 use pgrx::prelude::*;
 
+use crate::catalog;
 use crate::engine::lifecycle;
 use crate::error::OrRaise;
 use crate::pg::args::{Regclass, Text};
@@ -91,6 +92,12 @@ mod archive_ext {
     use pgrx::Uuid;
 
     use super::*;
+
+    /// Whether row-level security hides no row of a table from the caller.
+    #[pg_extern(stable)]
+    pub fn sees_every_row(source: Regclass) -> bool {
+        catalog::sees_every_row(source.0).or_raise()
+    }
 
     /// What is wrong with the caller's tables.
     #[pg_extern]

@@ -5,16 +5,16 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 
-use crate::engine::{storage, throttle};
-use crate::error::{OrRaise, Result};
-use crate::guc;
-use crate::pg::worker_table;
+use crate::engine::{lifecycle, throttle};
+use crate::error::OrRaise;
+use crate::pg::{user, worker_table};
 
 #[pg_schema]
 mod archive_ext {
     use super::*;
 
-    /// The launcher and the job workers of the cluster; empty when the library was not preloaded.
+    /// The launcher and the job workers of roles whose sessions the caller sees in `pg_stat_activity`; empty when the
+    /// library was not preloaded. How busy the cluster is, which is why a worker waits, only readers of all statistics see.
     #[pg_extern]
     #[allow(clippy::type_complexity)]
     pub fn worker_slots() -> TableIterator<
@@ -30,7 +30,10 @@ mod archive_ext {
             name!(detail, Option<String>),
         ),
     > {
-        TableIterator::new(worker_table::all().into_iter().map(|slot| {
+        let statistics = user::reads_all_statistics();
+        let mut slots = worker_table::all();
+        slots.retain(|slot| slot.role == 0 || user::sees_activity_of(slot.role.into()));
+        TableIterator::new(slots.into_iter().map(move |slot| {
             (
                 Some(slot.pid).filter(|pid| *pid != 0),
                 if slot.role == 0 { "launcher" } else { "worker" },
@@ -39,7 +42,7 @@ mod archive_ext {
                 worker_table::STATES.get(usize::from(slot.state)).copied().unwrap_or_default(),
                 slot.job.map(Uuid::from_bytes),
                 TimestampWithTimeZone::try_from(slot.since).ok(),
-                Some(slot.detail()).filter(|detail| !detail.is_empty()),
+                Some(slot.detail()).filter(|detail| !detail.is_empty() && (statistics || slot.role == 0)),
             )
         }))
     }
@@ -47,27 +50,12 @@ mod archive_ext {
     /// Why no background worker does anything in this database; NULL when they do.
     #[pg_extern]
     pub fn worker_hold() -> Option<String> {
-        super::worker_hold().or_raise()
+        lifecycle::worker_hold().or_raise()
     }
 
     /// Why jobs wait for others just now; NULL when they need not.
     #[pg_extern]
     pub fn throttled() -> Option<String> {
-        throttle::hold().or_raise().map(|hold| hold.to_string())
+        throttle::hold().or_raise().map(|hold| throttle::told(&hold))
     }
-}
-
-fn worker_hold() -> Result<Option<String>> {
-    if !worker_table::preloaded() {
-        return Ok(Some(
-            "archive_ext is not in shared_preload_libraries: only CALL run_lifecycle() does what is due".to_owned(),
-        ));
-    }
-    if !guc::worker_enabled() {
-        return Ok(Some("archive_ext.worker_enabled is off".to_owned()));
-    }
-    if worker_table::launcher().is_none() {
-        return Ok(Some("the launcher does not run: the server is a standby, or the launcher failed".to_owned()));
-    }
-    storage::copied()
 }

@@ -41,7 +41,7 @@ fn found(row: &spi::Row<'_>) -> Result<Found> {
 /// Jobs that were given up, fail, or were interrupted.
 pub fn of_jobs() -> Result<Vec<Found>> {
     let me = user::current();
-    user::elevated(|| {
+    let jobs = user::elevated(|| {
         spi::rows(
             "SELECT * FROM (
                SELECT CASE WHEN j.error_code = 'XX001' THEN 'verification failed'
@@ -57,7 +57,7 @@ pub fn of_jobs() -> Result<Vec<Found>> {
                              to_char(j.next_attempt_at, '\" at \"YYYY-MM-DD HH24:MI:SS TZ'))
                            WHEN j.scheduled THEN 'The worker, or CALL run_lifecycle(), takes it up again.'
                            ELSE format('Call it again, or SELECT cancel_job(''%s''), which makes the partition writable.', j.job_id)
-                      END AS remedy
+                      END AS remedy, CASE WHEN j.error IS NOT NULL THEN coalesce(j.error_code, '?') END AS error_code
                FROM archive_ext.archival_job j JOIN pg_class c ON c.oid = j.table_name::oid
                WHERE (j.status IN ('pending', 'running') OR j.status = 'failed' AND j.scheduled
                       AND NOT EXISTS (SELECT FROM archive_ext.archival_job n WHERE n.table_name = j.table_name
@@ -65,9 +65,20 @@ pub fn of_jobs() -> Result<Vec<Found>> {
                  AND has_table_privilege($1, c.oid, 'SELECT')
              ) a WHERE alert IS NOT NULL ORDER BY since",
             &[me.into()],
-            found,
+            |row| Ok((found(row)?, row.get::<String>(8)?)),
         )
-    })
+    })?;
+    jobs.into_iter().map(|(job, error_code)| without_rows(job, error_code)).collect()
+}
+
+/// Errors may quote rows that row-level security hides from the current user.
+fn without_rows(mut job: Found, error_code: Option<String>) -> Result<Found> {
+    if let Some(code) = error_code
+        && !super::sees_every_row(job.table)?
+    {
+        job.detail = format!("SQLSTATE {code}; the message may quote rows that row-level security hides from you");
+    }
+    Ok(job)
 }
 
 /// Policies that nobody carries out.

@@ -49,3 +49,27 @@ pub fn qualified_name(relation: pg_sys::Oid) -> Result<String> {
         )
     })
 }
+
+/// Whether the current user may SELECT from a relation, all columns of it.
+pub fn may_select(relation: pg_sys::Oid) -> Result<bool> {
+    let me = user::current();
+    user::elevated(|| {
+        spi::one(
+            "SELECT coalesce(has_table_privilege($1, $2, 'SELECT'), false)",
+            &[me.into(), relation.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// Whether row-level security hides no row of `table` from the current user, or nothing that he could not undo: he may act
+/// as its owner. Others are not shown errors, which quote rows.
+pub fn sees_every_row(table: pg_sys::Oid) -> Result<bool> {
+    if !user::row_security_applies(table) {
+        return Ok(true);
+    }
+    let owner = user::elevated(|| {
+        spi::optional("SELECT relowner FROM pg_class WHERE oid = $1", &[table.into()], |row| row.need(1))
+    })?;
+    Ok(owner.is_some_and(user::has_privileges_of))
+}

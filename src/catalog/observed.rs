@@ -26,20 +26,28 @@ pub struct Leaf {
 }
 
 /// What a job is doing, and what ends that; NULL when it is over and was neither given up nor cancelled.
+/// `$2` tells whether the caller may read errors.
 const HELD: &str = "j.status IN ('pending', 'running', 'paused') AS unfinished, j.completed_at,
     CASE WHEN j.status = 'running' THEN format('%s is running: %s', j.operation, j.phase)
          WHEN j.status = 'paused' THEN format('%s is paused: %s', j.operation, j.phase)
          WHEN j.status = 'pending' AND j.error IS NOT NULL
            THEN format('%s is tried again after %s: %s', j.operation,
-                       coalesce(to_char(j.next_attempt_at, 'YYYY-MM-DD HH24:MI:SS TZ'), 'an interruption'), j.error)
+                       coalesce(to_char(j.next_attempt_at, 'YYYY-MM-DD HH24:MI:SS TZ'), 'an interruption'),
+                       CASE WHEN $2 THEN j.error ELSE 'SQLSTATE ' || j.error_code END)
          WHEN j.status = 'pending' AND j.suspended_at IS NOT NULL
            THEN format('%s waits for its maintenance window: %s', j.operation, j.phase)
          WHEN j.status = 'pending' THEN format('%s waits to be taken up: %s', j.operation, coalesce(j.reason, j.phase))
-         WHEN j.status IN ('failed', 'cancelled') THEN format('%s was %s', j.operation, coalesce(j.error, j.status)) END AS reason,
+         WHEN j.status IN ('failed', 'cancelled')
+           THEN format('%s was %s', j.operation,
+                       coalesce(CASE WHEN $2 THEN j.error ELSE j.status || ' with SQLSTATE ' || j.error_code END, j.status))
+    END AS reason,
     CASE WHEN j.status = 'running' THEN format('the end of the run; pause_job(''%s'')', j.job_id)
          WHEN j.status = 'paused' THEN format('resume_job(''%s'')', j.job_id)
-         WHEN j.status = 'pending' THEN 'the worker, or CALL run_lifecycle()'
+         WHEN j.status = 'pending' THEN $3
          ELSE format('retry_job(''%s''), or a change of the policy', j.job_id) END AS freed_by";
+
+/// What frees a job that waits to be taken up; a worker does the same.
+pub const RUN_LIFECYCLE: &str = "CALL run_lifecycle()";
 
 /// A bound as short as it can be said: a midnight is a date.
 fn short(bound: &str) -> String {
@@ -133,7 +141,8 @@ pub fn leaves(source: pg_sys::Oid) -> Result<Vec<Leaf>> {
         keep = micros("k.keep_until"),
         used = micros("s.used_at"),
     );
-    user::elevated(|| spi::rows(&sql, &[source.into()], leaf))
+    let errors = super::sees_every_row(source)?;
+    user::elevated(|| spi::rows(&sql, &[source.into(), errors.into(), RUN_LIFECYCLE.into()], leaf))
 }
 
 fn leaf(row: &spi::Row<'_>) -> Result<Leaf> {

@@ -8,7 +8,7 @@ use archive_core::lifecycle::{self, Hold, Limits, Meter, Pressure, TokenBucket};
 use crate::catalog::pressure;
 use crate::error::Result;
 use crate::guc;
-use crate::pg::{background, worker_table};
+use crate::pg::{background, user, worker_table};
 
 /// A first look at a rate takes this long.
 const SAMPLE: Duration = Duration::from_millis(600);
@@ -37,6 +37,11 @@ pub fn hold() -> Result<Option<Hold>> {
         mark(pressure::wal_written()?);
     }
     Ok(hold)
+}
+
+/// A hold as the current user may know it: how busy the cluster is only readers of all statistics see.
+pub fn told(hold: &Hold) -> String {
+    if user::reads_all_statistics() { hold.to_string() } else { format!("{} is exceeded", hold.setting()) }
 }
 
 fn observe(limits: &Limits) -> Result<Pressure> {

@@ -146,25 +146,32 @@ fn refuse_loss(default: &str, late: i64, moved: u64) -> Result<()> {
     .hint("Have the function of the trigger let the rows pass, or delete the rows first."))
 }
 
-/// A row that moves is deleted first: a foreign key with an action on delete would take referencing rows along (23503).
+/// A row that moves is deleted first: a foreign key with an action on delete would take referencing rows along, and the
+/// checks of a deferred one would still be pending when the DEFAULT partition is altered (23503).
 fn refuse_cascades(default: &str) -> Result<()> {
     let key = user::elevated(|| {
         spi::optional(
-            "SELECT k.conname::text, format('%I.%I', n.nspname, c.relname)
+            "SELECT quote_ident(k.conname), format('%I.%I', n.nspname, c.relname), k.confdeltype IN ('c', 'n', 'd')
              FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE k.contype = 'f' AND k.confrelid = $1::regclass AND k.confdeltype IN ('c', 'n', 'd')
+             WHERE k.contype = 'f' AND k.confrelid = $1::regclass AND (k.confdeltype IN ('c', 'n', 'd') OR k.condeferred)
              ORDER BY k.oid LIMIT 1",
             &[default.into()],
-            |row| Ok((row.need::<String>(1)?, row.need::<String>(2)?)),
+            |row| Ok((row.need::<String>(1)?, row.need::<String>(2)?, row.need::<bool>(3)?)),
         )
     })?;
-    let Some((key, table)) = key else { return Ok(()) };
-    Err(Error::new(
-        SqlState::ERRCODE_FOREIGN_KEY_VIOLATION,
-        format!("moving rows out of {default} would change rows of {table}"),
-    )
-    .detail(format!("Foreign key \"{key}\" has an action ON DELETE, and a row that moves is deleted first."))
-    .hint("Give the key ON DELETE NO ACTION DEFERRABLE INITIALLY DEFERRED for the time of the move."))
+    let Some((key, table, has_action)) = key else { return Ok(()) };
+    let (what, why) = match has_action {
+        true => {
+            (format!("would change rows of {table}"), "has an action ON DELETE, and a row that moves is deleted first")
+        }
+        false => (
+            format!("cannot wait for a deferred foreign key of {table}"),
+            "is INITIALLY DEFERRED, and a row that moves is deleted first",
+        ),
+    };
+    Err(Error::new(SqlState::ERRCODE_FOREIGN_KEY_VIOLATION, format!("moving rows out of {default} {what}"))
+        .detail(format!("Foreign key {key} {why}."))
+        .hint(format!("ALTER TABLE {table} DROP CONSTRAINT {key}, and add it again when the rows have moved.")))
 }
 
 /// Moves the late rows; how many arrived.

@@ -44,18 +44,21 @@ pub fn not_available(relation: pg_sys::Oid, name: &str, timeout_ms: i32) -> Resu
         .hint("Nothing was changed. Run it again when these have finished, or raise archive_ext.lock_timeout."))
 }
 
-/// The sessions that hold locks on a relation, as sentences; at most five.
+/// The sessions that hold locks on a relation, as sentences; at most five. What they are at is shown by the rule of
+/// `pg_stat_activity`.
 pub fn blockers(relation: pg_sys::Oid) -> Result<Vec<String>> {
+    let me = user::current();
     user::elevated(|| {
         spi::rows(
-            "SELECT format('Process %s (user %s, %s, query started %s) holds %s.', l.pid,
-                           coalesce(a.usename::text, '?'), coalesce(a.state, a.backend_type),
-                           coalesce(to_char(a.query_start, 'YYYY-MM-DD HH24:MI:SS TZ'), '?'), l.mode)
+            "SELECT format('Process %s (user %s%s) holds %s.', l.pid, coalesce(a.usename::text, '?'),
+                           CASE WHEN pg_has_role($2, 'pg_read_all_stats', 'USAGE') OR pg_has_role($2, a.usesysid, 'USAGE')
+                                THEN format(', %s, query started %s', coalesce(a.state, a.backend_type),
+                                            coalesce(to_char(a.query_start, 'YYYY-MM-DD HH24:MI:SS TZ'), '?')) END, l.mode)
              FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
              WHERE l.locktype = 'relation' AND l.relation = $1 AND l.granted AND l.pid <> pg_backend_pid()
                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
              ORDER BY a.query_start LIMIT 5",
-            &[relation.into()],
+            &[relation.into(), me.into()],
             |row| row.need(1),
         )
     })

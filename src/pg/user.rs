@@ -103,6 +103,23 @@ pub fn has_privileges_of(role: pg_sys::Oid) -> bool {
     unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), role) }
 }
 
+/// Whether the current user sees what sessions of `role` do: the rule of `pg_stat_activity`.
+pub fn sees_activity_of(role: pg_sys::Oid) -> bool {
+    has_privileges_of(role) || reads_all_statistics()
+}
+
+/// Whether the current user sees what any session does, and how busy the cluster is.
+pub fn reads_all_statistics() -> bool {
+    has_privileges_of(pg_sys::Oid::from(pg_sys::ROLE_PG_READ_ALL_STATS))
+}
+
+/// Whether row-level security stands between the current user and rows of `table`; not when it is gone.
+pub fn row_security_applies(table: pg_sys::Oid) -> bool {
+    // SAFETY: plain catalog lookups; with noError nothing is raised.
+    let result = unsafe { pg_sys::check_enable_rls(table, pg_sys::InvalidOid, true) };
+    result == pg_sys::CheckEnableRlsResult::RLS_ENABLED as std::ffi::c_int
+}
+
 /// Whether the current user is a superuser.
 pub fn is_superuser() -> bool {
     // SAFETY: plain catalog lookup.

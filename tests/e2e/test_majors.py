@@ -190,6 +190,30 @@ def test_pg_dump_into_the_next_version(cluster, other_cluster):
     original.drop()
 
 
+def test_from_16_on_the_last_scan_tells_since_when_a_partition_is_idle(other_cluster):
+    """The time of the scan counts, not that of the look which found the counters moved."""
+    db = Database(other_cluster, "idle")
+    storage_of(db)
+    create_orders(db.conn, months=2, rows=50)
+    db.execute("SELECT set_archive_policy('orders', archive_after => '1 month', idle_for => '10 days', storage => 'cold')")
+    db.execute("SELECT count(*) FROM orders")
+    db.execute("SELECT pg_stat_force_next_flush()")
+
+    def run_in(days):
+        db.execute("SELECT set_config('archive_ext.now', (now() + %s * interval '1 day')::text, false)", [days])
+        db.execute("CALL run_lifecycle()")
+        return db.value("SELECT count(*) FROM archive_ext.partitions WHERE status = 'ARCHIVED'")
+
+    assert run_in(9) == 0
+    assert {"idle_for 10 days" in r.reason for r in db.all("SELECT reason FROM explain_lifecycle('orders')")} == {True}
+    db.execute("SELECT count(*) FROM orders_2024_02")
+    db.execute("SELECT pg_stat_force_next_flush()")
+    assert run_in(11) == 1, "the look of the ninth day was no use of it"
+    assert db.value("SELECT partition_name FROM archive_ext.partitions") == "orders_2024_01"
+    assert run_in(22) == 2
+    db.drop()
+
+
 @pytest.fixture
 def old_and_new():
     clusters = [Cluster(), Cluster(pg_config=OTHER)]

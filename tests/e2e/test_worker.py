@@ -140,6 +140,73 @@ def test_p8_code_in_a_worker_cannot_become_anybody_else(db, role):
     wait_until(lambda: archived(db, "orders"), 60, "the job to be taken up again")
 
 
+TRAPS = """
+    CREATE TABLE seen (place text, statement text, outcome text, session_role text, acting_role text, superuser text);
+    CREATE FUNCTION try(place text) RETURNS boolean LANGUAGE plpgsql AS $$
+    DECLARE
+        statement text;
+        outcome   text;
+    BEGIN
+        FOREACH statement IN ARRAY ARRAY['RESET ROLE', 'RESET SESSION AUTHORIZATION', 'SET ROLE postgres', 'SET ROLE NONE',
+                                         'SET SESSION AUTHORIZATION postgres', 'SET SESSION AUTHORIZATION DEFAULT'] LOOP
+            BEGIN
+                EXECUTE statement;
+                outcome := 'done';
+            EXCEPTION WHEN OTHERS THEN
+                outcome := SQLSTATE;
+            END;
+            INSERT INTO public.seen VALUES (place, statement, outcome, session_user, current_user, current_setting('is_superuser'));
+        END LOOP;
+        RETURN true;
+    END $$;
+    CREATE FUNCTION try_in_index(id int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM public.try('index');
+        RETURN id;
+    END $$;
+    CREATE FUNCTION try_in_trigger() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM public.try(TG_ARGV[0]);
+        RETURN coalesce(NEW, OLD);
+    END $$;
+    CREATE TABLE ticket (id int NOT NULL, lifecycle_status text NOT NULL, opened_at timestamptz NOT NULL,
+                         PRIMARY KEY (id, lifecycle_status)) PARTITION BY LIST (lifecycle_status);
+    CREATE TABLE ticket_live_202412 PARTITION OF ticket FOR VALUES IN ('LIVE_202412');
+    INSERT INTO ticket VALUES (1, 'LIVE_202412', '2024-12-17');
+    ALTER TABLE ticket ADD CONSTRAINT trap CHECK (try('check'));
+    CREATE INDEX ON ticket (try_in_index(id));
+    CREATE TRIGGER trap BEFORE UPDATE ON ticket FOR EACH ROW EXECUTE FUNCTION try_in_trigger('row trigger');
+    CREATE CONSTRAINT TRIGGER late_trap AFTER DELETE ON ticket_live_202412 DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION try_in_trigger('trigger at commit');
+    TRUNCATE seen;
+"""
+
+
+def test_p8_code_on_the_way_of_rows_cannot_become_anybody_else(db, role):
+    """Whatever a worker comes across while it moves rows, also at its commit, is the owner's and stays so."""
+    owner = role("mallory")
+    db.execute(f"GRANT CREATE ON SCHEMA public TO {owner}")
+    session = db.connect(owner)
+    session.execute(TRAPS)
+    status = "SELECT string_agg(DISTINCT lifecycle_status, ' ') FROM ticket"
+    session.execute("SELECT set_archive_policy('ticket', hot_after => '1 month')")
+    wait_until(lambda: db.value(status) == "HOT", 60, "the worker to move the row")
+
+    job = session.execute("SELECT archive_ext.begin_rows('ticket', $$try('where_clause')$$, 'WARM', NULL, 100)").fetchone()[0]
+    session.execute("SELECT pause_job(%s)", [job])
+    session.execute("SELECT resume_job(%s)", [job])
+    wait_until(lambda: db.value(status) == "WARM_2024", 60, "the worker to do the job with the clause")
+    wait_until(lambda: not workers(db), 20, "the worker to end")
+
+    assert {r.place for r in db.all("SELECT DISTINCT place FROM seen")} == {
+        "where_clause", "check", "index", "row trigger", "trigger at commit"}
+    assert db.all("SELECT DISTINCT session_role, acting_role, superuser FROM seen") == [(owner, owner, "off")]
+    became = db.all("SELECT DISTINCT statement FROM seen WHERE outcome = 'done' AND statement LIKE '%% postgres'", [])
+    assert became == []
+    assert db.value("SELECT count(*) FROM seen WHERE place = 'trigger at commit' AND statement = 'RESET ROLE'"
+                    " AND outcome = 'done'") > 0, "there it works, and leads back to the owner"
+
+
 def test_a_killed_worker_is_followed_by_one_that_finishes_its_job(cluster, db, role, configured):
     session = own_wide(db, role("owner"))
     configured(max_rate=SLOW)
@@ -180,6 +247,9 @@ def test_naptime_and_switch_are_reloaded(cluster, db, role, configured):
     wait_until(lambda: "begins no job: the load average" in cluster.log(), 20, "the round that found the machine busy")
     wait_until(lambda: not workers(db), 20, "the worker not to wait there")
     assert jobs(db, "completed") == 0
+    explained = db.row("SELECT reason, freed_by FROM explain_lifecycle(%s) LIMIT 1", [table])
+    assert "; jobs wait: the load average is " in explained.reason
+    assert explained.freed_by == "the worker, or CALL run_lifecycle()"
     configured(max_load=0, naptime="1s")
     wait_until(lambda: archived(db, table), 60, "the round after the reload")
     assert db.value("SELECT archive_ext.worker_hold()") is None
@@ -191,6 +261,9 @@ def test_an_old_snapshot_holds_a_job_up_until_it_is_gone(db, role, configured):
     configured(max_rate=SLOW)
     session.execute(f"SELECT set_archive_policy('orders', {DUE})")
     slot = wait_until(lambda: worker_at_work(db), 30, "the worker to export")
+    stranger = db.connect(role("stranger"))
+    assert stranger.execute("SELECT * FROM archive_ext.progress_slots()").fetchall() == []
+    assert len(session.execute("SELECT * FROM archive_ext.progress_slots()").fetchall()) == 1
     old = db.connect()
     old.autocommit = False
     old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -201,7 +274,13 @@ def test_an_old_snapshot_holds_a_job_up_until_it_is_gone(db, role, configured):
     waits = wait_until(lambda: workers(db, "state = 'throttled'"), 30, "the worker to be throttled")
     assert (waits[0].pid, waits[0].job_id) == (slot.pid, slot.job_id)
     assert "the oldest snapshot is" in waits[0].detail and "archive_ext.max_xmin_age is 2" in waits[0].detail
-    assert "archive_ext.max_xmin_age" in db.value("SELECT archive_ext.throttled()")
+    assert "snapshot is" in db.value("SELECT archive_ext.throttled()")
+    for other in [stranger, session]:
+        told = other.execute("SELECT archive_ext.throttled()").fetchone()[0]
+        assert told == "archive_ext.max_xmin_age is exceeded", "how busy the cluster is, statistics tell"
+    slots = "SELECT kind, state, detail FROM archive_ext.worker_slots() ORDER BY 1"
+    assert [slot.kind for slot in stranger.execute(slots).fetchall()] == ["launcher"]
+    assert session.execute(slots).fetchall()[1] == ("worker", "throttled", None)
     old.rollback()
     wait_until(lambda: archived(db, "orders"), 60, "the job to go on")
 

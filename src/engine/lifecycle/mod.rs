@@ -4,6 +4,7 @@
 
 mod alert;
 mod family;
+mod hold;
 mod labels;
 mod outlook;
 mod policy;
@@ -25,6 +26,7 @@ use archive_core::lifecycle::Kind;
 use archive_core::policy::{Action, JobStatus, Planned};
 
 pub use alert::standing;
+pub use hold::worker_hold;
 pub use outlook::Outlook;
 pub use policy::{clear_policy, export, import, set_policy};
 pub use retry::{failed, sqlstate_of};

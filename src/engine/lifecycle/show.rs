@@ -6,10 +6,11 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
 use super::outlook::{Outlook, kind};
-use super::window;
+use super::{hold, window};
 use crate::catalog;
-use crate::catalog::observed::Leaf;
+use crate::catalog::observed::{Leaf, RUN_LIFECYCLE};
 use crate::catalog::policy::TablePolicy;
+use crate::engine::throttle;
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
 use crate::partition::locks;
@@ -176,18 +177,18 @@ pub fn explain(source: pg_sys::Oid) -> Result<Vec<Explained>> {
     check_visible(source)?;
     let table = table(source)?;
     let outlook = Outlook::of(&table)?;
-    let opens = opening(&table, outlook.now)?;
+    let doers = Doers::now(opening(&table, outlook.now)?, outlook.now)?;
     let mut lines: Vec<(usize, Explained)> = Vec::new();
     for planned in &outlook.core.due {
         for at in &planned.partitions {
             if let Some(leaf) = outlook.leaves.get(*at) {
-                lines.push((*at, explain_due(leaf, planned, opens, outlook.now)?));
+                lines.push((*at, explain_due(leaf, planned, &doers)?));
             }
         }
     }
     for waiting in &outlook.core.waiting {
         if let Some(leaf) = outlook.leaves.get(waiting.partition) {
-            lines.push((waiting.partition, explain_waiting(leaf, waiting, opens, outlook.now)?));
+            lines.push((waiting.partition, explain_waiting(leaf, waiting, &doers)?));
         }
     }
     if outlook.core.due.is_empty() && outlook.core.waiting.is_empty() {
@@ -208,28 +209,65 @@ pub fn explain(source: pg_sys::Oid) -> Result<Vec<Explained>> {
     Ok(archived.chain(lines.into_iter().map(|(_, line)| line)).collect())
 }
 
-fn explain_due(leaf: &Leaf, planned: &Planned, opens: i64, now: i64) -> Result<Explained> {
-    let (reason, freed_by) = match opens > now {
-        true => {
-            (format!("{}; its maintenance window is closed until {}", planned.reason, instant(opens)), "the window")
+/// Who does what is due, and what keeps them from it now.
+struct Doers {
+    /// When the maintenance window is open next, if it is closed.
+    opens: Option<i64>,
+    /// When that is, or now.
+    when: i64,
+    /// Why no worker does anything.
+    no_worker: Option<String>,
+    /// Why jobs wait for other sessions.
+    throttled: Option<String>,
+}
+
+impl Doers {
+    fn now(opens: i64, now: i64) -> Result<Self> {
+        Ok(Self {
+            opens: Some(opens).filter(|opens| *opens > now),
+            when: opens,
+            no_worker: hold::worker_hold()?,
+            throttled: throttle::hold()?.map(|hold| throttle::told(&hold)),
+        })
+    }
+
+    /// A reason to act, and what keeps anybody from acting now.
+    fn reason(&self, reason: &str) -> String {
+        match (self.opens, &self.throttled) {
+            (Some(opens), _) => format!("{reason}; its maintenance window is closed until {}", instant(opens)),
+            (None, Some(throttled)) => format!("{reason}; jobs wait: {throttled}"),
+            (None, None) => reason.to_owned(),
         }
-        false => (planned.reason.clone(), "the worker, or CALL run_lifecycle()"),
-    };
+    }
+
+    fn names(&self) -> String {
+        match &self.no_worker {
+            Some(why) => format!("{RUN_LIFECYCLE}; no worker does it: {why}"),
+            None => format!("the worker, or {RUN_LIFECYCLE}"),
+        }
+    }
+}
+
+fn explain_due(leaf: &Leaf, planned: &Planned, doers: &Doers) -> Result<Explained> {
     Ok(Explained {
         next: Some(planned.action.operation().to_owned()),
-        when: Some(timestamp(opens)?),
+        when: Some(timestamp(doers.when)?),
         blocked_by: blockers(leaf)?,
-        freed_by: Some(freed_by.to_owned()),
-        ..explained(leaf, reason)
+        freed_by: Some(if doers.opens.is_some() { "the window".to_owned() } else { doers.names() }),
+        ..explained(leaf, doers.reason(&planned.reason))
     })
 }
 
-fn explain_waiting(leaf: &Leaf, waiting: &Waiting, opens: i64, now: i64) -> Result<Explained> {
-    let reason = match leaf.observed.held.is_some() && opens > now {
-        true => format!("{}; its maintenance window is closed until {}", waiting.reason, instant(opens)),
-        false => waiting.reason.clone(),
+fn explain_waiting(leaf: &Leaf, waiting: &Waiting, doers: &Doers) -> Result<Explained> {
+    let to_be_done = waiting.freed_by.as_deref() == Some(RUN_LIFECYCLE);
+    let reason = match (leaf.observed.held.is_some(), doers.opens.is_some() || to_be_done) {
+        (true, true) => doers.reason(&waiting.reason),
+        _ => waiting.reason.clone(),
     };
-    let freed_by = waiting.freed_by.clone().or_else(|| waiting.until.map(|_| "time".to_owned()));
+    let freed_by = match to_be_done {
+        true => Some(doers.names()),
+        false => waiting.freed_by.clone().or_else(|| waiting.until.map(|_| "time".to_owned())),
+    };
     Ok(Explained {
         next: waiting.next.map(|status| status.as_str().to_owned()),
         when: waiting.until.map(timestamp).transpose()?,
@@ -335,16 +373,10 @@ fn timestamp(micros: i64) -> Result<TimestampWithTimeZone> {
 
 /// Refuses who may not SELECT from the table (42501).
 fn check_visible(source: pg_sys::Oid) -> Result<()> {
-    let me = user::current();
-    let name = catalog::qualified_name(source)?;
-    let may = user::elevated(|| {
-        spi::one("SELECT coalesce(has_table_privilege($1, $2, 'SELECT'), false)", &[me.into(), source.into()], |row| {
-            row.need::<bool>(1)
-        })
-    })?;
-    if may {
+    if catalog::may_select(source)? {
         return Ok(());
     }
+    let name = catalog::qualified_name(source)?;
     Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("permission denied for table {name}"))
         .hint("It takes SELECT on the table."))
 }

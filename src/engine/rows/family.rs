@@ -38,7 +38,8 @@ pub struct Follower {
 }
 
 /// All followers, parents before children. Refused: foreign keys ON UPDATE RESTRICT, SET NULL or SET DEFAULT, a table that
-/// two ways lead to (0A000); on PostgreSQL 14 any foreign key that references the table.
+/// two ways lead to (0A000), a registered child of another owner (42501); on PostgreSQL 14 any foreign key that references
+/// the table.
 pub fn of(table: &LabelTable) -> Result<Vec<Follower>> {
     let mut found: Vec<Follower> = Vec::new();
     let mut seen = vec![table.oid];
@@ -109,10 +110,14 @@ fn keys(parent: pg_sys::Oid) -> Result<Vec<Key>> {
     })
 }
 
-/// What a foreign key makes of its table; `None` when it is left to PostgreSQL, which refuses to move rows that it holds.
+/// What a foreign key makes of its table; `None` when it is left to PostgreSQL. That refuses to move rows that the key
+/// holds, or has the cascade move them, as their owner: a query of ours would run that owner's row-level security as the
+/// caller.
 fn follower(key: &Key, parent: pg_sys::Oid, column: &str, at: usize) -> Result<Option<Follower>> {
     let follows = match (key.action.as_str(), key.registered) {
+        ("c", _) if !user::has_privileges_of(discover::owner(key.child)?) => return Ok(None),
         ("c", _) => Follows::ByCascade,
+        ("a", true) if !user::has_privileges_of(discover::owner(key.child)?) => return Err(of_another_owner(key)?),
         ("a", true) => Follows::InStatement,
         ("n" | "d", _) | (_, true) => return Err(action_refused(key, parent)?),
         _ => return Ok(None),
@@ -134,6 +139,14 @@ fn follower(key: &Key, parent: pg_sys::Oid, column: &str, at: usize) -> Result<O
             .collect(),
         partitioned: LabelTable::of(key.child)?.filter(|table| table.column == label_column),
     }))
+}
+
+/// Both tables had one owner when the child was added; its triggers and policies would run as the caller.
+fn of_another_owner(key: &Key) -> Result<Error> {
+    let child = catalog::qualified_name(key.child)?;
+    Ok(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("must be owner of table {child}"))
+        .detail(format!("Its rows move along, by foreign key \"{}\".", key.name))
+        .hint("Have its owner give it back or call drop_child_table, or move the rows as a role that may act for both owners."))
 }
 
 fn action_refused(key: &Key, parent: pg_sys::Oid) -> Result<Error> {

@@ -48,6 +48,19 @@ pub enum Hold {
     Load(f64, f64),
 }
 
+impl Hold {
+    /// The setting that is exceeded.
+    pub const fn setting(&self) -> &'static str {
+        match self {
+            Self::ReplicationLag(..) => "archive_ext.max_replication_lag",
+            Self::ReplicationLagBytes(..) => "archive_ext.max_replication_lag_size",
+            Self::WalRate(..) => "archive_ext.max_wal_rate",
+            Self::XminAge(..) => "archive_ext.max_xmin_age",
+            Self::Load(..) => "archive_ext.max_load",
+        }
+    }
+}
+
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -222,6 +235,7 @@ mod tests {
         for (limits, reached, passed, text) in cases {
             assert_eq!(decide(&limits, &reached), None);
             assert_eq!(decide(&limits, &passed).map(|hold| hold.to_string()).as_deref(), Some(text));
+            assert!(decide(&limits, &passed).is_some_and(|hold| text.contains(&format!("({} is", hold.setting()))));
         }
     }
 
