@@ -19,4 +19,5 @@ pub mod mirror;
 pub mod new_partition;
 pub mod prerequisites;
 pub mod root_ddl;
+pub mod snapshots;
 pub mod swap;
