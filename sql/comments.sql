@@ -17,7 +17,7 @@ COMMENT ON TABLE archive_ext.storage_claim IS 'the incarnation under which this 
 
 COMMENT ON VIEW archive_ext.partitions IS 'partitions that were archived, with sizes and where they are now';
 COMMENT ON VIEW archive_ext.jobs IS 'archive and reattach runs, newest first';
-COMMENT ON VIEW archive_ext.objects IS 'Parquet objects of archived partitions';
+COMMENT ON VIEW archive_ext.objects IS 'Parquet objects of archived partitions; those of partitions that were merged or split since are superseded';
 COMMENT ON VIEW archive_ext.progress IS 'runs in progress: rows, percent, rate and remaining time (needs shared_preload_libraries)';
 COMMENT ON VIEW archive_ext.workers IS 'the launcher and the job workers: for whom, at what, since when (needs shared_preload_libraries)';
 COMMENT ON VIEW archive_ext.events IS 'what happened to partitions: who, when, from, to, why; newest first';

@@ -23,7 +23,7 @@ SELECT m.source AS table_name,
        p.keep_until
 FROM archive_ext.partition p
 JOIN archive_ext.managed_table m ON m.id = p.managed_table
-WHERE has_table_privilege(m.source, 'SELECT')
+WHERE has_table_privilege(m.source, 'SELECT') AND p.superseded_at IS NULL
 ORDER BY m.source::text, p.id;
 
 CREATE VIEW archive_ext.jobs WITH (security_barrier) AS
@@ -58,7 +58,9 @@ SELECT m.source AS table_name,
        p.storage,
        o.key,
        o.sha256,
-       o.uploaded_at
+       o.uploaded_at,
+       p.superseded_at,
+       p.superseded_by
 FROM archive_ext.object o
 JOIN archive_ext.partition p ON p.id = o.partition_id
 JOIN archive_ext.managed_table m ON m.id = p.managed_table

@@ -122,7 +122,7 @@ pub fn leaves(source: pg_sys::Oid) -> Result<Vec<Leaf>> {
          FROM b LEFT JOIN archive_ext.archive_policy p ON p.source = $1::oid
          LEFT JOIN archive_ext.managed_table m ON m.source = $1::oid
          LEFT JOIN archive_ext.partition k ON k.managed_table = m.id AND k.schema_name = b.nspname
-           AND k.partition_name = b.relname AND k.status <> 'ARCHIVED'
+           AND k.partition_name = b.relname AND k.status <> 'ARCHIVED' AND k.superseded_at IS NULL
          LEFT JOIN LATERAL (
            SELECT {HELD} FROM archive_ext.archival_job j
            WHERE (j.partition = b.oid OR j.request -> 'partitions' ? format('%I.%I', b.nspname, b.relname))

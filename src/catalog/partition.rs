@@ -105,6 +105,13 @@ const COLUMNS: &str = "p.id, m.source::oid, p.schema_name::text, p.partition_nam
        AND starts_with(c.relname, p.partition_name || '__local_')), p.storage::text, p.version, p.manifest_key,
     p.managed_table, coalesce(((extract(epoch FROM p.archived_at) - 946684800) * 1000000)::bigint, 0)";
 
+impl Known {
+    /// `schema.partition`, quoted where needed.
+    pub fn qualified(&self) -> String {
+        pgrx::spi::quote_qualified_identifier(&self.schema_name, &self.partition_name)
+    }
+}
+
 fn known(row: &spi::Row<'_>) -> Result<Known> {
     Ok(Known {
         id: row.need(1)?,
@@ -292,7 +299,8 @@ pub fn set_archived(
                  local_copy_until = CASE WHEN $4::oid IS NULL THEN NULL ELSE now() + make_interval(secs => $5) END,
                  keep_until = NULL, storage = $6::name, version = $7, manifest_key = $8, rows = $9, local_bytes = $10,
                  archived_bytes = $11, digest = $12, columns = $13, ddl = $14, archived_at = clock_timestamp(),
-                 verified_at = clock_timestamp(), reattached_at = NULL, family = $15
+                 verified_at = clock_timestamp(), reattached_at = NULL, family = $15, superseded_at = NULL,
+                 superseded_by = NULL
              WHERE id = $1 RETURNING local_copy_until",
             &[
                 id.into(),
@@ -398,7 +406,8 @@ pub fn set_local(
                SET parent = excluded.parent, bounds = excluded.bounds, lower_bound = excluded.lower_bound,
                    upper_bound = excluded.upper_bound, hot_table = excluded.hot_table, status = excluded.status,
                    tier = excluded.tier, label = excluded.label,
-                   removal_time = coalesce(excluded.removal_time, p.removal_time), status_since = clock_timestamp()
+                   removal_time = coalesce(excluded.removal_time, p.removal_time), status_since = clock_timestamp(),
+                   superseded_at = NULL, superseded_by = NULL
              RETURNING p.id",
             &[
                 local.managed_table.into(),
@@ -484,15 +493,25 @@ pub fn set_removal_time(
     Ok(())
 }
 
-/// Forgets the hot partition `relation`, whose rows are in another one now.
-pub fn forget(relation: pg_sys::Oid) -> Result<()> {
+/// The hot partition `relation` is no more: its rows are in `successors`. What was never archived is forgotten. What was
+/// keeps its row, without a table, so that its objects stay known; it is returned.
+pub fn supersede(relation: pg_sys::Oid, successors: &[String]) -> Result<Option<Known>> {
     user::elevated(|| {
         spi::execute(
-            "DELETE FROM archive_ext.partition WHERE hot_table = $1::oid AND status <> 'ARCHIVED'",
+            "DELETE FROM archive_ext.partition WHERE hot_table = $1::oid AND status <> 'ARCHIVED' AND version = 0",
             &[relation.into()],
-        )
-    })?;
-    Ok(())
+        )?;
+        let known =
+            spi::optional(&select("p.hot_table::oid = $1 AND p.status <> 'ARCHIVED'"), &[relation.into()], known)?;
+        spi::execute(
+            "UPDATE archive_ext.partition
+             SET hot_table = NULL, label = NULL, keep_until = NULL, reattached_at = NULL, removal_time = NULL,
+                 status_since = clock_timestamp(), superseded_at = clock_timestamp(), superseded_by = $2
+             WHERE hot_table = $1::oid AND status <> 'ARCHIVED'",
+            &[relation.into(), successors.to_vec().into()],
+        )?;
+        Ok(known)
+    })
 }
 
 /// WARM partitions whose bounds are not proven yet: they were made WARM by a transaction that could not do it itself.

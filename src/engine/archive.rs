@@ -306,18 +306,15 @@ pub fn finish_all(archived: Vec<(&Plan, Finished)>) -> Result<Vec<Outcome>> {
     archived.into_iter().zip(trees).map(|((plan, finished), tree)| swap_one(plan, finished, tree)).collect()
 }
 
-/// The order: hot tables of each partition as given (tables that it references, parent, what references it, DEFAULT, the
-/// partition), then the archive parents.
+/// The order: for each partition as given what [`swap::concerned`] says, then the archive parents.
 fn lock_all(archived: &[(&Plan, Finished)], trees: &[(i64, pg_sys::Oid)]) -> Result<()> {
-    let mut relations = Vec::new();
+    let mut wanted = Vec::new();
     for (plan, _) in archived {
-        relations.extend(swap::concerned(plan.root, plan.parent, Some(plan.leaf.oid))?);
+        let referenced = if plan.drops_local_copy() { LockMode::AccessExclusive } else { LockMode::ShareRowExclusive };
+        wanted.extend(swap::concerned(plan.root, plan.parent, Some(plan.leaf.oid), referenced)?);
     }
-    relations.extend(trees.iter().map(|(_, mirror)| *mirror));
-    let mut seen = std::collections::HashSet::new();
-    relations.retain(|oid| seen.insert(*oid));
-    let wanted: Vec<_> = relations.into_iter().map(|oid| (oid, LockMode::AccessExclusive)).collect();
-    locks::acquire_all(&wanted)
+    wanted.extend(trees.iter().map(|(_, mirror)| (*mirror, LockMode::AccessExclusive)));
+    locks::acquire_all(&locks::strongest(wanted))
 }
 
 fn swap_one(plan: &Plan, finished: Finished, (managed_table, mirror): (i64, pg_sys::Oid)) -> Result<Outcome> {

@@ -117,21 +117,19 @@ fn make_ready(known: &Known, table: pg_sys::Oid) -> Result<pg_sys::Oid> {
     Ok(discover::leaf(foreign_table)?.and_then(|leaf| leaf.parent).unwrap_or(foreign_table))
 }
 
-/// As in an archive run: hot tables first, then archive parents. ATTACH also locks the tables that reference its own.
+/// As in an archive run: hot tables first, then archive parents.
 fn lock_all(loaded: &[Loaded]) -> Result<()> {
     let mut wanted = Vec::new();
     for one in loaded {
-        let concerned = swap::concerned(one.known.source, one.known.parent, Some(one.table))?;
-        wanted.extend(concerned.into_iter().map(|oid| (oid, LockMode::AccessExclusive)));
+        // A local copy whose rows were restored is dropped, with its foreign keys.
+        let replaced = one.known.local_copy.filter(|copy| *copy != one.table);
+        let referenced = if replaced.is_some() { LockMode::AccessExclusive } else { LockMode::ShareRowExclusive };
+        wanted.extend(swap::concerned(one.known.source, one.known.parent, Some(one.table), referenced)?);
+        let keys = foreign_key::referenced_by(&replaced.into_iter().collect::<Vec<_>>())?;
+        wanted.extend(keys.into_iter().map(|oid| (oid, LockMode::AccessExclusive)));
     }
     wanted.extend(loaded.iter().map(|one| (one.archive_parent, LockMode::AccessExclusive)));
-    for one in loaded {
-        let referencing = foreign_key::referencing(one.known.source)?;
-        wanted.extend(referencing.into_iter().map(|key| (key.child, LockMode::ShareRowExclusive)));
-    }
-    let mut seen = std::collections::HashSet::new();
-    wanted.retain(|(oid, _)| seen.insert(*oid));
-    locks::acquire_all(&wanted)
+    locks::acquire_all(&locks::strongest(wanted))
 }
 
 /// What the catalog and the table's guards say from now on.

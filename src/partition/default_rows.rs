@@ -3,8 +3,7 @@
 
 use pgrx::pg_sys;
 
-use super::freeze;
-use super::locks;
+use super::{freeze, locks, snapshots};
 use crate::catalog;
 use crate::error::{Error, Result, SqlState};
 use crate::pg::relation::LockMode;
@@ -177,6 +176,8 @@ fn refuse_cascades(default: &str) -> Result<()> {
 /// Moves the late rows; how many arrived.
 fn move_into(default: &str, condition: &str, table: pg_sys::Oid) -> Result<u64> {
     refuse_cascades(default)?;
+    // A query of the new partition alone would find a row in neither place.
+    snapshots::wait_for(&snapshots::held()?, &format!("the move of rows out of {default}"))?;
     let target = catalog::qualified_name(table)?;
     let owner = super::discover::owner(table)?;
     let columns = insertable_columns(table)?;

@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys;
 
+use super::discover;
 use crate::error::Result;
 use crate::pg::{spi, user};
 
@@ -84,4 +85,19 @@ pub fn own(table: pg_sys::Oid, parents: &[pg_sys::Oid]) -> Result<Vec<String>> {
         )
     })?;
     Ok(keys.into_iter().filter(|(_, parent)| parents.contains(parent)).map(|(name, _)| name).collect())
+}
+
+/// The tables that foreign keys of `tables` reference, with the partitions of those that are partitioned.
+pub fn referenced_by(tables: &[pg_sys::Oid]) -> Result<Vec<pg_sys::Oid>> {
+    discover::look(|| {
+        spi::rows(
+            "SELECT r.oid FROM (
+               SELECT k.confrelid AS oid FROM pg_constraint k WHERE k.contype = 'f' AND k.conrelid = ANY ($1)
+               UNION
+               SELECT t.relid::oid FROM pg_constraint k, pg_partition_tree(k.confrelid) t
+               WHERE k.contype = 'f' AND k.conrelid = ANY ($1)) r ORDER BY r.oid",
+            &[tables.to_vec().into()],
+            |row| row.need(1),
+        )
+    })
 }

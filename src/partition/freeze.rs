@@ -80,11 +80,26 @@ pub fn guarded_because(table: pg_sys::Oid) -> Result<Option<String>> {
     })
 }
 
+/// Locks the tables that are to be guarded, all or none: who writes to one of them may want another.
+pub fn lock_unguarded(tables: &[Leaf]) -> Result<()> {
+    let mut wanted = Vec::with_capacity(tables.len());
+    for table in tables {
+        if !observe(table.oid)?.guards {
+            wanted.push((table.oid, mode_for_guards(table.oid)?));
+        }
+    }
+    locks::acquire_all(&wanted)
+}
+
+fn mode_for_guards(table: pg_sys::Oid) -> Result<LockMode> {
+    let replaces = has_trigger(table, ROW_GUARD)? || has_trigger(table, TRUNCATE_GUARD)?;
+    Ok(if replaces { LockMode::AccessExclusive } else { LockMode::ShareRowExclusive })
+}
+
 /// Puts both guards on `table`, replacing older ones. Locks: SHARE ROW EXCLUSIVE on the table, so running writers
 /// are waited for. Runs with the owner's rights.
 pub fn guard(table: pg_sys::Oid, name: &str, owner: pg_sys::Oid, reason: Reason) -> Result<()> {
-    let replaces = has_trigger(table, ROW_GUARD)? || has_trigger(table, TRUNCATE_GUARD)?;
-    locks::acquire(table, name, if replaces { LockMode::AccessExclusive } else { LockMode::ShareRowExclusive })?;
+    locks::acquire(table, name, mode_for_guards(table)?)?;
     drop_guards(table, name, owner)?;
     let argument = reason.as_str();
     user::as_user(owner, || {

@@ -115,11 +115,62 @@ const COLLECT_FOR: Duration = Duration::from_millis(400);
 /// Hence only the first lock is waited for in the queue; the others are waited for a moment while it is held, and if one
 /// is not to be had, all are given back and collected anew.
 pub fn acquire_all(wanted: &[(pg_sys::Oid, LockMode)]) -> Result<()> {
+    take_all(wanted, i32::MAX, || Ok(()))
+}
+
+/// [`acquire_all`] in a transaction that has moved rows. Who writes to such a row waits for us, with locks that we want: so
+/// the first lock is not waited for in the queue either, and as soon as somebody waits for a row, the locks are given up
+/// (55P03), before PostgreSQL would take one of the two for deadlocked.
+pub fn acquire_all_after_moving(wanted: &[(pg_sys::Oid, LockMode)]) -> Result<()> {
+    take_all(wanted, SLICE_MS, || {
+        let waiting = waiting_for_rows()?;
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(SqlState::ERRCODE_LOCK_NOT_AVAILABLE, "other sessions wait for rows that are being moved")
+            .detail(waiting.join(" "))
+            .hint("Nothing was changed. Run it again when these have finished."))
+    })
+}
+
+/// The sessions that wait for the end of this transaction, as sentences; at most five.
+fn waiting_for_rows() -> Result<Vec<String>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT format('Process %s (user %s) waits for one.', w.pid, coalesce(a.usename::text, '?'))
+             FROM pg_locks own JOIN pg_locks w ON w.locktype = 'transactionid' AND w.transactionid = own.transactionid
+             LEFT JOIN pg_stat_activity a ON a.pid = w.pid
+             WHERE own.locktype = 'transactionid' AND own.granted AND own.pid = pg_backend_pid() AND NOT w.granted
+             ORDER BY w.pid LIMIT 5",
+            &[],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// Each relation once, where it is mentioned first, with the strongest of the modes that are wanted of it.
+pub fn strongest(wanted: Vec<(pg_sys::Oid, LockMode)>) -> Vec<(pg_sys::Oid, LockMode)> {
+    let mut all: Vec<(pg_sys::Oid, LockMode)> = Vec::with_capacity(wanted.len());
+    for (relation, mode) in wanted {
+        match all.iter_mut().find(|(known, _)| *known == relation) {
+            Some((_, known)) => *known = mode.max(*known),
+            None => all.push((relation, mode)),
+        }
+    }
+    all
+}
+
+fn take_all(
+    wanted: &[(pg_sys::Oid, LockMode)],
+    longest_first_wait: i32,
+    before_each: impl Fn() -> Result<()>,
+) -> Result<()> {
     let timeout = guc::lock_timeout_ms();
     let begun = Instant::now();
     loop {
+        before_each()?;
         let left = i64::from(timeout) - i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let first_wait = i32::try_from(left).unwrap_or(timeout).max(1);
+        let first_wait = i32::try_from(left).unwrap_or(timeout).clamp(1, longest_first_wait);
         let Some(missing) = collect(wanted, first_wait) else { return Ok(()) };
         if left <= 0 || timeout == 0 && begun.elapsed() > COLLECT_FOR {
             return Err(not_available(missing, &catalog::qualified_name(missing)?, timeout)?);

@@ -20,4 +20,5 @@ pub mod new_partition;
 pub mod prerequisites;
 pub mod root_ddl;
 pub mod row_set;
+pub mod snapshots;
 pub mod swap;

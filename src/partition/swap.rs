@@ -4,11 +4,12 @@ use pgrx::pg_sys;
 use pgrx::spi::{quote_identifier, quote_literal, quote_qualified_identifier};
 
 use super::discover::{self, Leaf};
-use super::{access, archive_tree, default_rows, foreign_key};
+use super::{access, archive_tree, default_rows, foreign_key, locks};
 use crate::catalog;
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
 use crate::pg::guc::GucNest;
+use crate::pg::relation::LockMode;
 use crate::pg::{spi, user};
 
 /// `archive_ext.lock_timeout` for every lock until it is dropped.
@@ -76,20 +77,46 @@ fn release_parents(leaf: &Leaf, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// What DETACH and ATTACH of a partition below `parent` lock besides the partition, in this order: the partitioned tables
-/// that reference or are referenced, the parent, its DEFAULT partition.
-pub fn concerned(root: pg_sys::Oid, parent: pg_sys::Oid, partition: Option<pg_sys::Oid>) -> Result<Vec<pg_sys::Oid>> {
-    let mut concerned = Vec::new();
+/// What DETACH and ATTACH of a partition below `parent` lock, in this order: the trees that it references as a managed
+/// child, the parent, the tables that reference it, its DEFAULT partition, the partition, and the tables that it references
+/// otherwise. The last ones in mode `referenced`: triggers for the key come or go there, and dropping a table with foreign
+/// keys takes more than attaching and detaching it.
+pub fn concerned(
+    root: pg_sys::Oid,
+    parent: pg_sys::Oid,
+    partition: Option<pg_sys::Oid>,
+    referenced: LockMode,
+) -> Result<Vec<(pg_sys::Oid, LockMode)>> {
+    let mut exclusive = Vec::new();
     for key in catalog::child_table::parents(root)? {
-        concerned.extend(discover::tree(key.parent)?);
+        exclusive.extend(discover::tree(key.parent)?);
     }
-    concerned.push(parent);
+    exclusive.push(parent);
     for key in partition.map_or_else(|| Ok(Vec::new()), discover::inbound_keys)? {
-        concerned.push(key.relation);
+        exclusive.push(key.relation);
     }
-    concerned.extend(default_rows::of_parent(parent)?);
-    concerned.extend(partition);
+    exclusive.extend(default_rows::of_parent(parent)?);
+    exclusive.extend(partition);
+    let mut concerned: Vec<_> = exclusive.into_iter().map(|oid| (oid, LockMode::AccessExclusive)).collect();
+    for table in [parent, root] {
+        let referencing = foreign_key::referencing(table)?;
+        concerned.extend(referencing.into_iter().map(|key| (key.child, LockMode::ShareRowExclusive)));
+    }
+    let tables: Vec<_> = partition.into_iter().chain([parent]).collect();
+    concerned.extend(foreign_key::referenced_by(&tables)?.into_iter().map(|oid| (oid, referenced)));
     Ok(concerned)
+}
+
+/// Drops tables that are no partitions any more, or not yet: all locks that it takes are had first, or none.
+pub fn drop_detached(tables: &[Leaf]) -> Result<()> {
+    let oids: Vec<_> = tables.iter().map(|table| table.oid).collect();
+    let concerned = oids.iter().copied().chain(foreign_key::referenced_by(&oids)?);
+    let wanted = concerned.map(|oid| (oid, LockMode::AccessExclusive)).collect();
+    locks::acquire_all(&locks::strongest(wanted))?;
+    for table in tables {
+        user::as_user(table.owner, || spi::execute(&format!("DROP TABLE {}", table.qualified()), &[]))?;
+    }
+    Ok(())
 }
 
 fn vanished(name: &str) -> Error {

@@ -5,8 +5,9 @@ use pgrx::pg_sys;
 use super::memory::MemoryContext;
 use super::relation::Relation;
 use super::row::RowBuffer;
+use super::server_text;
 use super::tuple_id::TupleId;
-use crate::error::Result;
+use crate::error::{Error, Result, SqlState};
 
 /// Rows handed to the table access method at once.
 const BATCH_ROWS: usize = 512;
@@ -83,6 +84,43 @@ impl<'a> BulkLoader<'a> {
         (self.rows, self.segments)
     }
 
+    /// Loads what a query returns into `relation`, which this transaction created and nobody else can see: its columns go
+    /// to the attributes at these indexes (from 0). The number of rows.
+    pub fn load_query(relation: &'a Relation, sql: &str, attributes: &[usize]) -> Result<u64> {
+        let sql = server_text::statement(sql)?;
+        let mut buffer = RowBuffer::new(relation.attribute_count());
+        // SAFETY: SPI is connected for the call, the loader begins and ends within. A row is copied into the loader's
+        // memory before the table that SPI fetched it into is freed. An error unwinds, and the abort closes SPI.
+        unsafe {
+            pg_sys::SPI_connect();
+            let mut loader = Self::begin(relation);
+            let plan = pg_sys::SPI_prepare(sql.as_ptr(), 0, std::ptr::null_mut());
+            if plan.is_null() {
+                return Err(unreadable(pg_sys::SPI_result));
+            }
+            let portal = pg_sys::SPI_cursor_open(std::ptr::null(), plan, std::ptr::null_mut(), std::ptr::null(), false);
+            loop {
+                pg_sys::SPI_cursor_fetch(portal, true, BATCH_ROWS as _);
+                let (table, fetched) = (pg_sys::SPI_tuptable, pg_sys::SPI_processed as usize);
+                for at in 0..fetched {
+                    let tuple = *(*table).vals.add(at);
+                    loader.add(&mut buffer, |buffer| {
+                        fill(buffer, tuple, (*table).tupdesc, attributes);
+                        Ok(())
+                    })?;
+                }
+                pg_sys::SPI_freetuptable(table);
+                if fetched == 0 {
+                    break;
+                }
+            }
+            pg_sys::SPI_cursor_close(portal);
+            let (rows, _) = loader.finish();
+            pg_sys::SPI_finish();
+            Ok(rows)
+        }
+    }
+
     fn next_slot(&mut self) -> *mut pg_sys::TupleTableSlot {
         if self.used == self.slots.len() {
             // SAFETY: a slot of the relation's row type.
@@ -117,5 +155,27 @@ impl<'a> BulkLoader<'a> {
         self.rows += self.used as u64;
         self.used = 0;
         self.memory.reset();
+    }
+}
+
+fn unreadable(code: i32) -> Error {
+    Error::new(SqlState::ERRCODE_INTERNAL_ERROR, format!("the rows to load cannot be read: SPI error {code}"))
+}
+
+/// Copies a tuple into the current memory and its columns into `buffer`.
+///
+/// # Safety
+///
+/// `tuple` is one of `descriptor`, and the current memory lives as long as what `buffer` points to is used.
+unsafe fn fill(buffer: &mut RowBuffer, tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc, attributes: &[usize]) {
+    let mut values = vec![pg_sys::Datum::null(); attributes.len()];
+    let mut nulls = vec![true; attributes.len()];
+    // SAFETY: by the caller's promise; the query has one column for each attribute.
+    unsafe {
+        let copy = pg_sys::heap_copytuple(tuple);
+        pg_sys::heap_deform_tuple(copy, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+    }
+    for ((attribute, value), null) in attributes.iter().zip(values).zip(nulls) {
+        buffer.set(*attribute, (!null).then_some(value));
     }
 }

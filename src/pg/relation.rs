@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 
 /// Table lock levels, weakest first (PostgreSQL's lockdefs.h).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(i32)]
 pub enum LockMode {
     /// ACCESS SHARE: what SELECT takes.
@@ -56,6 +56,13 @@ impl Relation {
     pub fn oid(&self) -> pg_sys::Oid {
         // SAFETY: open relation.
         unsafe { (*self.relation).rd_id }
+    }
+
+    /// Whether this transaction made it, so that nobody else can see it before the commit.
+    pub fn is_made_here(&self) -> bool {
+        const NO_SUBTRANSACTION: pg_sys::SubTransactionId = 0;
+        // SAFETY: open relation.
+        unsafe { (*self.relation).rd_createSubid != NO_SUBTRANSACTION }
     }
 
     /// Its unqualified name.

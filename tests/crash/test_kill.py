@@ -6,7 +6,7 @@ import signal
 import psycopg
 import pytest
 
-from harness.cluster import Cluster, is_alive, wait_until
+from harness.cluster import is_alive, wait_until
 from harness.orders import assert_same_rows, create_orders, keep_truth
 from harness.proxy import Stall
 from harness.sessions import Call
@@ -24,14 +24,6 @@ POINTS = {
     "second_upload": ("PUT|POST", r"orders_2024_02.*\.parquet"),
     "second_manifest": ("PUT", r"_manifests/orders_2024_02"),
 }
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """Of its own, since it is killed again and again."""
-    cluster = Cluster()
-    yield cluster
-    cluster.stop()
 
 
 @pytest.fixture

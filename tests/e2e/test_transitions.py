@@ -1,11 +1,13 @@
 """Partitions that age, beside other sessions: merges and splits step by step, moves, drains (P1, P4, P8)."""
 
+import time
+
 import psycopg
 import pytest
 
 from harness.cluster import wait_until
 from harness.orders import assert_same_rows, create_orders, keep_truth
-from harness.sessions import Repeat
+from harness.sessions import Call, Repeat
 
 MONTHS = "ARRAY['orders_2024_01', 'orders_2024_02', 'orders_2024_03']::regclass[]"
 
@@ -206,3 +208,176 @@ def test_p6_a_lock_that_is_not_to_be_had_is_waited_for_a_bounded_time(orders):
     assert str(blocker.info.backend_pid) in refused.value.diag.message_detail
     blocker.execute("ROLLBACK")
     orders.execute("SELECT set_lifecycle('orders_2024_01', 'WARM')")
+
+
+def waits_for_a_lock(db, pid):
+    return lambda: db.value("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s", [pid])
+
+
+def beside_dml(db, call, first, then):
+    """`call` runs in a session of its own while another one holds what `first` locked, and then wants more."""
+    writer, mover = db.connect(), db.connect()
+    mover.execute("SET archive_ext.lock_timeout = '20s'")
+    writer.execute("BEGIN")
+    writer.execute(first)
+    moving = Call(mover.execute, call)
+    wait_until(waits_for_a_lock(db, mover.info.backend_pid), 10, "the mover to wait")
+    # Long enough for the order of locks that deadlocks to be reached.
+    time.sleep(0.3)
+    writer.execute(then)
+    # And for PostgreSQL to find a deadlock.
+    time.sleep(1.5)
+    writer.execute("COMMIT")
+    moving.result(30)
+
+
+def test_a_merge_begun_in_steps_is_not_ended_in_one_transaction(orders):
+    """Its tables are there already, so that their rows could not be frozen, nor could their swap wait for older snapshots."""
+    job = begin(orders)
+    for _ in range(3):
+        step(orders, job)
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as refused:
+        orders.execute(f"SELECT merge_partitions({MONTHS})")
+    assert "CALL merge_partitions_steps" in refused.value.diag.message_hint
+    orders.execute(f"CALL merge_partitions_steps({MONTHS})")
+    assert_whole(orders)
+
+
+def create_storage(db):
+    db.execute("CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw"
+               f" OPTIONS (location 'file://{db.cluster.storage}/{db.name}')")
+    db.execute("SET archive_ext.default_storage = 'cold'")
+
+
+@pytest.fixture
+def customers(orders):
+    orders.execute("CREATE TABLE customers (id int PRIMARY KEY, seen int)")
+    orders.execute("INSERT INTO customers SELECT DISTINCT customer_id, 0 FROM orders")
+    orders.execute("ALTER TABLE orders ADD FOREIGN KEY (customer_id) REFERENCES customers")
+    return orders
+
+
+UPDATE_CUSTOMER = "UPDATE customers SET seen = seen + 1 WHERE id = 1"
+INSERT_ORDER = "INSERT INTO orders (created_at, customer_id, amount) VALUES ('2024-04-15', 2, 1)"
+
+
+def test_the_swap_of_a_merge_never_deadlocks_with_dml(customers):
+    job = begin(customers)
+    while step(customers, job)[1] != "verified":
+        pass
+    beside_dml(customers, f"SELECT archive_ext.archive_step('{job}')", UPDATE_CUSTOMER, INSERT_ORDER)
+    assert customers.is_attached("orders_2024q1")
+    assert customers.value("SELECT count(*) FROM orders") == customers.value("SELECT count(*) FROM truth") + 1
+
+
+def test_new_partitions_never_deadlock_with_dml(customers):
+    beside_dml(customers, "SELECT premake_partitions('orders', 2)", UPDATE_CUSTOMER, INSERT_ORDER)
+
+
+def test_the_freeze_of_a_merge_never_deadlocks_with_dml(orders):
+    job = begin(orders)
+    write = "UPDATE orders SET note = note WHERE created_at = '{}-01 00:00+00'"
+    beside_dml(orders, f"SELECT archive_ext.archive_step('{job}')", write.format("2024-02"), write.format("2024-01"))
+    assert_whole(orders)
+
+
+def test_making_a_partition_warm_never_deadlocks_with_who_reads_it_and_then_writes(orders):
+    beside_dml(orders, "SELECT set_lifecycle('orders_2024_01', 'WARM')", "SELECT count(*) FROM orders_2024_01",
+               "UPDATE orders SET note = note WHERE created_at = '2024-01-01 00:00+00'")
+
+
+def test_rows_that_are_moved_are_given_up_for_who_writes_to_them(orders):
+    """Whoever waits for such a row has locks on the table: one of the two has to give way, and it is us."""
+    orders.execute("CREATE TABLE orders_rest PARTITION OF orders DEFAULT")
+    orders.execute("INSERT INTO orders (created_at, customer_id, amount) VALUES ('2024-05-05', 1, 1)")
+    writer, mover = orders.connect(), orders.connect()
+    mover.execute("SET archive_ext.lock_timeout = '20s'")
+    writer.execute("BEGIN")
+    writer.execute(INSERT_ORDER)
+    moving = Call(mover.execute, "SELECT drain_default('orders')")
+    wait_until(waits_for_a_lock(orders, mover.info.backend_pid), 10, "the drain to wait")
+    # An UPDATE would be refused at once by the CHECK that keeps rows of May out.
+    writer.execute("SELECT FROM orders WHERE created_at = '2024-05-05' FOR UPDATE")
+    with pytest.raises(psycopg.errors.LockNotAvailable) as gave_way:
+        moving.result(30)
+    assert str(writer.info.backend_pid) in gave_way.value.diag.message_detail
+    writer.execute("COMMIT")
+    assert mover.execute("SELECT drain_default('orders')").fetchone()[0] == 1
+    assert orders.value("SELECT count(*) FROM orders_2024_05") == 1
+
+
+def test_p6_dropping_what_was_merged_waits_a_bounded_time_for_what_it_references(customers):
+    job = begin(customers)
+    while step(customers, job)[1] != "swapped":
+        pass
+    writer = customers.connect()
+    writer.execute("BEGIN")
+    writer.execute(UPDATE_CUSTOMER)
+    customers.execute("SET archive_ext.lock_timeout = '200ms'")
+    customers.execute("SET statement_timeout = '10s'")
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        step(customers, job)
+    writer.execute("COMMIT")
+    assert step(customers, job) == (False, "done")
+
+
+def test_archived_files_of_months_that_are_merged_stay_known(orders):
+    """Months that were archived once and brought back have files: nobody loses sight of them, whatever becomes of the rows."""
+    create_storage(orders)
+    archived = ["orders_2024_01", "orders_2024_02"]
+    for month in archived:
+        orders.execute(f"SELECT archive_partition('{month}', drop_local => '0')")
+        orders.execute(f"SELECT reattach_partition('{month}')")
+    files = orders.all("SELECT partition_name, key FROM archive_ext.objects ORDER BY key")
+    assert [name for name, _ in files] == archived
+
+    notices = []
+    orders.conn.add_notice_handler(lambda diag: notices.append(diag.message_primary))
+    orders.execute(f"CALL merge_partitions_steps({MONTHS})")
+
+    assert_whole(orders)
+    assert [notice for notice in notices if "superseded" in notice] == [
+        f'version 1 of "public.{month}" stays in storage "cold", superseded by public.orders_2024q1' for month in archived]
+    assert orders.all("SELECT partition_name, key FROM archive_ext.objects ORDER BY key") == files
+    assert orders.value("SELECT DISTINCT superseded_by FROM archive_ext.objects") == ["public.orders_2024q1"]
+    listed = "SELECT array_agg(partition_name::text ORDER BY partition_name) FROM archive_ext.partitions"
+    assert orders.value(listed) == ["orders_2024q1"]
+    manifests = orders.value("SELECT details -> 'superseded_manifests' FROM archive_ext.events WHERE event = 'merged'")
+    assert [manifest.rsplit("/", 1)[1] for manifest in manifests] == [f"{month}.v1.json" for month in archived]
+
+    # The year is archived and split as any other, and a month that is there again takes its history up.
+    orders.execute("SELECT archive_partition('orders_2024q1', drop_local => '0')")
+    assert_same_rows(orders, "archive.orders_all", "truth")
+    orders.execute("SELECT reattach_partition('orders_2024q1')")
+    orders.execute("CALL split_partition_steps('orders_2024q1', 'month')")
+    month = orders.value("SELECT relid::text FROM pg_partition_tree('orders') WHERE isleaf ORDER BY"
+                         " pg_get_expr((SELECT relpartbound FROM pg_class WHERE oid = relid), relid) LIMIT 1")
+    orders.execute(f"SELECT archive_partition('{month}', drop_local => '0')")
+    assert_same_rows(orders, "archive.orders_all", "truth")
+    assert orders.value("SELECT status FROM archive_ext.partitions WHERE partition_name = %s", [month]) == "ARCHIVED"
+    superseded = "SELECT DISTINCT partition_name::text FROM archive_ext.objects WHERE superseded_at IS NOT NULL ORDER BY 1"
+    assert [name for name, in orders.all(superseded)] == ["orders_2024q1"]
+
+
+def test_a_policy_that_archives_months_before_their_year_is_warm_says_so(orders):
+    create_storage(orders)
+    notices = []
+    orders.conn.add_notice_handler(lambda diag: notices.append((diag.severity, diag.message_primary)))
+    orders.execute("SET archive_ext.now = '2024-05-15'")
+    orders.execute("SELECT set_archive_policy('orders', warm_after => '1 month', archive_after => '3 months',"
+                   " warm_granularity => 'year', storage => 'cold')")
+    assert notices == [("WARNING",
+                        'policy of "public.orders": warm_granularity: no month is ever merged into a year: archive_after 3 mons'
+                        " takes the first before the last is WARM; make archive_after at least 11 mons later than warm_after,"
+                        " or warm_granularity finer")]
+    said = dict(orders.all("SELECT partition, reason FROM explain_lifecycle('orders')"))
+    assert "it stays apart, for archive_after 3 mons takes the first month of 2024" in said["public.orders_2024_03"]
+
+    orders.execute("CALL run_lifecycle('orders')")
+    status = dict(orders.all("SELECT partition, status FROM explain_lifecycle('orders')"))
+    assert list(status.values()) == ["ARCHIVED", "WARM", "WARM", "LIVE"]
+    assert_same_rows(orders, "archive.orders_all", "truth")
+
+    notices.clear()
+    orders.execute("SELECT set_archive_policy('orders', archive_after => '1 year')")
+    assert notices == []

@@ -1,8 +1,8 @@
 //! Policies: set, cleared, exported, imported.
 
-use archive_core::lifecycle::Kind;
+use archive_core::lifecycle::{Granularity, Kind};
 use archive_core::policy::{
-    Change, Column, Document, Entry, FORMAT, Facts, Finding, Policy, Window, changes, validate,
+    Change, Column, Document, Entry, FORMAT, Facts, Finding, Policy, Window, advise, changes, validate,
 };
 use pgrx::pg_sys;
 
@@ -27,8 +27,31 @@ pub fn set_policy(source: pg_sys::Oid, changes: &Policy, clear: &[String]) -> Re
         let name = catalog::qualified_name(source)?;
         return Err(refused(&format!("the policy of \"{name}\" would not work"), &findings));
     }
+    warn(source, &after)?;
     catalog::policy::save(source, &after)?;
     catalog::queue::withdraw(source)
+}
+
+/// What works otherwise than it looks.
+fn warn(source: pg_sys::Oid, policy: &Policy) -> Result<()> {
+    let Some(advice) = advice(source, policy)? else { return Ok(()) };
+    crate::pg::server_text::warning!("policy of \"{}\": {advice}", catalog::qualified_name(source)?);
+    Ok(())
+}
+
+fn advice(source: pg_sys::Oid, policy: &Policy) -> Result<Option<Finding>> {
+    if policy.warm_granularity.is_none() || kind(source)? != Kind::Time {
+        return Ok(None);
+    }
+    let planned = policy.live_granularity.as_deref().and_then(Granularity::named);
+    let length = match planned {
+        Some(length) => Some(length),
+        None => {
+            let spans = catalog::observed::leaves(source)?.into_iter().rev().find_map(|leaf| leaf.observed.span);
+            spans.and_then(|(lower, upper)| Granularity::between(lower, upper))
+        }
+    };
+    Ok(advise(policy, length))
 }
 
 /// Removes a table's policy and the jobs it made that nobody has begun; whether there was one.
@@ -179,6 +202,7 @@ fn import_one(entry: &Entry, dry_run: bool) -> Result<Vec<Line>> {
         Some(_) if differing.is_empty() => "same",
         Some(_) => "changed",
     };
+    warn(source, &after)?;
     if !dry_run && action != "same" {
         catalog::policy::save(source, &after)?;
         catalog::queue::withdraw(source)?;

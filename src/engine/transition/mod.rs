@@ -24,6 +24,7 @@ use crate::catalog::policy::Ageing;
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover::{self, Leaf};
 use crate::partition::{ageing, check, freeze, locks};
+use crate::pg::relation::LockMode;
 use crate::pg::{user, xact};
 use crate::worker::settler;
 
@@ -82,6 +83,13 @@ pub fn set_status(
     }
     for member in &members {
         locks::claim_partition(&member.leaf.qualified())?;
+    }
+    if to == Status::Warm {
+        // Guards take less, but a lock that grows would deadlock with who reads the partition and then writes to it.
+        let exclusive = |member: &&Member| (member.leaf.oid, LockMode::AccessExclusive);
+        locks::acquire_all(&changing.iter().map(exclusive).collect::<Vec<_>>())?;
+    }
+    for member in &members {
         apply(&member.leaf, to, member.from != to, &policy)?;
     }
     record(root, &members, to, &policy, removal_time, reason, job)?;
@@ -95,11 +103,12 @@ pub fn set_status(
 /// the second moves it and sees to the rest.
 pub fn refuse_writes(partition: pg_sys::Oid, job: Uuid) -> Result<()> {
     let named = check_partition(partition, Status::Warm)?;
-    for member in members(&named, Status::Warm, Some(job))? {
-        locks::claim_partition(&member.leaf.qualified())?;
-        guard(&member.leaf)?;
+    let leaves: Vec<_> = members(&named, Status::Warm, Some(job))?.into_iter().map(|member| member.leaf).collect();
+    for leaf in &leaves {
+        locks::claim_partition(&leaf.qualified())?;
     }
-    Ok(())
+    freeze::lock_unguarded(&leaves)?;
+    leaves.iter().try_for_each(guard)
 }
 
 /// The relation, if partitions of its kind can have status `to`.

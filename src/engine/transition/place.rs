@@ -29,7 +29,7 @@ pub fn place(parent: &Leaf, template: Option<&Leaf>, new: &[New]) -> Result<Vec<
     match default_rows::of_parent(parent.oid)? {
         Some(default) if !drafts.is_empty() => beside_default(parent, default, &drafts),
         _ => {
-            locks::acquire(parent.oid, &parent.qualified(), LockMode::AccessExclusive)?;
+            locks::acquire_all(&locks::strongest(concerned(parent)?))?;
             drafts.iter().map(|draft| Ok((new_partition::create_attached(draft)?, 0))).collect()
         }
     }
@@ -63,7 +63,13 @@ fn beside_default(parent: &Leaf, default: pg_sys::Oid, drafts: &[Draft<'_>]) -> 
     for (draft, (_, table)) in drafts.iter().zip(&tables) {
         swap::complete_indexes(parent.oid, *table, draft.schema, draft.bounds)?;
     }
-    locks::acquire(parent.oid, &parent.qualified(), LockMode::AccessExclusive)?;
+    let new = tables.iter().map(|(_, table)| (*table, LockMode::AccessExclusive));
+    let wanted = locks::strongest(concerned(parent)?.into_iter().chain(new).collect());
+    if moved.iter().any(|rows| *rows > 0) {
+        locks::acquire_all_after_moving(&wanted)?;
+    } else {
+        locks::acquire_all(&wanted)?;
+    }
     archive::note_swap();
     for draft in drafts {
         swap::attach(parent.oid, &draft.qualified(), draft.bounds)?;
@@ -71,6 +77,11 @@ fn beside_default(parent: &Leaf, default: pg_sys::Oid, drafts: &[Draft<'_>]) -> 
     xact::command_counter_increment();
     default_rows::admit(default, xact::top_transaction_id())?;
     Ok(tables.into_iter().map(|(_, table)| table).zip(moved).collect())
+}
+
+/// What CREATE TABLE PARTITION OF and ATTACH lock besides the new tables.
+fn concerned(parent: &Leaf) -> Result<Vec<(pg_sys::Oid, LockMode)>> {
+    swap::concerned(parent.root.unwrap_or(parent.oid), parent.oid, None, LockMode::ShareRowExclusive)
 }
 
 /// A committed CHECK keeps `condition` out of the DEFAULT partition until this transaction ends; where this transaction has a

@@ -1,6 +1,6 @@
 //! Whether a policy makes sense: every finding at once, each with what is wrong and how to mend it.
 
-use super::{Age, Policy, Window};
+use super::{Age, Policy, Window, archived_before_merge};
 use crate::lifecycle::{Granularity, Kind};
 use std::fmt;
 
@@ -61,6 +61,23 @@ pub fn validate(policy: &Policy, facts: &Facts) -> Vec<Finding> {
     findings.window(policy, facts);
     findings.kind(policy, facts);
     findings.0
+}
+
+/// What a policy that can be used does otherwise than it looks: partitions of this length would not be merged.
+pub fn advise(policy: &Policy, length: Option<Granularity>) -> Option<Finding> {
+    let early = archived_before_merge(policy, length?)?;
+    let (fine, coarse) = (early.fine, early.coarse);
+    Some(Finding {
+        setting: "warm_granularity",
+        problem: format!(
+            "no {fine} is ever merged into a {coarse}: archive_after {} takes the first before the last is WARM",
+            early.archive_after
+        ),
+        remedy: format!(
+            "make archive_after at least {} later than warm_after, or warm_granularity finer",
+            early.distance
+        ),
+    })
 }
 
 struct Findings(Vec<Finding>);
@@ -321,6 +338,28 @@ mod tests {
         }
         let integer = Facts { time_key: false, key_type: "bigint".to_owned(), ..facts(Kind::Time) };
         assert!(said(&policy, &integer)[0].contains("type bigint"));
+    }
+
+    #[test]
+    fn a_merge_that_never_comes_is_advised_against() {
+        let policy = Policy {
+            warm_after: Some(Age::new(3, 0, 0)),
+            archive_after: Some(Age::new(6, 0, 0)),
+            warm_granularity: Some("yearly".to_owned()),
+            ..Policy::default()
+        };
+        assert_eq!(said(&policy, &facts(Kind::Time)), Vec::<String>::new());
+        let advice = advise(&policy, Some(Granularity::Month)).map(|finding| finding.to_string());
+        assert_eq!(
+            advice.as_deref(),
+            Some(
+                "warm_granularity: no month is ever merged into a year: archive_after 6 mons takes the first before the \
+                 last is WARM; make archive_after at least 11 mons later than warm_after, or warm_granularity finer"
+            )
+        );
+        let later = Policy { archive_after: Some(Age::new(14, 0, 0)), ..policy };
+        assert_eq!(advise(&later, Some(Granularity::Month)), None);
+        assert_eq!(advise(&later, None), None);
     }
 
     proptest! {

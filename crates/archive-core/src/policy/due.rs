@@ -1,7 +1,7 @@
 //! What is due now: from a policy and its partitions to an ordered list of actions, each with a reason; and for the
 //! partitions that wait, why and until when.
 
-use super::{Age, Policy};
+use super::{Age, Early, Policy, archived_before_merge};
 use crate::lifecycle::{Granularity, Moment, Period, Status};
 use std::collections::BTreeMap;
 
@@ -350,7 +350,8 @@ fn by_size(policy: &Policy, partitions: &[Observed], decisions: &mut [Decision],
     }
 }
 
-/// Partitions that become WARM where `warm_granularity` is coarser wait for each other and become one.
+/// Partitions that become WARM where `warm_granularity` is coarser wait for each other and become one, unless `archive_after`
+/// comes before that. Where it does not, but nobody ran the merge in time, the merge goes first.
 fn merge(policy: &Policy, partitions: &[Observed], decisions: &mut [Decision], outlook: &mut Outlook) {
     let Some(coarse) = policy.warm_granularity.as_deref().and_then(Granularity::named) else { return };
     let Some(age) = policy.warm_after else { return };
@@ -358,9 +359,8 @@ fn merge(policy: &Policy, partitions: &[Observed], decisions: &mut [Decision], o
     for (at, one) in partitions.iter().enumerate() {
         let (Some((lower, _)), Some(length)) = (one.span, length(one)) else { continue };
         let on_its_way = match &decisions[at] {
-            Decision::Do { action: Action::Archive | Action::Split(_) | Action::Rearchive, .. } | Decision::Merged => {
-                false
-            }
+            Decision::Do { action: Action::Split(_) | Action::Rearchive, .. } | Decision::Merged => false,
+            Decision::Do { action: Action::Archive, .. } => one.status < Status::Warm && !one.reattached,
             Decision::Do { .. } | Decision::Wait(_) => one.status <= Status::Warm && !one.reattached,
         };
         if on_its_way && length < coarse {
@@ -369,10 +369,27 @@ fn merge(policy: &Policy, partitions: &[Observed], decisions: &mut [Decision], o
     }
     for (period, mut members) in groups {
         members.sort_by_key(|at| partitions[*at].span);
+        let fine = members.iter().filter_map(|at| length(&partitions[*at])).min();
+        if let Some(early) = fine.and_then(|fine| archived_before_merge(policy, fine)) {
+            members.iter().for_each(|at| stays_apart(&mut decisions[*at], &early, period));
+            continue;
+        }
         for run in runs(partitions, &members) {
             merge_run(period, age, &run, partitions, decisions, outlook);
         }
     }
+}
+
+fn stays_apart(decision: &mut Decision, early: &Early, period: Period) {
+    let (Decision::Do { action: Action::Warm, reason, .. }
+    | Decision::Wait(Waiting { next: Some(Status::Warm), reason, .. })) = decision
+    else {
+        return;
+    };
+    reason.push_str(&format!(
+        "; it stays apart, for archive_after {} takes the first {} of {period} before all of it is WARM",
+        early.archive_after, early.fine
+    ));
 }
 
 /// Members without gaps between them.
@@ -399,10 +416,12 @@ fn merge_run(
     outlook: &mut Outlook,
 ) {
     let becomes_warm = |decision: &Decision| matches!(decision, Decision::Do { action: Action::Warm, .. });
+    let leaves_hot =
+        |decision: &Decision| matches!(decision, Decision::Do { action: Action::Warm | Action::Archive, .. });
     let ready = |at: usize, decisions: &[Decision]| {
-        becomes_warm(&decisions[at]) || (partitions[at].status == Status::Warm && partitions[at].held.is_none())
+        leaves_hot(&decisions[at]) || (partitions[at].status == Status::Warm && partitions[at].held.is_none())
     };
-    if run.len() < 2 || !run.iter().any(|at| becomes_warm(&decisions[*at])) {
+    if run.len() < 2 || !run.iter().any(|at| leaves_hot(&decisions[*at])) {
         return;
     }
     let last = run[run.len() - 1];

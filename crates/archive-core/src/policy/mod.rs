@@ -5,15 +5,17 @@ mod age;
 mod check;
 mod document;
 mod due;
+mod early;
 mod map;
 mod model;
 mod retry;
 mod window;
 
 pub use age::Age;
-pub use check::{Column, Facts, Finding, validate};
+pub use check::{Column, Facts, Finding, advise, validate};
 pub use document::{Change, Document, Entry, FORMAT, changes};
 pub use due::{Access, Action, Held, Observed, Outlook, Planned, Table, Waiting, due, instant, is_over};
+pub use early::{Early, archived_before_merge};
 pub use map::{Place, draw, size};
 pub use model::{DEFAULT_ATTEMPTS, Policy};
 pub use retry::{JobEvent, JobStatus, LOCK_RETRY_SECONDS, backoff_seconds};

@@ -17,8 +17,9 @@ use crate::catalog;
 use crate::catalog::job::{Job, NewJob};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover::{self, Leaf};
-use crate::partition::{check, freeze, locks};
-use crate::pg::{spi, user};
+use crate::partition::snapshots::Held;
+use crate::partition::{check, freeze, locks, swap};
+use crate::pg::user;
 
 pub use plan::{begin_merge, begin_split};
 pub use whole::{merge, split};
@@ -65,6 +66,9 @@ struct Done {
     rows: u64,
     #[serde(default)]
     built: bool,
+    /// Transactions whose snapshots may be older than the copies: those of the time after the last one.
+    #[serde(default)]
+    older: Option<Held>,
     /// Files and guards of sources and targets when they were compared.
     #[serde(default)]
     verified: Option<Vec<String>>,
@@ -191,11 +195,7 @@ pub fn abandon(job: &Job) -> Result<()> {
         );
         return Ok(());
     }
-    for table in run.done.tables.iter().map(|oid| discover::leaf(pg_sys::Oid::from(*oid))) {
-        if let Some(table) = table?.filter(|table| table.parent.is_none()) {
-            user::as_user(table.owner, || spi::execute(&format!("DROP TABLE {}", table.qualified()), &[]))?;
-        }
-    }
+    swap::drop_detached(&detached(&run.done.tables)?)?;
     for source in run.request.partitions.iter().map(|oid| discover::leaf(pg_sys::Oid::from(*oid))) {
         let Some(source) = source?.filter(|source| source.parent.is_some()) else { continue };
         check::access(&source)?;
@@ -205,6 +205,12 @@ pub fn abandon(job: &Job) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Those of the tables that are there and no partitions.
+fn detached(tables: &[u32]) -> Result<Vec<Leaf>> {
+    let found = tables.iter().map(|oid| discover::leaf(pg_sys::Oid::from(*oid))).collect::<Result<Vec<_>>>()?;
+    Ok(found.into_iter().flatten().filter(|table| table.parent.is_none()).collect())
 }
 
 /// Writes the job's row.

@@ -3,7 +3,7 @@
 use archive_core::lifecycle::Status;
 use pgrx::{Uuid, pg_sys};
 
-use super::{Request, begin_merge, begin_split, step};
+use super::{Request, Run, begin_merge, begin_split, step};
 use crate::catalog;
 use crate::engine::transition;
 use crate::error::{Error, Result, SqlState};
@@ -43,6 +43,17 @@ fn read_only(partition: pg_sys::Oid, procedure: &str) -> Result<()> {
 
 fn run(id: Uuid) -> Result<Vec<pg_sys::Oid>> {
     let unknown = || Error::new(SqlState::ERRCODE_UNDEFINED_OBJECT, format!("job {id} does not exist"));
+    let begun = Run::of(&catalog::job::find(id)?.ok_or_else(unknown)?)?;
+    // Only tables that this transaction makes can get frozen rows, which older snapshots see at once.
+    if !begun.done.tables.is_empty() {
+        return Err(Error::new(
+            SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("job {id} does this in steps, and some are done"),
+        )
+        .hint(format!("CALL {}(…) with the same arguments, or SELECT cancel_job('{id}') and begin again.", {
+            if begun.merges { "merge_partitions_steps" } else { "split_partition_steps" }
+        })));
+    }
     loop {
         let job = catalog::job::find(id)?.ok_or_else(unknown)?;
         if !step(&job)?.0 {

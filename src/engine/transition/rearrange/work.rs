@@ -14,9 +14,10 @@ use crate::error::{Error, Result, SqlState};
 use crate::export::{self, ExportSource};
 use crate::partition::discover::{self, Leaf};
 use crate::partition::new_partition::{self, Draft};
-use crate::partition::{adapt, carry_over, default_rows, freeze, locks, swap};
+use crate::partition::{adapt, carry_over, default_rows, foreign_key, freeze, locks, snapshots, swap};
 use crate::pg::guc::GucNest;
-use crate::pg::relation::LockMode;
+use crate::pg::load::BulkLoader;
+use crate::pg::relation::{LockMode, Relation};
 use crate::pg::{spi, user, xact};
 use crate::worker::settler;
 
@@ -24,6 +25,7 @@ type Step = Result<(bool, String)>;
 
 /// Guards the sources; those that are WARM have theirs.
 pub fn freeze(run: &Run, sources: &[Leaf]) -> Step {
+    freeze::lock_unguarded(sources)?;
     for source in sources {
         if !freeze::observe(source.oid)?.guards {
             freeze::guard(source.oid, &source.qualified(), source.owner, freeze::Reason::Rearranging)?;
@@ -67,38 +69,63 @@ pub fn copy(run: &mut Run, sources: &[Leaf]) -> Step {
     let (source, at) = (&sources[run.done.copies / targets.len()], run.done.copies % targets.len());
     let target = &targets[at];
     locks::acquire(source.oid, &source.qualified(), LockMode::ShareUpdateExclusive)?;
-    let columns = columns(target.oid)?;
     // Of a source that goes into one target as a whole, a row that does not fit must fail and not be passed over.
     let condition = match targets.len() {
         1 => String::new(),
         _ => format!(" WHERE {}", run.request.targets[at].condition),
     };
-    let sql = format!(
-        "INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM ONLY {}{condition}",
-        target.qualified(),
-        source.qualified()
-    );
+    let from = format!("FROM ONLY {}{condition}", source.qualified());
     // With row security off a policy that would hide rows is an error.
     let _settings = GucNest::new().set(c"row_security", "off");
-    let rows = user::as_user(source.owner, || spi::execute(&sql, &[]))?;
+    let rows = match made_here(target)? {
+        Some(relation) => insert_frozen(&relation, source, &from),
+        None => insert(target, source, &from),
+    }?;
     run.done.copies += 1;
     run.done.rows += rows;
     run.save("copying")
 }
 
-fn columns(table: pg_sys::Oid) -> Result<String> {
-    let columns: Vec<_> = discover::attributes(table)?
+/// The table, if this very transaction made it: where all steps are done in one.
+fn made_here(table: &Leaf) -> Result<Option<Relation>> {
+    let Some(relation) = Relation::open(table.oid, LockMode::AccessExclusive) else {
+        return Err(Error::new(
+            SqlState::ERRCODE_UNDEFINED_TABLE,
+            format!("table \"{}\" was dropped", table.qualified()),
+        ));
+    };
+    Ok(relation.is_made_here().then_some(relation))
+}
+
+fn insert(target: &Leaf, source: &Leaf, from: &str) -> Result<u64> {
+    let columns: Vec<_> = discover::attributes(target.oid)?
         .iter()
         .filter(|column| column.generated.is_empty())
         .map(|column| quote_identifier(&column.name))
         .collect();
-    Ok(columns.join(", "))
+    let (name, columns) = (target.qualified(), columns.join(", "));
+    let sql = format!("INSERT INTO {name} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} {from}");
+    user::as_user(source.owner, || spi::execute(&sql, &[]))
+}
+
+/// No snapshot that is taken before this transaction commits sees what it inserts, and the swap cannot wait for those. So the
+/// rows are frozen: every snapshot sees them, as it saw them in the source.
+fn insert_frozen(target: &Relation, source: &Leaf, from: &str) -> Result<u64> {
+    let columns: Vec<_> =
+        discover::attributes(target.oid())?.into_iter().filter(|column| column.generated != "v").collect();
+    let names: Vec<_> = columns.iter().map(|column| quote_identifier(&column.name)).collect();
+    let attributes: Vec<_> = columns.iter().map(|column| usize::from(column.number.unsigned_abs()) - 1).collect();
+    let sql = format!("SELECT {} {from}", names.join(", "));
+    let rows = user::as_user(source.owner, || BulkLoader::load_query(target, &sql, &attributes))?;
+    xact::command_counter_increment();
+    Ok(rows)
 }
 
 /// Indexes, constraints, foreign keys, what the sources have of their own, the guard.
 pub fn build(run: &mut Run, sources: &[Leaf]) -> Step {
     let Some(parent) = sources[0].parent else { return Err(run.stopped("it is detached")) };
-    for (table, target) in run.tables()?.iter().zip(&run.request.targets) {
+    let targets = run.tables()?;
+    for (table, target) in targets.iter().zip(&run.request.targets) {
         let (name, owner) = (table.qualified(), table.owner);
         let check = freeze::BOUNDS_CHECK;
         user::as_user(owner, || {
@@ -106,11 +133,19 @@ pub fn build(run: &mut Run, sources: &[Leaf]) -> Step {
         })?;
         adapt::adopt_constraints(parent, table.oid)?;
         swap::complete_indexes(parent, table.oid, &run.request.schema, &target.bounds)?;
-        carry_over::adopt_foreign_keys(parent, table.oid, owner)?;
         carry_over::carry_over(sources, table.oid, owner)?;
         user::as_user(owner, || spi::execute(&format!("ANALYZE {name}"), &[]))?;
         let reason = if run.status()? == Status::Warm { freeze::Reason::Warm } else { freeze::Reason::Rearranging };
         freeze::guard(table.oid, &name, owner, reason)?;
+    }
+    // At the end, for writers to what they reference wait from here on.
+    let referenced = foreign_key::referenced_by(&[parent])?;
+    locks::acquire_all(&referenced.into_iter().map(|oid| (oid, LockMode::ShareRowExclusive)).collect::<Vec<_>>())?;
+    for table in &targets {
+        carry_over::adopt_foreign_keys(parent, table.oid, table.owner)?;
+    }
+    if targets.iter().map(made_here).collect::<Result<Vec<_>>>()?.iter().any(Option::is_none) {
+        run.done.older = Some(snapshots::held()?);
     }
     run.done.built = true;
     run.save("built")
@@ -157,6 +192,9 @@ fn states(sources: &[Leaf], targets: &[Leaf]) -> Result<Vec<String>> {
 pub fn swap_in(run: &mut Run, sources: &[Leaf]) -> Step {
     let targets = run.tables()?;
     let Some(parent) = sources[0].parent else { return Err(run.stopped("it is detached")) };
+    if let Some(older) = &run.done.older {
+        snapshots::wait_for(older, &format!("\"{}\" takes the place of its rows", run.name))?;
+    }
     for source in sources {
         crate::partition::check::inbound_foreign_keys(source, &[])?;
     }
@@ -169,10 +207,7 @@ pub fn swap_in(run: &mut Run, sources: &[Leaf]) -> Step {
         place::keep_out(default, &all.join(" OR "))?;
         default_rows::settle_all(default, &[])?;
     }
-    locks::acquire(parent, &catalog::qualified_name(parent)?, LockMode::AccessExclusive)?;
-    for table in sources.iter().chain(&targets) {
-        locks::acquire(table.oid, &table.qualified(), LockMode::AccessExclusive)?;
-    }
+    lock_all(run, parent, sources, &targets)?;
     archive::note_swap();
     if run.done.verified.as_ref() != Some(&states(&run.sources()?, &run.tables()?)?) {
         return Err(run.stopped("a table changed since its rows were compared"));
@@ -193,6 +228,16 @@ pub fn swap_in(run: &mut Run, sources: &[Leaf]) -> Step {
     run.save("swapped")
 }
 
+/// As in an archive run: for each source what its swap locks, then the new tables.
+fn lock_all(run: &Run, parent: pg_sys::Oid, sources: &[Leaf], targets: &[Leaf]) -> Result<()> {
+    let mut wanted = Vec::new();
+    for source in sources {
+        wanted.extend(swap::concerned(run.root, parent, Some(source.oid), LockMode::ShareRowExclusive)?);
+    }
+    wanted.extend(targets.iter().map(|table| (table.oid, LockMode::AccessExclusive)));
+    locks::acquire_all(&locks::strongest(wanted))
+}
+
 /// Catalog rows and events; a WARM partition is frozen by the settler.
 fn record(run: &Run, sources: &[Leaf], targets: &[Leaf]) -> Result<()> {
     let (managed, status) = (managed::ensure(run.root)?, run.status()?);
@@ -200,9 +245,21 @@ fn record(run: &Run, sources: &[Leaf], targets: &[Leaf]) -> Result<()> {
     let names: Vec<_> = sources.iter().map(Leaf::qualified).collect();
     let removal_time = catalog::partition::latest_removal_time(&oids(sources))?;
     let from = sources.iter().map(|source| catalog::partition::local_status(source.oid)).collect::<Result<Vec<_>>>()?;
+    let successors: Vec<_> = targets.iter().map(Leaf::qualified).collect();
+    let mut superseded = Vec::new();
     for source in sources {
-        catalog::partition::forget(source.oid)?;
+        superseded.extend(catalog::partition::supersede(source.oid, &successors)?);
     }
+    for known in &superseded {
+        crate::pg::server_text::notice!(
+            "version {} of \"{}\" stays in storage \"{}\", superseded by {}",
+            known.version,
+            known.qualified(),
+            known.storage.as_deref().unwrap_or_default(),
+            successors.join(", ")
+        );
+    }
+    let superseded: Vec<_> = superseded.iter().filter_map(|known| known.manifest_key.as_deref()).collect();
     let reason = match catalog::job::reason(run.job)? {
         Some(reason) => reason,
         None => "called by a user".to_owned(),
@@ -225,7 +282,7 @@ fn record(run: &Run, sources: &[Leaf], targets: &[Leaf]) -> Result<()> {
             to: Some(status),
             reason: &reason,
             job: Some(run.job),
-            details: serde_json::json!({ "from": names, "rows": run.done.rows }),
+            details: details(&names, run.done.rows, &superseded),
         })?;
     }
     if status == Status::Warm {
@@ -234,17 +291,21 @@ fn record(run: &Run, sources: &[Leaf], targets: &[Leaf]) -> Result<()> {
     Ok(())
 }
 
+fn details(from: &[String], rows: u64, superseded: &[&str]) -> serde_json::Value {
+    let mut details = serde_json::json!({ "from": from, "rows": rows });
+    if !superseded.is_empty() {
+        details["superseded_manifests"] = superseded.into();
+    }
+    details
+}
+
 fn oids(leaves: &[Leaf]) -> Vec<pg_sys::Oid> {
     leaves.iter().map(|leaf| leaf.oid).collect()
 }
 
 /// The old partitions, detached by now, go.
 pub fn drop_sources(run: &Run) -> Step {
-    for source in run.request.partitions.iter().map(|oid| discover::leaf(pg_sys::Oid::from(*oid))) {
-        let Some(source) = source?.filter(|source| source.parent.is_none()) else { continue };
-        locks::acquire(source.oid, &source.qualified(), LockMode::AccessExclusive)?;
-        user::as_user(source.owner, || spi::execute(&format!("DROP TABLE {}", source.qualified()), &[]))?;
-    }
+    swap::drop_detached(&super::detached(&run.request.partitions)?)?;
     catalog::job::complete(run.job, run.done.rows)?;
     Ok((false, "done".to_owned()))
 }

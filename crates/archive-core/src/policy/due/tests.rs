@@ -138,6 +138,42 @@ fn months_become_a_year_when_the_last_is_due() {
 }
 
 #[test]
+fn months_that_are_archived_before_their_year_is_warm_stay_apart() {
+    let policy = Policy { warm_granularity: Some("year".to_owned()), archive_after: months(6), ..policy() };
+    let partitions: Vec<_> = (1..=12).map(|number| month(&policy, 2024, number, Status::Hot)).collect();
+    let apart = "it stays apart, for archive_after 6 mons takes the first month of 2024 before all of it is WARM";
+    let lines = look(&policy, &partitions, at(2024, 10, 10));
+    assert_eq!(
+        lines[..5],
+        [
+            format!("warm 2024_04: upper bound 2024-05-01 is older than warm_after 3 mons; {apart}"),
+            format!("warm 2024_05: upper bound 2024-06-01 is older than warm_after 3 mons; {apart}"),
+            format!("warm 2024_06: upper bound 2024-07-01 is older than warm_after 3 mons; {apart}"),
+            "archive 2024_01: upper bound 2024-02-01 is older than archive_after 6 mons".to_owned(),
+            "archive 2024_02: upper bound 2024-03-01 is older than archive_after 6 mons".to_owned(),
+        ]
+    );
+    assert!(lines[6].starts_with("wait 2024_07") && lines[6].contains(apart), "{}", lines[6]);
+    // Nor are those merged that are left when the others have gone.
+    let rest = look(&policy, &partitions[8..], at(2025, 4, 2));
+    assert!(rest.iter().all(|line| !line.starts_with("merge")), "{rest:?}");
+}
+
+#[test]
+fn a_merge_that_nobody_ran_in_time_goes_before_the_archive() {
+    let policy = Policy { warm_granularity: Some("year".to_owned()), archive_after: months(14), ..policy() };
+    let partitions: Vec<_> = (1..=12).map(|number| month(&policy, 2024, number, Status::Hot)).collect();
+    for now in [at(2025, 4, 1), at(2025, 6, 10), at(2030, 1, 1)] {
+        let due = look(&policy, &partitions, now);
+        assert_eq!(due.len(), 1, "{due:?}");
+        assert!(due[0].starts_with("merge 2024_01+"), "{}", due[0]);
+    }
+    // A year that is not complete is archived by its months.
+    let due = look(&policy, &partitions[..11], at(2030, 1, 1));
+    assert_eq!(due.iter().filter(|line| line.starts_with("archive")).count(), 11, "{due:?}");
+}
+
+#[test]
 fn a_year_of_another_time_zone_ends_with_its_last_month() {
     let policy = Policy { warm_granularity: Some("year".to_owned()), archive_after: None, ..policy() };
     let mut partitions: Vec<_> = (1..=12).map(|number| month(&policy, 2024, number, Status::Hot)).collect();
