@@ -20,6 +20,7 @@ pub mod queue;
 pub mod reading;
 pub mod row_policy;
 pub mod storage;
+pub mod time_key;
 
 pub use collation::collation_version;
 pub use enums::enums;

@@ -5,6 +5,7 @@ use archive_core::policy::{Access, Held, Observed};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
+use super::time_key::EPOCH_MILLIS;
 use crate::error::Result;
 use crate::pg::{spi, user};
 
@@ -61,6 +62,14 @@ fn parts(timestamp: &str) -> String {
     )
 }
 
+/// A bound as people read it: of ids the time that hides in them.
+fn told(bound: &str) -> String {
+    format!(
+        "CASE WHEN b.atttypid IN ('uuid'::regtype, 'bigint'::regtype) THEN coalesce(b.{bound}::text, b.{bound}_text)
+              ELSE b.{bound}_text END"
+    )
+}
+
 /// When the upper bound is older than an age. Bounds of timestamptz keys are midnights of some calendar, not of UTC: the
 /// age is added there, so that a month after a month's end is the next month's end.
 fn reached(age: &str) -> String {
@@ -81,6 +90,7 @@ pub fn leaves(source: pg_sys::Oid) -> Result<Vec<Leaf>> {
            WHERE t.isleaf AND c.relkind = 'r' AND c.oid <> $1
          ), bound AS (
            SELECT l.*, k.atttypid,
+                  (SELECT {EPOCH_MILLIS} FROM archive_ext.archive_policy p WHERE p.source = $1::oid) AS epoch,
                   (regexp_match(l.bounds, '^FOR VALUES FROM \\(''((?:[^'']|'''')*)'''))[1] AS lower_text,
                   (regexp_match(l.bounds, '\\) TO \\(''((?:[^'']|'''')*)'''))[1] AS upper_text
            FROM leaf l, LATERAL (SELECT a.atttypid FROM pg_partitioned_table k
@@ -89,10 +99,14 @@ pub fn leaves(source: pg_sys::Oid) -> Result<Vec<Leaf>> {
            SELECT b.*,
                   CASE WHEN b.atttypid = 'uuid'::regtype THEN
                          to_timestamp(('x' || substr(replace(lower_text, '-', ''), 1, 12))::bit(48)::bigint / 1000.0) AT TIME ZONE 'UTC'
+                       WHEN b.atttypid = 'bigint'::regtype THEN
+                         to_timestamp(((lower_text::bigint >> 22) + b.epoch) / 1000.0) AT TIME ZONE 'UTC'
                        WHEN b.atttypid IN ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)
                        THEN lower_text::timestamp END AS lower,
                   CASE WHEN b.atttypid = 'uuid'::regtype THEN
                          to_timestamp(('x' || substr(replace(upper_text, '-', ''), 1, 12))::bit(48)::bigint / 1000.0) AT TIME ZONE 'UTC'
+                       WHEN b.atttypid = 'bigint'::regtype THEN
+                         to_timestamp(((upper_text::bigint >> 22) + b.epoch) / 1000.0) AT TIME ZONE 'UTC'
                        WHEN b.atttypid IN ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)
                        THEN upper_text::timestamp END AS upper
            FROM bound b
@@ -105,12 +119,12 @@ pub fn leaves(source: pg_sys::Oid) -> Result<Vec<Leaf>> {
            FROM timed t
          )
          SELECT b.oid, format('%I.%I', b.nspname, b.relname), CASE WHEN b.reltuples >= 0 THEN b.reltuples::bigint END,
-                coalesce(k.status::text, 'LIVE'), k.label, {lower}, {upper}, CASE WHEN isfinite(b.upper) THEN b.upper_text END,
+                coalesce(k.status::text, 'LIVE'), k.label, {lower}, {upper}, CASE WHEN isfinite(b.upper) THEN {upper_text} END,
                 CASE WHEN isfinite(b.upper) THEN {ends} END, CASE WHEN isfinite(b.upper) THEN {hot} END,
                 CASE WHEN isfinite(b.upper) THEN {warm} END, CASE WHEN isfinite(b.upper) THEN {archive} END,
                 pg_total_relation_size(b.oid), k.reattached_at IS NOT NULL AND k.version > 0, {keep},
                 (SELECT {used} FROM archive_ext.access_sample s WHERE s.partition = b.oid),
-                held.reason, held.freed_by, b.lower_text, b.bounds
+                held.reason, held.freed_by, {lower_text}, b.bounds
          FROM b LEFT JOIN archive_ext.archive_policy p ON p.source = $1::oid
          LEFT JOIN archive_ext.managed_table m ON m.source = $1::oid
          LEFT JOIN archive_ext.partition k ON k.managed_table = m.id AND k.schema_name = b.nspname
@@ -124,6 +138,8 @@ pub fn leaves(source: pg_sys::Oid) -> Result<Vec<Leaf>> {
          WHERE b.bounds IS DISTINCT FROM 'DEFAULT'
            AND pg_get_expr((SELECT c.relpartbound FROM pg_class c WHERE c.oid = b.oid), b.oid) IS DISTINCT FROM 'DEFAULT'
          ORDER BY b.upper NULLS LAST, b.nspname, b.relname",
+        lower_text = told("lower"),
+        upper_text = told("upper"),
         lower = parts("b.lower"),
         upper = parts("b.upper"),
         ends = micros("(b.upper AT TIME ZONE 'UTC')"),

@@ -101,7 +101,7 @@ fn removal(table: &LabelTable, value: &str) -> Result<Option<Candidate>> {
     let now = text_of_now()?;
     Ok(Some(Candidate {
         to: Status::Archived,
-        clause: Some(not_after(&column, &now)),
+        clause: Some(not_after(&format!("{}::pg_catalog.timestamptz", quote_identifier(&column)), &now)),
         reason: format!("{column} of rows in {value} is not after {now}"),
     }))
 }
@@ -115,8 +115,8 @@ fn aged(table: &LabelTable, value: &str, label: Label, to: Status) -> Result<Opt
         let Some(column) = plan.time_column() else { return Ok(None) };
         return Ok(Some(Candidate {
             to,
-            clause: Some(not_after(column, &before)),
-            reason: format!("{column} of rows in {value} is not after {before}, now less {age}"),
+            clause: Some(not_after(&column.time_of(&quote_identifier(&column.name)), &before)),
+            reason: format!("{} of rows in {value} is not after {before}, now less {age}", column.name),
         }));
     };
     let Some(end) = period.end() else { return Ok(None) };
@@ -130,12 +130,8 @@ fn aged(table: &LabelTable, value: &str, label: Label, to: Status) -> Result<Opt
     Ok(ended.then(|| Candidate { to, clause: None, reason: format!("{value} ended by {before}, now less {age}") }))
 }
 
-fn not_after(column: &str, time: &str) -> String {
-    let time = quote_literal(time);
-    format!(
-        "{}::pg_catalog.timestamptz OPERATOR(pg_catalog.<=) {time}::pg_catalog.timestamptz",
-        quote_identifier(column)
-    )
+fn not_after(expression: &str, time: &str) -> String {
+    format!("{expression} OPERATOR(pg_catalog.<=) {}::pg_catalog.timestamptz", quote_literal(time))
 }
 
 fn text_of_now() -> Result<String> {
