@@ -16,6 +16,7 @@ pub mod partition;
 pub mod policy;
 pub mod policy_owner;
 pub mod pressure;
+pub mod price;
 pub mod queue;
 pub mod reading;
 pub mod row_policy;

@@ -1,11 +1,11 @@
 //! The partitions of a managed table as the scheduler sees them: what PostgreSQL's catalogs and ours say.
 
-use archive_core::lifecycle::Moment;
-use archive_core::policy::{Access, Held, Observed};
+use archive_core::lifecycle::{Moment, TimeKey};
+use archive_core::policy::{Access, Age, Held, Observed};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
-use super::time_key::EPOCH_MILLIS;
+use super::time_key::{self, EPOCH_MILLIS};
 use crate::error::Result;
 use crate::pg::{spi, user};
 
@@ -246,29 +246,67 @@ pub struct ArchivedLeaf {
     pub bytes: i64,
     /// Where they are.
     pub storage: Option<String>,
+    /// `cold` or `glacier`.
+    pub tier: String,
+    /// Its rows.
+    pub rows: Option<i64>,
+    /// How many objects it has.
+    pub objects: Option<i32>,
+    /// When its upper bound passed, on the calendar.
+    pub ended: Option<Moment>,
+    /// When it is older than `expire_after`, which counts from the time of archiving.
+    pub expires_at: Option<i64>,
 }
 
 /// The archived partitions of `source`, oldest first.
 pub fn archived(source: pg_sys::Oid) -> Result<Vec<ArchivedLeaf>> {
+    let key = time_key::of(source)?;
+    let sql = format!(
+        "SELECT format('%I.%I', p.schema_name, p.partition_name), p.label, p.lower_bound, p.upper_bound,
+                coalesce(p.archived_bytes, 0), p.storage::text, p.tier, p.rows,
+                (SELECT count(*)::int FROM archive_ext.object o WHERE o.partition_id = p.id AND o.version = p.version), {expires}
+         FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
+         LEFT JOIN archive_ext.archive_policy a ON a.source = m.source
+         WHERE m.source = $1::oid AND p.status = 'ARCHIVED' ORDER BY p.lower_bound, p.id",
+        expires = micros("(p.archived_at + a.expire_after)")
+    );
     user::elevated(|| {
-        spi::rows(
-            "SELECT format('%I.%I', p.schema_name, p.partition_name), p.label, p.lower_bound, p.upper_bound,
-                    coalesce(p.archived_bytes, 0), p.storage::text
-             FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
-             WHERE m.source = $1::oid AND p.status = 'ARCHIVED' ORDER BY p.lower_bound, p.id",
-            &[source.into()],
-            |row| {
-                Ok(ArchivedLeaf {
-                    name: row.need(1)?,
-                    label: row.get(2)?,
-                    lower: row.get::<String>(3)?.map(|bound| short(&bound)),
-                    upper: row.get::<String>(4)?.map(|bound| short(&bound)),
-                    bytes: row.need(5)?,
-                    storage: row.get(6)?,
-                })
-            },
-        )
+        spi::rows(&sql, &[source.into()], |row| {
+            let upper = row.get::<String>(4)?;
+            Ok(ArchivedLeaf {
+                name: row.need(1)?,
+                label: row.get(2)?,
+                lower: row.get::<String>(3)?.map(|bound| readable(&bound, key)),
+                ended: upper.as_deref().and_then(|bound| key?.moment(bound)),
+                upper: upper.map(|bound| readable(&bound, key)),
+                bytes: row.need(5)?,
+                storage: row.get(6)?,
+                tier: row.need(7)?,
+                rows: row.get(8)?,
+                objects: row.get(9)?,
+                expires_at: row.get(10)?,
+            })
+        })
     })
+}
+
+/// A bound as short as it can be said; of ids the time that hides in them.
+fn readable(bound: &str, key: Option<TimeKey>) -> String {
+    match key.filter(|key| key.is_id()).and_then(|key| key.moment(bound)) {
+        Some(at) => short(&text(at)),
+        None => short(bound),
+    }
+}
+
+fn text(at: Moment) -> String {
+    let Moment { year, month, day, hour, minute, second } = at;
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
+/// When a moment of UTC is older than an age.
+pub fn later(at: Moment, age: Age) -> Result<i64> {
+    let sql = format!("SELECT {}", micros("($1::timestamp + $2::interval)"));
+    user::elevated(|| spi::one(&sql, &[text(at).as_str().into(), age.to_string().as_str().into()], |row| row.need(1)))
 }
 
 /// How many times smaller archived partitions of `source` are; `None` before the first.

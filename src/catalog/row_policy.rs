@@ -56,6 +56,19 @@ pub fn of(source: pg_sys::Oid) -> Result<RowPolicy> {
     Ok(policy.unwrap_or_default())
 }
 
+/// The age at which rows of the table get `status` (HOT or WARM).
+pub fn age(source: pg_sys::Oid, status: Status) -> Result<Option<String>> {
+    let found = user::elevated(|| {
+        spi::optional(
+            "SELECT CASE $2 WHEN 'HOT' THEN hot_after WHEN 'WARM' THEN warm_after END::text
+             FROM archive_ext.archive_policy WHERE source = $1::oid AND enabled",
+            &[source.into(), status.as_str().into()],
+            |row| row.get::<String>(1),
+        )
+    })?;
+    Ok(found.flatten())
+}
+
 /// `now` less the age at which rows of the table get `status` (HOT or WARM): what ended by then is due. ISO text in UTC.
 pub fn due_before(source: pg_sys::Oid, status: Status, now: TimestampWithTimeZone) -> Result<Option<String>> {
     let found = user::elevated(|| {

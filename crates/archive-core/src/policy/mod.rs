@@ -3,6 +3,7 @@
 
 mod age;
 mod check;
+mod cost;
 mod document;
 mod due;
 mod map;
@@ -12,8 +13,11 @@ mod window;
 
 pub use age::Age;
 pub use check::{Column, Facts, Finding, validate};
+pub use cost::Prices;
 pub use document::{Change, Document, Entry, FORMAT, changes};
-pub use due::{Access, Action, Held, Observed, Outlook, Planned, Table, Waiting, due, instant, is_over};
+pub use due::{
+    Access, Action, Held, Observed, Outlook, Planned, Table, Waiting, brought_back, due, instant, is_over, splits_into,
+};
 pub use map::{Place, draw, size};
 pub use model::{DEFAULT_ATTEMPTS, Policy};
 pub use retry::{JobEvent, JobStatus, LOCK_RETRY_SECONDS, backoff_seconds};
