@@ -13,6 +13,7 @@ COMMENT ON TABLE archive_ext.object IS 'the Parquet objects of archived partitio
 COMMENT ON TABLE archive_ext.object_position IS 'where the rows of each object begin in the heap, so that archiving again uploads only what changed';
 COMMENT ON TABLE archive_ext.lifecycle_event IS 'history of what happened to partitions';
 COMMENT ON TABLE archive_ext.archive_schema IS 'schemas that archive_ext made for archive relations';
+COMMENT ON TABLE archive_ext.storage_price IS 'what storing costs, by storage class or storage: edit it, or INSERT, which replaces';
 COMMENT ON TABLE archive_ext.storage_claim IS 'the incarnation under which this database claimed each storage prefix';
 
 COMMENT ON VIEW archive_ext.partitions IS 'partitions that were archived, with sizes and where they are now';
@@ -47,7 +48,7 @@ COMMENT ON FUNCTION check_storage IS 'tries put, range get, list and delete on a
 COMMENT ON FUNCTION adopt_storage IS 'takes over a storage prefix that another cluster claimed (superusers only)';
 COMMENT ON FUNCTION import_archive IS 'rebuilds tables, foreign tables and catalog from the manifests of a storage (superusers only: it runs their SQL)';
 COMMENT ON FUNCTION set_archive_policy IS 'sets how a table ages, and where to; NULL leaves a setting as it is, clear removes those it names';
-COMMENT ON FUNCTION plan_archive IS 'what the policies will do and when: rows, bytes, locks, reasons; touches nothing';
+COMMENT ON FUNCTION plan_archive IS 'what the policies will do and when: rows, bytes, money saved, locks, reasons; touches nothing';
 COMMENT ON FUNCTION explain_lifecycle IS 'each partition: its state, what comes next and when, why it waits, who is in the way, what frees it';
 COMMENT ON FUNCTION lifecycle_map IS 'the partitions of a table by tier and size, drawn as text';
 COMMENT ON FUNCTION drop_archive_policy IS 'removes the archive policy of a table';
@@ -70,6 +71,7 @@ COMMENT ON PROCEDURE split_partition_steps IS 'splits a partition into those of 
 COMMENT ON FUNCTION register_static_table IS 'registers a table as one that never ages: it is refused everywhere, with the reason';
 COMMENT ON FUNCTION unregister_static_table IS 'lets a table that was registered as static age again';
 
+COMMENT ON FUNCTION archive_ext.replace_price IS 'trigger function: a price that is inserted replaces the one there is';
 COMMENT ON PROCEDURE archive_ext.run_steps IS 'internal: runs a job to its end, committing after each step';
 COMMENT ON FUNCTION archive_ext.begin_merge IS 'internal: the job of merge_partitions_steps';
 COMMENT ON FUNCTION archive_ext.begin_split IS 'internal: the job of split_partition_steps';

@@ -1,74 +1,6 @@
--- Commits between the steps of each partition, so that a crash resumes where it was: freeze, validate, export, verify,
--- swap. A swap that finds the parent locked is tried again.
-CREATE PROCEDURE archive_partition_steps(
-    partitions regclass[],
-    storage    name DEFAULT NULL,
-    verify     text DEFAULT 'content',
-    drop_local interval DEFAULT NULL)
-LANGUAGE plpgsql AS $$
-DECLARE
-    swap_attempts CONSTANT int := 10;
-    part     regclass;
-    part_name text;
-    job      uuid;
-    more     boolean;
-    reached  text;
-    attempts int;
-    failure  text;
-    state    text;
-    message  text;
-    detail   text;
-    hint     text;
-BEGIN
-    FOREACH part IN ARRAY partitions LOOP
-        CONTINUE WHEN part IS NULL;
-        part_name := part;
-        job := archive_ext.begin_archive(part, storage, verify, drop_local);
-        COMMIT;
-        IF job IS NULL THEN
-            RAISE NOTICE 'partition % is already archived, skipping', part_name;
-            CONTINUE;
-        END IF;
-        more := true;
-        attempts := 0;
-        WHILE more LOOP
-            failure := NULL;
-            BEGIN
-                SELECT s.more, s.phase INTO more, reached FROM archive_ext.archive_step(job) s;
-            EXCEPTION WHEN OTHERS THEN
-                GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-                    detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-                failure := message;
-            END;
-            IF failure IS NOT NULL AND state IN ('55P03', '40P01') AND attempts < swap_attempts THEN
-                attempts := attempts + 1;
-                COMMIT;
-                RAISE NOTICE '%; trying again (% of %)', failure, attempts, swap_attempts;
-                PERFORM pg_catalog.pg_sleep(least(attempts::float8, 5::float8));
-                CONTINUE;
-            ELSIF failure IS NOT NULL THEN
-                -- 55006: another session works on the partition, and the job is its.
-                IF state <> '55006' THEN
-                    PERFORM archive_ext.fail_job(job, failure);
-                END IF;
-                COMMIT;
-                RAISE EXCEPTION USING ERRCODE = state, MESSAGE = message, DETAIL = detail, HINT = hint;
-            END IF;
-            COMMIT;
-        END LOOP;
-        IF reached IS DISTINCT FROM 'done' THEN
-            RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
-                MESSAGE = pg_catalog.format('archiving %s was cancelled or taken over by another session', part_name),
-                HINT = 'See archive_ext.jobs.';
-        END IF;
-        RAISE NOTICE 'partition % archived', part_name;
-    END LOOP;
-END
-$$;
-
--- Runs a job to its end, each step in a transaction of its own. Waits for locks are tried again; any other error ends the
--- job, and what it had frozen is writable again.
-CREATE PROCEDURE archive_ext.run_steps(job uuid)
+-- Runs a job to its end, each step in a transaction of its own; the phase it reached. Waits for locks are tried again; any other
+-- error ends the job, and what it had frozen is writable again.
+CREATE PROCEDURE archive_ext.run_steps(job uuid, INOUT reached text)
 LANGUAGE plpgsql AS $$
 DECLARE
     attempts int := 0;
@@ -82,7 +14,7 @@ BEGIN
     WHILE more LOOP
         failure := NULL;
         BEGIN
-            SELECT s.more INTO more FROM archive_ext.archive_step(job) s;
+            SELECT s.more, s.phase INTO more, reached FROM archive_ext.archive_step(job) s;
         EXCEPTION WHEN OTHERS THEN
             GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
                 detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
@@ -109,23 +41,59 @@ BEGIN
 END
 $$;
 
+-- Commits between the steps of each partition, so that a crash resumes where it was: freeze, validate, export, verify,
+-- swap.
+CREATE PROCEDURE archive_partition_steps(
+    partitions regclass[],
+    storage    name DEFAULT NULL,
+    verify     text DEFAULT 'content',
+    drop_local interval DEFAULT NULL)
+LANGUAGE plpgsql AS $$
+DECLARE
+    part      regclass;
+    part_name text;
+    job       uuid;
+    reached   text;
+BEGIN
+    FOREACH part IN ARRAY partitions LOOP
+        CONTINUE WHEN part IS NULL;
+        part_name := part;
+        job := archive_ext.begin_archive(part, storage, verify, drop_local);
+        COMMIT;
+        IF job IS NULL THEN
+            RAISE NOTICE 'partition % is already archived, skipping', part_name;
+            CONTINUE;
+        END IF;
+        CALL archive_ext.run_steps(job, reached);
+        IF reached IS DISTINCT FROM 'done' THEN
+            RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+                MESSAGE = pg_catalog.format('archiving %s was cancelled or taken over by another session', part_name),
+                HINT = 'See archive_ext.jobs.';
+        END IF;
+        RAISE NOTICE 'partition % archived', part_name;
+    END LOOP;
+END
+$$;
+
 CREATE PROCEDURE merge_partitions_steps(partitions regclass[], name name DEFAULT NULL)
 LANGUAGE plpgsql AS $$
 DECLARE
-    job uuid := archive_ext.begin_merge(partitions, name);
+    job     uuid := archive_ext.begin_merge(partitions, name);
+    reached text;
 BEGIN
     COMMIT;
-    CALL archive_ext.run_steps(job);
+    CALL archive_ext.run_steps(job, reached);
 END
 $$;
 
 CREATE PROCEDURE split_partition_steps(partition regclass, granularity text)
 LANGUAGE plpgsql AS $$
 DECLARE
-    job uuid := archive_ext.begin_split(partition, granularity);
+    job     uuid := archive_ext.begin_split(partition, granularity);
+    reached text;
 BEGIN
     COMMIT;
-    CALL archive_ext.run_steps(job);
+    CALL archive_ext.run_steps(job, reached);
 END
 $$;
 
@@ -208,11 +176,12 @@ CREATE PROCEDURE set_lifecycle_where_steps(
     batch_rows   bigint DEFAULT 10000)
 LANGUAGE plpgsql AS $$
 DECLARE
-    job   uuid := archive_ext.begin_rows(source, where_clause, status, removal_time, batch_rows);
-    moved bigint;
+    job     uuid := archive_ext.begin_rows(source, where_clause, status, removal_time, batch_rows);
+    reached text;
+    moved   bigint;
 BEGIN
     COMMIT;
-    CALL archive_ext.run_steps(job);
+    CALL archive_ext.run_steps(job, reached);
     SELECT j.rows_archived INTO moved FROM archive_ext.jobs j WHERE j.job_id = job;
     RAISE NOTICE '% rows moved to %', moved, status;
 END
@@ -226,17 +195,9 @@ CREATE PROCEDURE archive_family_steps(
     drop_local interval DEFAULT NULL)
 LANGUAGE plpgsql AS $$
 DECLARE
-    swap_attempts CONSTANT int := 10;
     part_name text := partition;
-    job      uuid;
-    more     boolean := true;
-    reached  text;
-    attempts int := 0;
-    failure  text;
-    state    text;
-    message  text;
-    detail   text;
-    hint     text;
+    job       uuid;
+    reached   text;
 BEGIN
     IF partition IS NULL THEN
         RETURN;
@@ -247,31 +208,7 @@ BEGIN
         RAISE NOTICE 'partition % is already archived, skipping', part_name;
         RETURN;
     END IF;
-    WHILE more LOOP
-        failure := NULL;
-        BEGIN
-            SELECT s.more, s.phase INTO more, reached FROM archive_ext.archive_step(job) s;
-        EXCEPTION WHEN OTHERS THEN
-            GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-                detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-            failure := message;
-        END;
-        IF failure IS NOT NULL AND state IN ('55P03', '40P01') AND attempts < swap_attempts THEN
-            attempts := attempts + 1;
-            COMMIT;
-            RAISE NOTICE '%; trying again (% of %)', failure, attempts, swap_attempts;
-            PERFORM pg_catalog.pg_sleep(least(attempts::float8, 5::float8));
-            CONTINUE;
-        ELSIF failure IS NOT NULL THEN
-            -- 55006: another session works on a member, and the jobs are its.
-            IF state <> '55006' THEN
-                PERFORM archive_ext.fail_job(job, failure);
-            END IF;
-            COMMIT;
-            RAISE EXCEPTION USING ERRCODE = state, MESSAGE = message, DETAIL = detail, HINT = hint;
-        END IF;
-        COMMIT;
-    END LOOP;
+    CALL archive_ext.run_steps(job, reached);
     IF reached IS DISTINCT FROM 'done' THEN
         RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
             MESSAGE = pg_catalog.format('archiving the family of %s was cancelled or taken over by another session', part_name),

@@ -20,7 +20,8 @@ SELECT m.source AS table_name,
        p.local_copy,
        p.local_copy_until,
        p.reattached_at,
-       p.keep_until
+       p.keep_until,
+       p.hot_table IS NOT NULL AND (p.status <> 'WARM' OR p.writable) AS writable
 FROM archive_ext.partition p
 JOIN archive_ext.managed_table m ON m.id = p.managed_table
 WHERE has_table_privilege(m.source, 'SELECT') AND p.superseded_at IS NULL
@@ -100,7 +101,8 @@ CREATE VIEW archive_ext.policies WITH (security_barrier) AS
 SELECT source AS table_name, owner, enabled, hot_after, warm_after, archive_after, glacier_after, expire_after, verify_after,
        drop_after, pg_size_pretty(max_hot_bytes) AS max_hot_size, idle_for, live_granularity, hot_granularity,
        warm_granularity, archive_granularity, premake, storage, format, compression, hot_tablespace, warm_tablespace,
-       maintenance_window, removal_column, max_attempts, archive_schema, archive_name, changed_at, changed_by, checked_at
+       maintenance_window, removal_column, time_column, key_kind, key_epoch, max_attempts, archive_schema, archive_name,
+       changed_at, changed_by, checked_at
 FROM archive_ext.archive_policy
 WHERE has_table_privilege(source, 'SELECT')
 ORDER BY source::text;

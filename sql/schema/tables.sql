@@ -39,6 +39,8 @@ CREATE TABLE archive_ext.archive_policy (
     maintenance_window  text,
     removal_column      name,
     time_column         name,
+    key_kind            text,
+    key_epoch           timestamptz,
     max_attempts        integer NOT NULL DEFAULT 5 CHECK (max_attempts > 0),
     archive_schema      name,
     archive_name        name,
@@ -114,6 +116,7 @@ CREATE TABLE archive_ext.partition (
     archived_at      timestamptz,
     verified_at      timestamptz,
     reattached_at    timestamptz,
+    writable         boolean NOT NULL DEFAULT false,
     removal_time     timestamptz,
     status_since     timestamptz NOT NULL DEFAULT clock_timestamp(),
     family           text,
@@ -220,6 +223,41 @@ CREATE TABLE archive_ext.archive_schema (
     schema_name name PRIMARY KEY,
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+
+-- What storing costs: yours to edit. An empty storage stands for all of the class; LOCAL is the database's own disks, DIRECTORY
+-- a file:// storage, which has no list price. Prices of Amazon S3 in us-east-1, in USD.
+CREATE TABLE archive_ext.storage_price (
+    storage       name NOT NULL DEFAULT '',
+    storage_class text NOT NULL CHECK (storage_class = upper(storage_class)),
+    gb_month      numeric NOT NULL CHECK (gb_month >= 0),
+    put_1000      numeric NOT NULL DEFAULT 0 CHECK (put_1000 >= 0),
+    get_1000      numeric NOT NULL DEFAULT 0 CHECK (get_1000 >= 0),
+    retrieval_gb  numeric NOT NULL DEFAULT 0 CHECK (retrieval_gb >= 0),
+    currency      text NOT NULL DEFAULT 'USD',
+    listed_on     date NOT NULL DEFAULT current_date,
+    note          text,
+    PRIMARY KEY (storage, storage_class)
+);
+INSERT INTO archive_ext.storage_price (storage_class, gb_month, put_1000, get_1000, retrieval_gb, listed_on, note) VALUES
+    ('LOCAL',               0.12,    0,     0,      0,    '2025-01-01', 'an example: enter what your disks cost'),
+    ('STANDARD',            0.023,   0.005, 0.0004, 0,    '2025-01-01', 'first 50 TB'),
+    ('INTELLIGENT_TIERING', 0.023,   0.005, 0.0004, 0,    '2025-01-01', 'frequent access tier'),
+    ('STANDARD_IA',         0.0125,  0.01,  0.001,  0.01, '2025-01-01', NULL),
+    ('ONEZONE_IA',          0.01,    0.01,  0.001,  0.01, '2025-01-01', NULL),
+    ('GLACIER_IR',          0.004,   0.02,  0.01,   0.03, '2025-01-01', NULL),
+    ('GLACIER',             0.0036,  0.03,  0.0004, 0.01, '2025-01-01', 'retrieval: standard'),
+    ('DEEP_ARCHIVE',        0.00099, 0.05,  0.0004, 0.02, '2025-01-01', 'retrieval: standard');
+
+-- An INSERT replaces: a dump brings its prices into a database that has the list's already.
+CREATE FUNCTION archive_ext.replace_price() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    DELETE FROM archive_ext.storage_price p WHERE (p.storage, p.storage_class) = (NEW.storage, NEW.storage_class);
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER replace_price BEFORE INSERT ON archive_ext.storage_price
+    FOR EACH ROW EXECUTE FUNCTION archive_ext.replace_price();
+ALTER TABLE archive_ext.storage_price ENABLE ALWAYS TRIGGER replace_price;
 
 DO $$
 DECLARE

@@ -1,5 +1,6 @@
 //! Managed children, and families of partitions that are archived and come back together.
 
+use archive_core::lifecycle::Status;
 use pgrx::Uuid;
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::iter::{SetOfIterator, TableIterator};
@@ -112,7 +113,8 @@ fn reattach_family(
     keep_for: default!(Option<Interval>, "NULL"),
     writable: default!(bool, "false"),
 ) -> SetOfIterator<'static, Regclass> {
-    let options = Options { keep_for_seconds: keep_for.map(seconds), writable, move_late_rows: false };
+    let options =
+        Options { keep_for_seconds: keep_for.map(seconds), status: Status::Warm, writable, move_late_rows: false };
     let back = family::reattach(&partition.0, options).or_raise();
     SetOfIterator::new(back.into_iter().map(Regclass))
 }

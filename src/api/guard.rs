@@ -20,8 +20,6 @@ mod archive_ext {
     }
 }
 
-use archive_core::lifecycle::Status;
-
 use crate::catalog;
 use crate::error::{Error, SqlState};
 use crate::partition::discover;
@@ -56,6 +54,6 @@ fn refusal(relation: pg_sys::Oid, reason: &str) -> Error {
 
 /// Whether a partition that was WARM is so again: the run that guarded it for the archive is over.
 fn is_at_rest(relation: pg_sys::Oid) -> bool {
-    catalog::partition::local_status(relation).is_ok_and(|status| status == Status::Warm)
+    catalog::partition::is_read_only(relation).unwrap_or(false)
         && catalog::job::working_on(relation, None).is_ok_and(|job| job.is_none())
 }

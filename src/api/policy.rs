@@ -1,8 +1,9 @@
 //! `set_archive_policy`, `drop_archive_policy`, `export_policies`, `import_policies`.
 
+use archive_core::lifecycle::Epoch;
 use archive_core::policy::{Age, Policy};
 use pgrx::JsonB;
-use pgrx::datum::Interval;
+use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 
@@ -40,6 +41,9 @@ fn set_archive_policy(
     archive_schema: default!(Option<Name>, "NULL"),
     archive_name: default!(Option<Name>, "NULL"),
     enabled: default!(Option<bool>, "NULL"),
+    time_column: default!(Option<Name>, "NULL"),
+    key_kind: default!(Option<Text>, "NULL"),
+    key_epoch: default!(Option<TimestampWithTimeZone>, "NULL"),
     clear: default!(Option<Vec<Option<String>>>, "NULL"),
 ) {
     let (age, text, name) = (
@@ -72,6 +76,9 @@ fn set_archive_policy(
         warm_tablespace: name(warm_tablespace),
         maintenance_window: text(maintenance_window),
         removal_column: name(removal_column),
+        time_column: name(time_column),
+        key_kind: text(key_kind),
+        key_epoch: key_epoch.map(|epoch| Epoch::from_postgres_micros(pg_sys::TimestampTz::from(epoch))),
         max_attempts,
         archive_schema: name(archive_schema),
         archive_name: name(archive_name),

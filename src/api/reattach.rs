@@ -1,5 +1,6 @@
 //! `reattach_partition`.
 
+use archive_core::lifecycle::Status;
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
 
@@ -18,6 +19,7 @@ fn reattach_partition(
 ) -> Regclass {
     let options = Options {
         keep_for_seconds: keep_for.map(seconds),
+        status: Status::Warm,
         writable,
         move_late_rows: parse_late_rows(late_rows).or_raise(),
     };

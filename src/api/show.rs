@@ -26,8 +26,10 @@ fn plan_archive(
         name!(objects, Option<i32>),
         name!(archived_bytes, Option<i64>),
         name!(bytes_freed, Option<i64>),
+        name!(saved_per_month, Option<AnyNumeric>),
         name!(locks, String),
         name!(reason, Text),
+        name!(note, Option<Text>),
     ),
 > {
     let coming = lifecycle::plan(source.map(|source| source.0)).or_raise();
@@ -42,8 +44,10 @@ fn plan_archive(
             one.objects,
             one.archived_bytes,
             one.bytes_freed,
+            one.saved_per_month.and_then(|saved| AnyNumeric::try_from(format!("{saved:.4}").as_str()).ok()),
             one.locks.to_owned(),
             Text(one.reason),
+            one.note.map(Text),
         )
     }))
 }

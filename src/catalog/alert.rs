@@ -9,8 +9,8 @@ use crate::pg::{spi, user};
 
 /// Something that somebody should look at.
 #[derive(Debug)]
-pub struct Found {
-    /// What kind of thing.
+pub struct Standing {
+    /// `given up`, `verification failed`, `failing`, `interrupted`, `late`, `nobody runs jobs`, `owner is gone`.
     pub alert: String,
     /// The table.
     pub table: pg_sys::Oid,
@@ -26,8 +26,8 @@ pub struct Found {
     pub remedy: String,
 }
 
-fn found(row: &spi::Row<'_>) -> Result<Found> {
-    Ok(Found {
+fn standing(row: &spi::Row<'_>) -> Result<Standing> {
+    Ok(Standing {
         alert: row.need(1)?,
         table: row.need(2)?,
         partition: row.get(3)?,
@@ -39,7 +39,7 @@ fn found(row: &spi::Row<'_>) -> Result<Found> {
 }
 
 /// Jobs that were given up, fail, or were interrupted.
-pub fn of_jobs() -> Result<Vec<Found>> {
+pub fn of_jobs() -> Result<Vec<Standing>> {
     let me = user::current();
     let jobs = user::elevated(|| {
         spi::rows(
@@ -65,14 +65,14 @@ pub fn of_jobs() -> Result<Vec<Found>> {
                  AND has_table_privilege($1, c.oid, 'SELECT')
              ) a WHERE alert IS NOT NULL ORDER BY since",
             &[me.into()],
-            |row| Ok((found(row)?, row.get::<String>(8)?)),
+            |row| Ok((standing(row)?, row.get::<String>(8)?)),
         )
     })?;
     jobs.into_iter().map(|(job, error_code)| without_rows(job, error_code)).collect()
 }
 
 /// Errors may quote rows that row-level security hides from the current user.
-fn without_rows(mut job: Found, error_code: Option<String>) -> Result<Found> {
+fn without_rows(mut job: Standing, error_code: Option<String>) -> Result<Standing> {
     if let Some(code) = error_code
         && !super::sees_every_row(job.table)?
     {
@@ -82,7 +82,7 @@ fn without_rows(mut job: Found, error_code: Option<String>) -> Result<Found> {
 }
 
 /// Policies that nobody carries out.
-pub fn of_policies() -> Result<Vec<Found>> {
+pub fn of_policies() -> Result<Vec<Standing>> {
     let me = user::current();
     user::elevated(|| {
         spi::rows(
@@ -102,7 +102,7 @@ pub fn of_policies() -> Result<Vec<Found>> {
              ) a
              WHERE p.enabled AND has_table_privilege($1, c.oid, 'SELECT') ORDER BY c.oid::regclass::text, 1",
             &[me.into()],
-            found,
+            standing,
         )
     })
 }

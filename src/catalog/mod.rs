@@ -17,11 +17,13 @@ pub mod partition;
 pub mod policy;
 pub mod policy_owner;
 pub mod pressure;
+pub mod price;
 pub mod queue;
 pub mod reading;
 pub mod row_policy;
 pub mod row_set;
 pub mod storage;
+pub mod time_key;
 
 pub use collation::collation_version;
 pub use enums::enums;

@@ -1,10 +1,11 @@
 //! The partitions of a managed table as the scheduler sees them: what PostgreSQL's catalogs and ours say.
 
-use archive_core::lifecycle::Moment;
-use archive_core::policy::{Access, Held, Observed};
+use archive_core::lifecycle::{Moment, TimeKey};
+use archive_core::policy::{Access, Age, Held, Observed};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
+use super::time_key::{self, EPOCH_MILLIS};
 use crate::error::Result;
 use crate::pg::{spi, user};
 
@@ -69,6 +70,14 @@ fn parts(timestamp: &str) -> String {
     )
 }
 
+/// A bound as people read it: of ids the time that hides in them.
+fn told(bound: &str) -> String {
+    format!(
+        "CASE WHEN b.atttypid IN ('uuid'::regtype, 'bigint'::regtype) THEN coalesce(b.{bound}::text, b.{bound}_text)
+              ELSE b.{bound}_text END"
+    )
+}
+
 /// When the upper bound is older than an age. Bounds of timestamptz keys are midnights of some calendar, not of UTC: the
 /// age is added there, so that a month after a month's end is the next month's end.
 fn reached(age: &str) -> String {
@@ -89,6 +98,7 @@ pub fn leaves(source: pg_sys::Oid) -> Result<Vec<Leaf>> {
            WHERE t.isleaf AND c.relkind = 'r' AND c.oid <> $1
          ), bound AS (
            SELECT l.*, k.atttypid,
+                  (SELECT {EPOCH_MILLIS} FROM archive_ext.archive_policy p WHERE p.source = $1::oid) AS epoch,
                   (regexp_match(l.bounds, '^FOR VALUES FROM \\(''((?:[^'']|'''')*)'''))[1] AS lower_text,
                   (regexp_match(l.bounds, '\\) TO \\(''((?:[^'']|'''')*)'''))[1] AS upper_text
            FROM leaf l, LATERAL (SELECT a.atttypid FROM pg_partitioned_table k
@@ -97,10 +107,14 @@ pub fn leaves(source: pg_sys::Oid) -> Result<Vec<Leaf>> {
            SELECT b.*,
                   CASE WHEN b.atttypid = 'uuid'::regtype THEN
                          to_timestamp(('x' || substr(replace(lower_text, '-', ''), 1, 12))::bit(48)::bigint / 1000.0) AT TIME ZONE 'UTC'
+                       WHEN b.atttypid = 'bigint'::regtype THEN
+                         to_timestamp(((lower_text::bigint >> 22) + b.epoch) / 1000.0) AT TIME ZONE 'UTC'
                        WHEN b.atttypid IN ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)
                        THEN lower_text::timestamp END AS lower,
                   CASE WHEN b.atttypid = 'uuid'::regtype THEN
                          to_timestamp(('x' || substr(replace(upper_text, '-', ''), 1, 12))::bit(48)::bigint / 1000.0) AT TIME ZONE 'UTC'
+                       WHEN b.atttypid = 'bigint'::regtype THEN
+                         to_timestamp(((upper_text::bigint >> 22) + b.epoch) / 1000.0) AT TIME ZONE 'UTC'
                        WHEN b.atttypid IN ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)
                        THEN upper_text::timestamp END AS upper
            FROM bound b
@@ -113,12 +127,12 @@ pub fn leaves(source: pg_sys::Oid) -> Result<Vec<Leaf>> {
            FROM timed t
          )
          SELECT b.oid, format('%I.%I', b.nspname, b.relname), CASE WHEN b.reltuples >= 0 THEN b.reltuples::bigint END,
-                coalesce(k.status::text, 'LIVE'), k.label, {lower}, {upper}, CASE WHEN isfinite(b.upper) THEN b.upper_text END,
+                coalesce(k.status::text, 'LIVE'), k.label, {lower}, {upper}, CASE WHEN isfinite(b.upper) THEN {upper_text} END,
                 CASE WHEN isfinite(b.upper) THEN {ends} END, CASE WHEN isfinite(b.upper) THEN {hot} END,
                 CASE WHEN isfinite(b.upper) THEN {warm} END, CASE WHEN isfinite(b.upper) THEN {archive} END,
                 pg_total_relation_size(b.oid), k.reattached_at IS NOT NULL AND k.version > 0, {keep},
                 (SELECT {used} FROM archive_ext.access_sample s WHERE s.partition = b.oid),
-                held.reason, held.freed_by, b.lower_text, b.bounds
+                held.reason, held.freed_by, {lower_text}, b.bounds
          FROM b LEFT JOIN archive_ext.archive_policy p ON p.source = $1::oid
          LEFT JOIN archive_ext.managed_table m ON m.source = $1::oid
          LEFT JOIN archive_ext.partition k ON k.managed_table = m.id AND k.schema_name = b.nspname
@@ -132,6 +146,8 @@ pub fn leaves(source: pg_sys::Oid) -> Result<Vec<Leaf>> {
          WHERE b.bounds IS DISTINCT FROM 'DEFAULT'
            AND pg_get_expr((SELECT c.relpartbound FROM pg_class c WHERE c.oid = b.oid), b.oid) IS DISTINCT FROM 'DEFAULT'
          ORDER BY b.upper NULLS LAST, b.nspname, b.relname",
+        lower_text = told("lower"),
+        upper_text = told("upper"),
         lower = parts("b.lower"),
         upper = parts("b.upper"),
         ends = micros("(b.upper AT TIME ZONE 'UTC')"),
@@ -239,29 +255,67 @@ pub struct ArchivedLeaf {
     pub bytes: i64,
     /// Where they are.
     pub storage: Option<String>,
+    /// `cold` or `glacier`.
+    pub tier: String,
+    /// Its rows.
+    pub rows: Option<i64>,
+    /// How many objects it has.
+    pub objects: Option<i32>,
+    /// When its upper bound passed, on the calendar.
+    pub ended: Option<Moment>,
+    /// When it is older than `expire_after`, which counts from the time of archiving.
+    pub expires_at: Option<i64>,
 }
 
 /// The archived partitions of `source`, oldest first.
 pub fn archived(source: pg_sys::Oid) -> Result<Vec<ArchivedLeaf>> {
+    let key = time_key::of(source)?;
+    let sql = format!(
+        "SELECT format('%I.%I', p.schema_name, p.partition_name), p.label, p.lower_bound, p.upper_bound,
+                coalesce(p.archived_bytes, 0), p.storage::text, p.tier, p.rows,
+                (SELECT count(*)::int FROM archive_ext.object o WHERE o.partition_id = p.id AND o.version = p.version), {expires}
+         FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
+         LEFT JOIN archive_ext.archive_policy a ON a.source = m.source
+         WHERE m.source = $1::oid AND p.status = 'ARCHIVED' ORDER BY p.lower_bound, p.id",
+        expires = micros("(p.archived_at + a.expire_after)")
+    );
     user::elevated(|| {
-        spi::rows(
-            "SELECT format('%I.%I', p.schema_name, p.partition_name), p.label, p.lower_bound, p.upper_bound,
-                    coalesce(p.archived_bytes, 0), p.storage::text
-             FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
-             WHERE m.source = $1::oid AND p.status = 'ARCHIVED' ORDER BY p.lower_bound, p.id",
-            &[source.into()],
-            |row| {
-                Ok(ArchivedLeaf {
-                    name: row.need(1)?,
-                    label: row.get(2)?,
-                    lower: row.get::<String>(3)?.map(|bound| short(&bound)),
-                    upper: row.get::<String>(4)?.map(|bound| short(&bound)),
-                    bytes: row.need(5)?,
-                    storage: row.get(6)?,
-                })
-            },
-        )
+        spi::rows(&sql, &[source.into()], |row| {
+            let upper = row.get::<String>(4)?;
+            Ok(ArchivedLeaf {
+                name: row.need(1)?,
+                label: row.get(2)?,
+                lower: row.get::<String>(3)?.map(|bound| readable(&bound, key)),
+                ended: upper.as_deref().and_then(|bound| key?.moment(bound)),
+                upper: upper.map(|bound| readable(&bound, key)),
+                bytes: row.need(5)?,
+                storage: row.get(6)?,
+                tier: row.need(7)?,
+                rows: row.get(8)?,
+                objects: row.get(9)?,
+                expires_at: row.get(10)?,
+            })
+        })
     })
+}
+
+/// A bound as short as it can be said; of ids the time that hides in them.
+fn readable(bound: &str, key: Option<TimeKey>) -> String {
+    match key.filter(|key| key.is_id()).and_then(|key| key.moment(bound)) {
+        Some(at) => short(&text(at)),
+        None => short(bound),
+    }
+}
+
+fn text(at: Moment) -> String {
+    let Moment { year, month, day, hour, minute, second } = at;
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
+/// When a moment of UTC is older than an age.
+pub fn later(at: Moment, age: Age) -> Result<i64> {
+    let sql = format!("SELECT {}", micros("($1::timestamp + $2::interval)"));
+    user::elevated(|| spi::one(&sql, &[text(at).as_str().into(), age.to_string().as_str().into()], |row| row.need(1)))
 }
 
 /// How many times smaller archived partitions of `source` are; `None` before the first.

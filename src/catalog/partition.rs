@@ -299,8 +299,8 @@ pub fn set_archived(
                  local_copy_until = CASE WHEN $4::oid IS NULL THEN NULL ELSE now() + make_interval(secs => $5) END,
                  keep_until = NULL, storage = $6::name, version = $7, manifest_key = $8, rows = $9, local_bytes = $10,
                  archived_bytes = $11, digest = $12, columns = $13, ddl = $14, archived_at = clock_timestamp(),
-                 verified_at = clock_timestamp(), reattached_at = NULL, family = $15, superseded_at = NULL,
-                 superseded_by = NULL
+                 verified_at = clock_timestamp(), reattached_at = NULL, writable = false, family = $15,
+                 superseded_at = NULL, superseded_by = NULL
              WHERE id = $1 RETURNING local_copy_until",
             &[
                 id.into(),
@@ -405,7 +405,7 @@ pub fn set_local(
              ON CONFLICT (managed_table, schema_name, partition_name) DO UPDATE
                SET parent = excluded.parent, bounds = excluded.bounds, lower_bound = excluded.lower_bound,
                    upper_bound = excluded.upper_bound, hot_table = excluded.hot_table, status = excluded.status,
-                   tier = excluded.tier, label = excluded.label,
+                   tier = excluded.tier, label = excluded.label, writable = false,
                    removal_time = coalesce(excluded.removal_time, p.removal_time), status_since = clock_timestamp(),
                    superseded_at = NULL, superseded_by = NULL
              RETURNING p.id",
@@ -439,23 +439,63 @@ pub fn local_status(relation: pg_sys::Oid) -> Result<Status> {
     Ok(status.map_or(Ok(Status::Live), |status| status.parse())?)
 }
 
+/// Whether the hot partition `relation` is at rest: WARM, and not brought back to be corrected.
+pub fn is_read_only(relation: pg_sys::Oid) -> Result<bool> {
+    let found = user::elevated(|| {
+        spi::optional(
+            "SELECT status = 'WARM' AND NOT writable FROM archive_ext.partition WHERE hot_table = $1::oid
+             ORDER BY id DESC LIMIT 1",
+            &[relation.into()],
+            |row| row.need(1),
+        )
+    })?;
+    Ok(found.unwrap_or(false))
+}
+
+/// A WARM partition is read-only again.
+pub fn set_read_only(relation: pg_sys::Oid) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.partition SET writable = false WHERE hot_table = $1::oid AND writable",
+            &[relation.into()],
+        )
+        .map(drop)
+    })
+}
+
+/// A partition that came back.
+#[derive(Debug)]
+pub struct Reattached<'a> {
+    /// The hot partition.
+    pub hot_table: pg_sys::Oid,
+    /// Its status.
+    pub status: Status,
+    /// Whether it can be written to.
+    pub writable: bool,
+    /// Its label.
+    pub label: &'a str,
+    /// For how long.
+    pub keep_for_seconds: Option<i64>,
+}
+
 /// Marks a partition as back in the hot table.
-pub fn set_reattached(
-    id: i64,
-    hot_table: pg_sys::Oid,
-    status: &str,
-    label: &str,
-    keep_for_seconds: Option<i64>,
-) -> Result<()> {
+pub fn set_reattached(id: i64, back: &Reattached<'_>) -> Result<()> {
     user::elevated(|| {
         spi::execute(
             "UPDATE archive_ext.partition
              SET status = $3::archive_ext.lifecycle_status, tier = lower($3), label = $4, hot_table = $2::oid,
                  foreign_table = NULL, local_copy = NULL, local_copy_until = NULL, reattached_at = now(),
                  status_since = now(),
-                 keep_until = now() + make_interval(secs => $5)
+                 keep_until = now() + make_interval(secs => $5), writable = $6
              WHERE id = $1",
-            &[id.into(), hot_table.into(), status.into(), label.into(), keep_for_seconds.map(|s| s as f64).into()],
+            &[
+                id.into(),
+                back.hot_table.into(),
+                back.status.as_str().into(),
+                back.label.into(),
+                back.keep_for_seconds.map(|seconds| seconds as f64).into(),
+                back.writable.into(),
+            ],
         )
     })?;
     Ok(())

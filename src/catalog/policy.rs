@@ -15,6 +15,8 @@ const SETTINGS: &str = "jsonb_strip_nulls(jsonb_build_object(
     'warm_granularity', p.warm_granularity, 'archive_granularity', p.archive_granularity, 'premake', p.premake,
     'storage', p.storage, 'format', p.format, 'compression', p.compression, 'hot_tablespace', p.hot_tablespace,
     'warm_tablespace', p.warm_tablespace, 'maintenance_window', p.maintenance_window, 'removal_column', p.removal_column,
+    'time_column', p.time_column, 'key_kind', p.key_kind,
+    'key_epoch', to_char(p.key_epoch AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.MS') || '+00',
     'max_attempts', p.max_attempts, 'archive_schema', p.archive_schema, 'archive_name', p.archive_name))";
 
 /// A policy and the table it is for.
@@ -87,24 +89,25 @@ pub fn save(source: pg_sys::Oid, policy: &Policy) -> Result<()> {
                (source, owner, changed_by, enabled, hot_after, warm_after, archive_after, glacier_after, expire_after,
                 verify_after, drop_after, max_hot_bytes, idle_for, live_granularity, hot_granularity, warm_granularity,
                 archive_granularity, premake, storage, format, compression, hot_tablespace, warm_tablespace,
-                maintenance_window, removal_column, max_attempts, archive_schema, archive_name)
+                maintenance_window, removal_column, time_column, key_kind, key_epoch, max_attempts, archive_schema, archive_name)
              SELECT $1::oid, $2::name, $2::name, coalesce(s.enabled, true), s.hot_after, s.warm_after, s.archive_after,
                     s.glacier_after, s.expire_after, s.verify_after, s.drop_after, s.max_hot_bytes, s.idle_for,
                     s.live_granularity, s.hot_granularity, s.warm_granularity, s.archive_granularity, s.premake, s.storage,
                     s.format, s.compression, s.hot_tablespace, s.warm_tablespace, s.maintenance_window, s.removal_column,
-                    coalesce(s.max_attempts, 5), s.archive_schema, s.archive_name
+                    s.time_column, s.key_kind, s.key_epoch, coalesce(s.max_attempts, 5), s.archive_schema, s.archive_name
              FROM jsonb_populate_record(NULL::archive_ext.archive_policy, $3) s
              ON CONFLICT (source) DO UPDATE SET
                (owner, changed_by, enabled, hot_after, warm_after, archive_after, glacier_after, expire_after,
                 verify_after, drop_after, max_hot_bytes, idle_for, live_granularity, hot_granularity, warm_granularity,
                 archive_granularity, premake, storage, format, compression, hot_tablespace, warm_tablespace,
-                maintenance_window, removal_column, max_attempts, archive_schema, archive_name, changed_at) =
+                maintenance_window, removal_column, time_column, key_kind, key_epoch, max_attempts, archive_schema, archive_name, changed_at) =
                (excluded.owner, excluded.changed_by, excluded.enabled, excluded.hot_after, excluded.warm_after,
                 excluded.archive_after, excluded.glacier_after, excluded.expire_after, excluded.verify_after,
                 excluded.drop_after, excluded.max_hot_bytes, excluded.idle_for, excluded.live_granularity,
                 excluded.hot_granularity, excluded.warm_granularity, excluded.archive_granularity, excluded.premake,
                 excluded.storage, excluded.format, excluded.compression, excluded.hot_tablespace, excluded.warm_tablespace,
-                excluded.maintenance_window, excluded.removal_column, excluded.max_attempts, excluded.archive_schema,
+                excluded.maintenance_window, excluded.removal_column, excluded.time_column, excluded.key_kind,
+                excluded.key_epoch, excluded.max_attempts, excluded.archive_schema,
                 excluded.archive_name, now())",
             &[source.into(), actor.as_str().into(), settings.into()],
         )
@@ -118,46 +121,6 @@ pub fn drop(source: pg_sys::Oid) -> Result<bool> {
         spi::execute("DELETE FROM archive_ext.archive_policy WHERE source = $1::oid", &[source.into()])
     })?;
     Ok(removed > 0)
-}
-
-/// What a policy says about partitions that are in the database.
-#[derive(Debug, Clone, Default)]
-pub struct Ageing {
-    /// Tablespace of HOT partitions.
-    pub hot_tablespace: Option<String>,
-    /// Tablespace of WARM partitions.
-    pub warm_tablespace: Option<String>,
-    /// Granularity of new partitions.
-    pub live_granularity: Option<String>,
-    /// Granularity of HOT labels.
-    pub hot_granularity: Option<String>,
-    /// Granularity of WARM labels.
-    pub warm_granularity: Option<String>,
-    /// How many coming partitions there should be.
-    pub premake: Option<i32>,
-}
-
-/// The part of the policy of `source` that is about partitions in the database.
-pub fn ageing(source: pg_sys::Oid) -> Result<Ageing> {
-    let found = user::elevated(|| {
-        spi::optional(
-            "SELECT hot_tablespace::text, warm_tablespace::text, live_granularity, hot_granularity, warm_granularity,
-                    premake
-             FROM archive_ext.archive_policy WHERE source = $1::oid",
-            &[source.into()],
-            |row| {
-                Ok(Ageing {
-                    hot_tablespace: row.get(1)?,
-                    warm_tablespace: row.get(2)?,
-                    live_granularity: row.get(3)?,
-                    hot_granularity: row.get(4)?,
-                    warm_granularity: row.get(5)?,
-                    premake: row.get(6)?,
-                })
-            },
-        )
-    })?;
-    Ok(found.unwrap_or_default())
 }
 
 /// Notes that somebody looked whether something is due; once an hour is enough for the alert that nobody does.
@@ -201,12 +164,11 @@ pub fn column_type(source: pg_sys::Oid, column: &str) -> Result<Option<(String, 
     })
 }
 
-/// The type of the first partition key column, and whether bounds of it tell times.
-pub fn key_type(source: pg_sys::Oid) -> Result<Option<(String, bool)>> {
+/// The first column of the partition key and its type; `None` for expressions and for what is not partitioned.
+pub fn key_column(source: pg_sys::Oid) -> Result<Option<(String, String)>> {
     user::elevated(|| {
         spi::optional(
-            "SELECT format_type(a.atttypid, NULL),
-                    a.atttypid IN ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype, 'uuid'::regtype)
+            "SELECT a.attname::text, format_type(a.atttypid, NULL)
              FROM pg_partitioned_table k JOIN pg_attribute a ON a.attrelid = k.partrelid AND a.attnum = k.partattrs[0]
              WHERE k.partrelid = $1",
             &[source.into()],

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use archive_core::lifecycle::{Kind, Level, Status, local_labels};
+use archive_core::lifecycle::{Epoch, Kind, Level, Status, TimeKey, local_labels};
 use pgrx::pg_sys;
 use serde::Deserialize;
 
+use super::time_key::EPOCH_MILLIS;
 use crate::error::Result;
 use crate::pg::{spi, user};
 
@@ -40,9 +41,22 @@ struct Node {
     parent: Option<u32>,
     leaf: bool,
     bounds: Option<String>,
-    by_time: Option<bool>,
+    key: Option<Key>,
     status: Option<String>,
     label: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Key {
+    #[serde(rename = "type")]
+    type_sql: String,
+    epoch: Option<i64>,
+}
+
+impl Key {
+    fn time_key(&self) -> Option<TimeKey> {
+        TimeKey::of_type(&self.type_sql, self.epoch.map(Epoch::from_unix_millis))
+    }
 }
 
 /// The partitions below `root`, when it is a managed table, or the archive of one, whose partitions have an age: RANGE and
@@ -56,11 +70,13 @@ pub fn labelled(root: pg_sys::Oid) -> Result<Option<Labelled>> {
                 'nodes', (SELECT jsonb_agg(jsonb_build_object(
                             'relation', t.relid::oid::bigint, 'parent', t.parentrelid::oid::bigint, 'leaf', t.isleaf,
                             'bounds', pg_get_expr(c.relpartbound, c.oid),
-                            'by_time', (SELECT k.partstrat = 'r' AND a.atttypid IN
-                                               ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)
-                                        FROM pg_partitioned_table k JOIN pg_attribute a
-                                          ON a.attrelid = k.partrelid AND a.attnum = k.partattrs[0]
-                                        WHERE k.partrelid = t.parentrelid::oid),
+                            'key', (SELECT jsonb_build_object('type', format_type(a.atttypid, NULL), 'epoch',
+                                             CASE WHEN a.attname = rk.attname THEN
+                                               (SELECT {EPOCH_MILLIS} FROM archive_ext.archive_policy p
+                                                WHERE p.source = m.source) END)
+                                    FROM pg_partitioned_table k JOIN pg_attribute a
+                                      ON a.attrelid = k.partrelid AND a.attnum = k.partattrs[0]
+                                    WHERE k.partrelid = t.parentrelid::oid AND k.partstrat = 'r'),
                             'status', p.status, 'label', p.label))
                           FROM pg_partition_tree({root}::oid) t
                           JOIN pg_class c ON c.oid = t.relid::oid
@@ -70,6 +86,8 @@ pub fn labelled(root: pg_sys::Oid) -> Result<Option<Labelled>> {
                                        FROM archive_ext.partition q WHERE q.managed_table = m.id) r
                                      WHERE relation IS NOT NULL ORDER BY relation, id DESC) p ON p.relation = c.oid))
              FROM archive_ext.managed_table m
+             LEFT JOIN (pg_partitioned_table r JOIN pg_attribute rk ON rk.attrelid = r.partrelid AND rk.attnum = r.partattrs[0])
+               ON r.partrelid = m.source::oid
              JOIN pg_class h ON h.oid = m.source::oid JOIN pg_namespace n ON n.oid = h.relnamespace
              WHERE {root} IN (m.source::oid, m.archive_table::oid) AND m.kind IN ('time', 'lifecycle', 'list')"
         ))
@@ -106,7 +124,7 @@ fn path(leaf: &Node, nodes: &HashMap<u32, &Node>) -> Vec<Level> {
     let mut path = Vec::new();
     let mut node = Some(leaf);
     while let Some((here, bounds)) = node.and_then(|node| Some((node, node.bounds.clone()?))) {
-        path.push(Level { bounds, by_time: here.by_time.unwrap_or(false) });
+        path.push(Level { bounds, key: here.key.as_ref().and_then(Key::time_key) });
         node = here.parent.and_then(|parent| nodes.get(&parent).copied());
     }
     path.reverse();

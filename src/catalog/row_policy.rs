@@ -1,9 +1,10 @@
 //! What a policy says about tables whose rows move between LIST partitions, and the jobs that move them.
 
-use archive_core::lifecycle::{Granularities, Status};
+use archive_core::lifecycle::{Epoch, Granularities, Status};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{JsonB, Uuid, pg_sys};
 
+use super::time_key::EPOCH_MILLIS;
 use crate::error::Result;
 use crate::pg::{spi, user};
 
@@ -16,6 +17,8 @@ pub struct RowPolicy {
     pub removal_column: Option<String>,
     /// Column with a row's own time.
     pub time_column: Option<String>,
+    /// Since when snowflake ids in it count.
+    pub key_epoch: Option<Epoch>,
     /// Tablespace of HOT partitions.
     pub hot_tablespace: Option<String>,
     /// Tablespace of WARM partitions.
@@ -26,9 +29,11 @@ pub struct RowPolicy {
 pub fn of(source: pg_sys::Oid) -> Result<RowPolicy> {
     let policy = user::elevated(|| {
         spi::optional(
-            "SELECT live_granularity, hot_granularity, warm_granularity, archive_granularity, removal_column::text,
-                    time_column::text, hot_tablespace::text, warm_tablespace::text
-             FROM archive_ext.archive_policy WHERE source = $1::oid",
+            &format!(
+                "SELECT live_granularity, hot_granularity, warm_granularity, archive_granularity, removal_column::text,
+                        time_column::text, hot_tablespace::text, warm_tablespace::text, {EPOCH_MILLIS}
+                 FROM archive_ext.archive_policy p WHERE source = $1::oid"
+            ),
             &[source.into()],
             |row| {
                 let mut granularities = Granularities::default();
@@ -43,11 +48,25 @@ pub fn of(source: pg_sys::Oid) -> Result<RowPolicy> {
                     time_column: row.get(6)?,
                     hot_tablespace: row.get(7)?,
                     warm_tablespace: row.get(8)?,
+                    key_epoch: row.get(9)?.map(Epoch::from_unix_millis),
                 })
             },
         )
     })?;
     Ok(policy.unwrap_or_default())
+}
+
+/// The age at which rows of the table get `status` (HOT or WARM).
+pub fn age(source: pg_sys::Oid, status: Status) -> Result<Option<String>> {
+    let found = user::elevated(|| {
+        spi::optional(
+            "SELECT CASE $2 WHEN 'HOT' THEN hot_after WHEN 'WARM' THEN warm_after END::text
+             FROM archive_ext.archive_policy WHERE source = $1::oid AND enabled",
+            &[source.into(), status.as_str().into()],
+            |row| row.get::<String>(1),
+        )
+    })?;
+    Ok(found.flatten())
 }
 
 /// `now` less the age at which rows of the table get `status` (HOT, WARM; of a plain table ARCHIVED): what ended by then is due. ISO text in UTC.

@@ -1,10 +1,11 @@
 //! The time a RANGE partition covers, for its label and its place in the bucket.
 
-use archive_core::lifecycle::{Granularity, Label, Moment, Period, Status, list_values, range_bounds};
+use archive_core::lifecycle::{Granularity, Label, Moment, Period, Status, list_values};
 use archive_core::naming::HiveDate;
 use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
 use pgrx::pg_sys;
 
+use crate::catalog::time_key;
 use crate::error::Result;
 use crate::partition::discover::{self, Leaf};
 use crate::pg::{spi, user};
@@ -17,8 +18,8 @@ pub struct Span {
 }
 
 impl Span {
-    /// The span of a leaf; `None` unless its first key column is a date or timestamp with both bounds finite, or its
-    /// only value is a label with a period.
+    /// The span of a leaf; `None` unless its first key column tells the time and both bounds are finite, or its only value
+    /// is a label with a period.
     pub fn of(leaf: &Leaf) -> Result<Option<Self>> {
         let (Some(parent), Some(bounds)) = (leaf.parent, &leaf.bounds) else { return Ok(None) };
         Self::of_bounds(parent, bounds)
@@ -30,13 +31,8 @@ impl Span {
             let period = value.parse::<Label>().ok().and_then(|label| label.period);
             return Ok(period.map(|period| Self { lower: period.begin(), granularity: period.granularity() }));
         }
-        if !is_time_key(parent)? {
-            return Ok(None);
-        }
-        let (Some(lower), Some(upper)) = range_bounds(bounds) else { return Ok(None) };
-        let (Some(lower), Some(upper)) = (moment(&lower)?, moment(&upper)?) else { return Ok(None) };
-        let span = |granularity| Self { lower: lower.on_calendar(granularity), granularity };
-        Ok(Granularity::between(lower, upper).map(span))
+        let span = time_key::of(parent)?.and_then(|key| key.span(bounds));
+        Ok(span.map(|(lower, granularity)| Self { lower, granularity }))
     }
 
     /// The span of the partition or of the nearest partition above it that has one.
@@ -71,24 +67,6 @@ impl Span {
 /// The label of a partition in a status: `ARCHIVE_202401`, `WARM_2024Q1`, or without a span the bare status.
 pub fn label(status: Status, span: Option<Span>) -> String {
     Label::new(status, span.map(|span| Period::new(span.lower, span.granularity))).to_string()
-}
-
-fn is_time_key(parent: pg_sys::Oid) -> Result<bool> {
-    user::elevated(|| {
-        Ok(spi::optional(
-            "SELECT a.atttypid IN ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)
-             FROM pg_partitioned_table k JOIN pg_attribute a ON a.attrelid = k.partrelid AND a.attnum = k.partattrs[0]
-             WHERE k.partrelid = $1 AND k.partstrat = 'r'",
-            &[parent.into()],
-            |row| row.need::<bool>(1),
-        )?
-        .unwrap_or(false))
-    })
-}
-
-/// The wall clock time in a bound; an offset is dropped, for bounds are printed in UTC.
-fn moment(bound: &str) -> Result<Option<Moment>> {
-    wall_clock("$1::timestamp", &[bound.into()])
 }
 
 /// What clocks of a time zone show at `bound`, a timestamptz as text.

@@ -6,11 +6,12 @@ use pgrx::spi::quote_qualified_identifier;
 
 use super::drift;
 use super::family;
-use super::period::{self, Span};
+use super::period;
 use super::restore;
+use super::transition;
 use crate::catalog;
 use crate::catalog::job::NewJob;
-use crate::catalog::partition::Known;
+use crate::catalog::partition::{Known, Reattached};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover::{self, Attribute, Leaf};
 use crate::partition::{adapt, check, default_rows, foreign_key, freeze, locks, swap};
@@ -26,7 +27,9 @@ use crate::worker::freezer;
 pub struct Options {
     /// After how many seconds it should be archived again.
     pub keep_for_seconds: Option<i64>,
-    /// Writable, or read-only as WARM.
+    /// WARM, or HOT.
+    pub status: Status,
+    /// Whether rows can be changed: a WARM partition that can is one to be corrected.
     pub writable: bool,
     /// What to do with rows of its range in the DEFAULT partition.
     pub move_late_rows: bool,
@@ -135,13 +138,16 @@ fn lock_all(loaded: &[Loaded]) -> Result<()> {
 /// What the catalog and the table's guards say from now on.
 fn settle(loaded: Loaded, options: Options) -> Result<pg_sys::Oid> {
     let Loaded { known, job, table, rows, differences, .. } = loaded;
-    let status = if options.writable { Status::Hot } else { Status::Warm };
+    let status = options.status;
     set_guards(table, &known, options.writable)?;
     let Some(leaf) = discover::leaf(table)? else { return Err(vanished(&known)) };
-    let label = period::label(status, Span::of(&leaf)?);
-    catalog::partition::set_reattached(known.id, table, status.as_str(), &label, options.keep_for_seconds)?;
+    let policy = catalog::policy::of(known.source)?;
+    let label = period::label(status, transition::span_of(&leaf, status, &policy)?);
+    let Options { writable, keep_for_seconds, .. } = options;
+    let back = Reattached { hot_table: table, status, writable, label: &label, keep_for_seconds };
+    catalog::partition::set_reattached(known.id, &back)?;
     catalog::job::complete(job, rows.unwrap_or(0))?;
-    record_event(&known, job, &leaf, status, rows, &differences)?;
+    record_event(&known, job, &leaf, options, rows, &differences)?;
     Ok(table)
 }
 
@@ -308,7 +314,7 @@ fn swap_back(known: &Known, table: pg_sys::Oid) -> Result<()> {
     Ok(())
 }
 
-/// Read-only partitions keep guards and CHECK; writable ones lose both.
+/// Read-only partitions keep guards and CHECK; writable ones, WARM or not, lose both.
 fn set_guards(table: pg_sys::Oid, known: &Known, writable: bool) -> Result<()> {
     let name = qualified(known);
     let owner = discover::owner(table)?;
@@ -323,7 +329,7 @@ fn record_event(
     known: &Known,
     job: pgrx::Uuid,
     leaf: &Leaf,
-    status: Status,
+    options: Options,
     rows: Option<u64>,
     differences: &[Difference],
 ) -> Result<()> {
@@ -331,8 +337,9 @@ fn record_event(
         Some(rows) => serde_json::json!({ "from": "objects", "rows": rows, "version": known.version }),
         None => serde_json::json!({ "from": "local copy", "version": known.version }),
     };
+    details["writable"] = options.writable.into();
     if !differences.is_empty() {
         details["columns"] = differences.iter().map(Difference::describe).collect();
     }
-    catalog::event::record(known.source, &leaf.qualified(), "reattached", status.as_str(), Some(job), details)
+    catalog::event::record(known.source, &leaf.qualified(), "reattached", options.status.as_str(), Some(job), details)
 }

@@ -6,9 +6,10 @@ use archive_core::manifest::{Manifest, ManifestObject};
 
 use super::manifest;
 use super::plan::{Plan, Verify};
-use super::progress::Progress;
+use super::progress::{Phase, Progress};
+use super::verify;
 use crate::catalog;
-use crate::error::Result;
+use crate::error::{Result, SqlState};
 use crate::export::{self, ExportSource, Places};
 use crate::partition::{ddl, discover};
 use crate::pg::scan::TableScan;
@@ -54,14 +55,34 @@ pub fn find(plan: &Plan, source: &ExportSource, progress: &mut Progress) -> Resu
     };
     let digests = export::digests(source, &places, &mut |rows, bytes| progress.tick(rows, bytes))?;
     let by_object = places.len() == manifest.objects.len();
-    if is_whole(&digests, &manifest) && manifest.objects.iter().all(|object| is_intact(plan, object)) {
+    let same_rows = is_whole(&digests, &manifest) && manifest.objects.iter().all(|object| is_intact(plan, object));
+    if same_rows && (plan.verify == Verify::Content || in_order(plan, source, &key, &manifest, progress)?) {
         let (key, manifest) = with_current_ddl(plan, key, manifest)?;
         return Ok(Reuse::Everything { key, manifest: Box::new(manifest) });
     }
-    if !by_object {
+    if !by_object || plan.verify == Verify::Deep {
         return Ok(Reuse::Nothing);
     }
     Ok(segments(plan, manifest.objects, &places, &digests))
+}
+
+/// Whether the objects have the rows in the order of the heap, which is what `deep` will compare. Digests have no order: an
+/// UPDATE that was taken back leaves the same rows in another one.
+fn in_order(
+    plan: &Plan,
+    source: &ExportSource,
+    key: &str,
+    manifest: &Manifest,
+    progress: &mut Progress,
+) -> Result<bool> {
+    match verify::read_back(source, &plan.store, key, manifest, Verify::Deep, progress) {
+        Ok(()) => Ok(true),
+        Err(error) if error.sqlstate() == SqlState::ERRCODE_DATA_CORRUPTED => {
+            progress.phase(Phase::Exporting);
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The version in this storage that the catalog recorded, if the partition still has its columns and bounds.

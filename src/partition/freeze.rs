@@ -1,6 +1,5 @@
 //! The freeze: guards that refuse every write at once, and a CHECK that spares a later ATTACH its scan.
 
-use archive_core::lifecycle::Status;
 use pgrx::pg_sys;
 
 use super::discover::{self, Leaf};
@@ -182,7 +181,7 @@ pub fn lift(table: pg_sys::Oid) -> Result<()> {
     let owner = discover::owner(table)?;
     locks::acquire(table, &name, LockMode::ShareRowExclusive)?;
     // What was read-only before the run stays so.
-    if catalog::partition::local_status(table)? == Status::Warm {
+    if catalog::partition::is_read_only(table)? {
         return Ok(());
     }
     for trigger in [ROW_GUARD, TRUNCATE_GUARD] {

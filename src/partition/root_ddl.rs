@@ -1,6 +1,6 @@
 //! The partitioned table above an archived partition, recorded so that an empty database can have it again.
 
-use archive_core::manifest::{Level, Root};
+use archive_core::manifest::{FamilyKey, Level, Root};
 use pgrx::pg_sys;
 
 use super::{ddl, discover, prerequisites};
@@ -17,8 +17,16 @@ pub fn record(root: pg_sys::Oid, parent: pg_sys::Oid) -> Result<Root> {
         let mut ddl = ddl::of_table(root, &name, owner)?;
         ddl.create_table.push_str(&format!(" PARTITION BY {partition_key}"));
         ddl.defaults.extend(prerequisites::owned_by(root)?);
-        Ok(Root { partition_key, ddl, levels: levels(root, parent)? })
+        Ok(Root { partition_key, ddl, levels: levels(root, parent)?, parents: Some(parents(root)?) })
     })
+}
+
+fn parents(root: pg_sys::Oid) -> Result<Vec<FamilyKey>> {
+    let keys = catalog::child_table::parents(root)?.into_iter().map(|edge| {
+        let (schema, table) = discover::schema_and_name(edge.parent)?;
+        Ok(FamilyKey { schema, table, foreign_key: edge.foreign_key })
+    });
+    keys.collect()
 }
 
 fn levels(root: pg_sys::Oid, parent: pg_sys::Oid) -> Result<Vec<Level>> {

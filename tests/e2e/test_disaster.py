@@ -466,3 +466,64 @@ def test_a_dry_run_leaves_sequences_alone(db, cluster, other):
     assert other.value("SELECT last_value FROM numbers") == 1
     import_archive(other, dry_run=False)
     assert other.value("SELECT last_value FROM numbers") == 9
+
+
+def orders_and_lines(db):
+    """A child whose name, and with it its manifests, comes before its parent's."""
+    db.execute("CREATE TABLE invoice (id int, at date, PRIMARY KEY (id, at)) PARTITION BY RANGE (at)")
+    db.execute("CREATE TABLE a_detail (invoice int, at date, line int, CONSTRAINT of_invoice FOREIGN KEY (invoice, at)"
+               " REFERENCES invoice) PARTITION BY RANGE (at)")
+    for table in ["invoice", "a_detail"]:
+        db.execute(f"CREATE TABLE {table}_2024_01 PARTITION OF {table} FOR VALUES FROM ('2024-01-01') TO ('2024-02-01')")
+        db.execute(f"CREATE TABLE {table}_2024_02 PARTITION OF {table} FOR VALUES FROM ('2024-02-01') TO ('2024-03-01')")
+    db.execute("INSERT INTO invoice SELECT n, date '2024-01-01' + n FROM generate_series(0, 50) n")
+    db.execute("INSERT INTO a_detail SELECT id, at, l FROM invoice, generate_series(1, 2) l")
+    db.execute("SELECT add_child_table('invoice', 'a_detail')")
+
+
+def forget(root, change):
+    """Rewrites every manifest as an older version would have written it."""
+    for path in Path(root).rglob("*.v1.json"):
+        manifest = json.loads(path.read_text())
+        change(manifest)
+        path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("written_by", ["this version", "an older one"])
+def test_families_are_families_again(db, cluster, other, written_by):
+    root = cluster.storage / db.name
+    file_storage(db, root)
+    orders_and_lines(db)
+    for month in ["01", "02"]:
+        db.execute(f"SELECT archive_family('invoice_2024_{month}', drop_local => '0')")
+    if written_by == "an older one":
+        forget(root, lambda manifest: manifest["root"].pop("parents"))
+    file_storage(other, root)
+    lines = import_archive(other, dry_run=False)
+    assert [(line.partition, line.detail) for line in lines if line.action == "child"] \
+        == [("public.a_detail", "ages with public.invoice by of_invoice")]
+    assert not [line for line in lines if line.action == "warning"]
+    assert [tuple(row) for row in other.all("SELECT parent::text, child::text, foreign_key FROM archive_ext.child_table")] \
+        == [("invoice", "a_detail", "of_invoice")]
+    # Nothing is registered twice.
+    assert not [line for line in import_archive(other, dry_run=False) if line.action == "child"]
+    other.execute("SELECT reattach_family('invoice_2024_01')")
+    assert other.value("SELECT count(*) FROM invoice JOIN a_detail ON invoice = id") == 62
+
+
+def test_a_child_that_was_archived_alone_is_a_child_again(db, cluster, other):
+    """No manifest names a family: the table's own says whose child it was."""
+    root = cluster.storage / db.name
+    file_storage(db, root)
+    orders_and_lines(db)
+    db.execute("SELECT archive_partition('a_detail_2024_01', drop_local => '0')")
+    db.execute("SELECT archive_partition('invoice_2024_01', drop_local => '0')")
+    file_storage(other, root)
+    # Without its parent it would come alone, and says so.
+    alone = import_archive(other, tables="public.a\\_detail")
+    assert any(line.action == "warning" and "does not age with public.invoice" in line.detail for line in alone)
+    tried = import_archive(other)
+    assert [line.action for line in tried].count("child") == 1
+    assert other.value("SELECT count(*) FROM archive_ext.child_table") == 0
+    assert [tuple(line) for line in import_archive(other, dry_run=False)] == [tuple(line) for line in tried]
+    assert other.value("SELECT count(*) FROM archive_ext.child_table") == 1

@@ -1,8 +1,11 @@
 """A partition that came back and is archived again uploads only the objects whose rows changed."""
 
+import psycopg
 import pytest
 
-from harness.orders import archive, assert_same_rows, create_orders, create_wide, keep_truth, summary
+from harness.cluster import wait_until
+from harness.orders import (accepts_a_write, archive, assert_same_rows, create_orders, create_wide, keep_truth,
+                            summary)
 
 
 @pytest.fixture
@@ -128,3 +131,54 @@ def test_an_unchanged_partition_uploads_nothing(db, objects):
     archive(db, "orders_2024_01", drop_local="0")
     assert objects.files() == files
     assert summary(db, "archive.orders_all") == before
+
+
+def test_restored_to_be_corrected(db, objects):
+    """Reattach -> WARM (writable) -> update -> archive again, by itself when keep_for is over."""
+    create_orders(db.conn, months=1, rows=500)
+    archive(db, "orders_2024_01", drop_local="0")
+    db.execute("SELECT set_archive_policy('orders', archive_after => '1 year', warm_granularity => 'year', drop_after => '0')")
+    db.execute("SELECT reattach_partition('orders_2024_01', keep_for => '7 days', writable => true)")
+
+    def state():
+        return tuple(db.row("SELECT status::text, label, tier, writable FROM archive_ext.partitions"))
+
+    assert state() == ("WARM", "WARM_2024", "warm", True)
+    assert not db.value("SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'orders_2024_01'::regclass"
+                        " AND tgname LIKE 'archive_ext_guard%%')")
+    db.execute("UPDATE orders SET note = 'corrected' WHERE id = 7")
+    next_step, freed_by = db.row("SELECT next_step, freed_by FROM explain_lifecycle('orders')")
+    assert (next_step, freed_by) == ("ARCHIVED", "time")
+    db.execute("CALL run_lifecycle('orders')")
+    assert state()[0] == "WARM", "it was taken away before its time"
+
+    # A run that fails leaves it as it was: writable.
+    db.execute("ALTER SERVER cold OPTIONS (SET location 'file:///nowhere/at/all')")
+    with pytest.raises(psycopg.Error):
+        archive(db, "orders_2024_01")
+    db.execute(f"ALTER SERVER cold OPTIONS (SET location 'file://{objects.directory}')")
+    wait_until(lambda: accepts_a_write(db, "orders_2024_01"), 10, "the partition to be writable again")
+    assert state() == ("WARM", "WARM_2024", "warm", True)
+
+    # Closed by hand and opened again, as any WARM partition.
+    db.execute("SELECT set_lifecycle('orders_2024_01', 'WARM')")
+    assert state() == ("WARM", "WARM_2024", "warm", False)
+    assert not accepts_a_write(db, "orders_2024_01")
+
+    db.execute("SET archive_ext.now = '2099-01-01'")
+    db.execute("CALL run_lifecycle('orders')")
+    assert state()[:2] == ("ARCHIVED", "ARCHIVE_202401")
+    assert db.value("SELECT note FROM archive.orders WHERE id = 7") == "corrected"
+def test_deep_verification_after_a_change_that_was_taken_back(db, objects):
+    """The rows are those of the last version, in another order: digests say equal, `deep` compares row by row."""
+    create_orders(db.conn, months=1, rows=3000)
+    keep_truth(db, "orders_2024_01")
+    archive(db, "orders_2024_01", drop_local="0")
+    db.execute("SELECT reattach_partition('orders_2024_01', writable => true)")
+    db.execute("UPDATE orders_2024_01 SET items = items + 1 WHERE id % 7 = 0")
+    db.execute("UPDATE orders_2024_01 SET items = items - 1 WHERE id % 7 = 0")
+    archive(db, "orders_2024_01", verify="deep", drop_local="0")
+    assert_same_rows(db, "archive.orders_all", "truth")
+    assert all(".v2." in key for key in objects(2))
+
+

@@ -148,8 +148,6 @@ pub fn refuse_referenced(plan: &Plan) -> Result<()> {
             format!("{rows} rows of \"{}\" are referenced by rows of {table}", plan.table.qualified()),
         )
         .detail(format!("Foreign key \"{constraint}\" would be violated without them."))
-        .hint(
-            "Archive or delete the referencing rows first, or leave these rows out by the where_clause.",
-        )),
+        .hint("Archive or delete the referencing rows first, or leave these rows out by the where_clause.")),
     }
 }

@@ -5,9 +5,10 @@
 
 mod place;
 mod rebuild;
+mod relate;
 mod survey;
 
-use archive_core::manifest::MappedColumn;
+use archive_core::manifest::{FamilyKey, MappedColumn};
 use pgrx::pg_sys;
 use pgrx::spi::quote_qualified_identifier;
 
@@ -15,6 +16,7 @@ use crate::catalog;
 use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::pg::guc::GucNest;
 use crate::pg::{spi, user, xact};
+use relate::Deferred;
 use survey::{Found, Table};
 
 /// The arguments of `import_archive`.
@@ -37,6 +39,8 @@ pub struct Options {
 pub enum Action {
     /// The partitioned table was made.
     Table,
+    /// The table ages with another one again.
+    Child,
     /// The partition is queryable now.
     Import,
     /// The catalog has it already.
@@ -58,6 +62,7 @@ impl Action {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Table => "table",
+            Self::Child => "child",
             Self::Import => "import",
             Self::Known => "known",
             Self::Conflict => "conflict",
@@ -115,7 +120,14 @@ pub fn run(options: &Options) -> Result<Vec<Line>> {
     let store = catalog::storage::open(&options.storage, user::current())?;
     let (tables, mut lines) = survey::survey(&store, options)?;
     let _quiet = GucNest::new().set(c"client_min_messages", "warning");
-    let mut import = || tables.iter().try_for_each(|table| import_table(table, options, &store, &mut lines));
+    let mut import = || {
+        let mut deferred = Vec::new();
+        for table in &tables {
+            import_table(table, options, &store, &mut lines, &mut deferred)?;
+        }
+        relate::run_deferred(&deferred, &mut lines);
+        relate::register_children(&tables, &mut lines)
+    };
     if options.dry_run { xact::rolled_back(import) } else { import() }?;
     report_losses(&lines);
     Ok(lines)
@@ -139,15 +151,16 @@ fn told(error: &Error) -> String {
     [Some(error.message()), error.detail_text(), error.hint_text()].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
-fn import_table(
-    table: &Table,
+fn import_table<'a>(
+    table: &'a Table,
     options: &Options,
     store: &archive_core::store::BlockingStore,
     lines: &mut Vec<Line>,
+    deferred: &mut Vec<Deferred<'a>>,
 ) -> Result<()> {
     let owner = owner(table, options, lines)?;
     let granted = rebuild::prepare_schemas(table, owner, lines)?;
-    let root = attempt(|| rebuild::ensure_root(table, owner, options.dry_run, lines));
+    let root = attempt(|| rebuild::ensure_root(table, owner, options.dry_run, lines, deferred));
     match root {
         Ok(root) => {
             warn_of_credentials(options, table, owner, lines);
@@ -246,6 +259,11 @@ impl Found {
 }
 
 impl Table {
+    /// The foreign keys through which it aged with other tables, as the newest manifest has them that knows.
+    fn managed_parents(&self) -> &[FamilyKey] {
+        self.partitions.iter().find_map(|found| found.manifest.managed_parents()).unwrap_or_default()
+    }
+
     /// The columns as the manifest written last has them; older ones do not know the newest.
     fn column_map(&self) -> &[MappedColumn] {
         self.partitions.first().map_or(&[], |newest| &newest.manifest.column_map)

@@ -4,6 +4,7 @@ use archive_core::manifest::Manifest;
 use pgrx::pg_sys;
 use pgrx::spi::quote_identifier;
 
+use super::relate::Deferred;
 use super::survey::Table;
 use super::{Action, Line, attempt, told};
 use crate::error::{Error, Result, SqlState};
@@ -73,11 +74,12 @@ fn may_create(schema: &str, role: pg_sys::Oid) -> Result<bool> {
 
 /// The hot root: the one that is there if it fits, else made from the newest manifest. A dry run leaves sequences alone:
 /// what they were set to would stay.
-pub(super) fn ensure_root(
-    table: &Table,
+pub(super) fn ensure_root<'a>(
+    table: &'a Table,
     owner: pg_sys::Oid,
     dry_run: bool,
     lines: &mut Vec<Line>,
+    deferred: &mut Vec<Deferred<'a>>,
 ) -> Result<pg_sys::Oid> {
     if let Some(root) = discover::find_relation(&table.schema, &table.name)? {
         check_kind(table, root)?;
@@ -93,7 +95,15 @@ pub(super) fn ensure_root(
     check_kind(table, root)?;
     let rest = ddl.defaults.iter().chain(&ddl.storage_parameters).map(String::as_str).chain(ddl.structure());
     for sql in rest {
-        try_statement(table, owner, sql, lines);
+        match attempt(|| run_statement(owner, sql)) {
+            Ok(()) => {}
+            // A foreign key to a table that comes later.
+            Err(error) if error.sqlstate() == SqlState::ERRCODE_UNDEFINED_TABLE => {
+                deferred.push(Deferred { table, owner, sql });
+            }
+            Err(error) => lines.push(failed(table, sql, &error)),
+        }
+        interrupts::check();
     }
     restrict_and_grant(table, owner, lines);
     if !dry_run {
@@ -171,15 +181,19 @@ fn create_prerequisites(table: &Table, manifest: &Manifest, owner: pg_sys::Oid, 
 }
 
 /// Runs a statement of a manifest as `role`; whether it went well.
-fn try_statement(table: &Table, role: pg_sys::Oid, sql: &str, lines: &mut Vec<Line>) -> bool {
+pub(super) fn try_statement(table: &Table, role: pg_sys::Oid, sql: &str, lines: &mut Vec<Line>) -> bool {
     interrupts::check();
     let Err(error) = attempt(|| run_statement(role, sql)) else { return true };
+    lines.push(failed(table, sql, &error));
+    false
+}
+
+fn failed(table: &Table, sql: &str, error: &Error) -> Line {
     let mut shown: String = sql.chars().take(SHOWN).collect();
     if shown.len() < sql.len() {
         shown.push('…');
     }
-    lines.push(Line::about(table.name(), Action::Warning, format!("{}: {shown}", told(&error))));
-    false
+    Line::about(table.name(), Action::Warning, format!("{}: {shown}", told(error)))
 }
 
 /// Runs one statement of a manifest as `role`.

@@ -1,12 +1,9 @@
 //! Telling people: `NOTIFY archive_ext` with a JSON payload, and a WARNING, which goes to the log. Anybody may LISTEN, so
 //! the payload says which job and what kind of error, and leaves the error's text to `archive_ext.jobs`.
 
-use pgrx::Uuid;
-use pgrx::datum::TimestampWithTimeZone;
-use pgrx::pg_sys;
-
 use super::window;
 use crate::catalog;
+use crate::catalog::alert::Standing;
 use crate::catalog::queue::Steered;
 use crate::error::Result;
 use crate::pg::server_text::warning;
@@ -73,41 +70,14 @@ fn log(job: &Steered, alert: &Alert<'_>) {
     }
 }
 
-/// Something that somebody should look at.
-#[derive(Debug)]
-pub struct Standing {
-    /// `given up`, `verification failed`, `failing`, `interrupted`, `late`, `nobody runs jobs`, `owner is gone`.
-    pub alert: String,
-    /// The table.
-    pub table: pg_sys::Oid,
-    /// The partition.
-    pub partition: Option<String>,
-    /// The job.
-    pub job: Option<Uuid>,
-    /// Since when.
-    pub since: Option<TimestampWithTimeZone>,
-    /// What is wrong.
-    pub detail: String,
-    /// What to do.
-    pub remedy: String,
-}
-
 /// What is wrong with the tables that the current user may SELECT from.
 pub fn standing() -> Result<Vec<Standing>> {
-    let mut alerts = catalog::alert::of_jobs()?;
-    alerts.extend(catalog::alert::of_policies()?);
-    let mut standing: Vec<_> = alerts.into_iter().map(Standing::from).collect();
+    let mut standing = catalog::alert::of_jobs()?;
+    standing.extend(catalog::alert::of_policies()?);
     for waiting in catalog::alert::unfinished()? {
         standing.extend(late(waiting)?);
     }
     Ok(standing)
-}
-
-impl From<catalog::alert::Found> for Standing {
-    fn from(found: catalog::alert::Found) -> Self {
-        let catalog::alert::Found { alert, table, partition, job, since, detail, remedy } = found;
-        Self { alert, table, partition, job, since, detail, remedy }
-    }
 }
 
 /// A job that its window was too short for, or that nobody took up for a day.

@@ -7,6 +7,7 @@ mod family;
 mod hold;
 mod labels;
 mod outlook;
+mod plan;
 mod policy;
 mod retry;
 mod show;
@@ -28,9 +29,10 @@ use archive_core::policy::{Action, JobStatus, Planned};
 pub use alert::standing;
 pub use hold::worker_hold;
 pub use outlook::Outlook;
+pub use plan::plan;
 pub use policy::{clear_policy, export, import, set_policy};
 pub use retry::{failed, sqlstate_of};
-pub use show::{explain, map, plan};
+pub use show::{explain, map};
 pub use steer::{cancel, pause, resume, retry};
 
 /// Adds a job for everything that is due, for the policies of tables whose owner the current user may act as; how many.
@@ -59,15 +61,15 @@ fn schedule_table(table: &TablePolicy) -> Result<i32> {
         catalog::observed::sample_access(table.source, clock::now()?)?;
     }
     let outlook = Outlook::of(table)?;
-    if outlook.kind == Kind::Lifecycle {
-        return labels::schedule(table, &outlook);
-    }
     if outlook.kind == Kind::Plain {
         return schedule_rows(table);
     }
     let mut added = 0;
     for planned in &outlook.core.due {
         added += i32::from(add_job(table, &outlook, planned)?);
+    }
+    if outlook.kind == Kind::Lifecycle {
+        added += labels::schedule(table, &outlook)?;
     }
     Ok(added)
 }
@@ -93,7 +95,7 @@ fn add_job(table: &TablePolicy, outlook: &Outlook, planned: &Planned) -> Result<
     let request = match &planned.action {
         Action::Merge(period) => serde_json::json!({ "partitions": names, "period": period.to_string() }),
         Action::Split(granularity) => {
-            serde_json::json!({ "granularity": format!("{granularity:?}").to_lowercase() })
+            serde_json::json!({ "granularity": granularity.as_str() })
         }
         Action::Premake => serde_json::json!({ "ahead": table.policy.premake }),
         _ => serde_json::json!({}),

@@ -35,8 +35,9 @@ impl Outlook {
         }
         let leaves = catalog::observed::leaves(table.source)?;
         if kind != Kind::Time {
-            let leaves = leaves.into_iter().map(with_status_of_label).collect();
-            return Ok(Self { kind, leaves, core: policy::Outlook::default(), now });
+            let leaves: Vec<_> = leaves.into_iter().map(with_status_of_label).collect();
+            let observed: Vec<_> = leaves.iter().map(|leaf| leaf.observed.clone()).collect();
+            return Ok(Self { kind, core: policy::brought_back(&table.policy, &observed, now), leaves, now });
         }
         let observed: Vec<_> = leaves.iter().map(|leaf| leaf.observed.clone()).collect();
         let about_table = about_table(table, &leaves, now)?;

@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 use super::outlook::kind;
 use super::window::zone_is_known;
 use crate::catalog;
+use crate::engine::reading;
 use crate::error::{Error, Result, SqlState};
 use crate::partition::{check, discover};
 use crate::pg::{spi, user};
@@ -28,7 +29,15 @@ pub fn set_policy(source: pg_sys::Oid, changes: &Policy, clear: &[String]) -> Re
         return Err(refused(&format!("the policy of \"{name}\" would not work"), &findings));
     }
     warn(source, &after)?;
-    catalog::policy::save(source, &after)?;
+    save(source, &before, &after)
+}
+
+/// Writes a policy. Sessions that read by lifecycle learn the labels anew where those follow from its settings.
+fn save(source: pg_sys::Oid, before: &Policy, after: &Policy) -> Result<()> {
+    catalog::policy::save(source, after)?;
+    if before.key_epoch != after.key_epoch {
+        reading::changed(source);
+    }
     catalog::queue::withdraw(source)
 }
 
@@ -59,6 +68,9 @@ pub fn clear_policy(source: pg_sys::Oid) -> Result<bool> {
     check_source(source)?;
     catalog::policy::lock(source)?;
     catalog::queue::withdraw(source)?;
+    if catalog::policy::of(source)?.key_epoch.is_some() {
+        reading::changed(source);
+    }
     catalog::policy::drop(source)
 }
 
@@ -116,10 +128,10 @@ fn find_faults(source: pg_sys::Oid, before: &Policy, after: &Policy) -> Result<V
 fn facts(source: pg_sys::Oid, policy: &Policy) -> Result<Facts> {
     let kind = kind(source)?;
     let key = match kind {
-        Kind::Time => catalog::policy::key_type(source)?,
+        Kind::Time => catalog::policy::key_column(source)?,
         _ => None,
     };
-    let (key_type, time_key) = key.unwrap_or_else(|| ("expression".to_owned(), kind != Kind::Time));
+    let (key_column, key_type) = key.map_or((None, "expression".to_owned()), |(column, of)| (Some(column), of));
     let removal_column = match &policy.removal_column {
         Some(column) => Some(match catalog::policy::column_type(source, column)? {
             Some((_, true)) => Column::Time,
@@ -130,11 +142,15 @@ fn facts(source: pg_sys::Oid, policy: &Policy) -> Result<Facts> {
     };
     Ok(Facts {
         kind,
-        time_key,
+        key_column,
         key_type,
         storages: catalog::policy::storages()?,
         tablespaces: catalog::policy::tablespaces()?,
         removal_column,
+        time_column_type: match &policy.time_column {
+            Some(column) => catalog::policy::column_type(source, column)?.map(|(type_sql, _)| type_sql),
+            None => None,
+        },
         zone_known: policy.window().and_then(|window| window.zone).is_none_or(|zone| zone_is_known(&zone)),
     })
 }
@@ -196,7 +212,8 @@ fn import_one(entry: &Entry, dry_run: bool) -> Result<Vec<Line>> {
     // What is not in the document has its default: told as such, not as a change.
     let defaults =
         |policy: Policy| Policy { enabled: Some(policy.is_enabled()), max_attempts: Some(policy.attempts()), ..policy };
-    let differing = changes(&if before.is_some() { defaults(old) } else { old }, &defaults(after.clone()));
+    let shown = if before.is_some() { defaults(old.clone()) } else { old.clone() };
+    let differing = changes(&shown, &defaults(after.clone()));
     let action = match &before {
         None => "new",
         Some(_) if differing.is_empty() => "same",
@@ -204,8 +221,7 @@ fn import_one(entry: &Entry, dry_run: bool) -> Result<Vec<Line>> {
     };
     warn(source, &after)?;
     if !dry_run && action != "same" {
-        catalog::policy::save(source, &after)?;
-        catalog::queue::withdraw(source)?;
+        save(source, &old, &after)?;
     }
     let line = |change| Line { table: entry.table.clone(), action, change, note: None };
     if differing.is_empty() {

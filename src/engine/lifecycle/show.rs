@@ -1,10 +1,11 @@
-//! `plan_archive`, `explain_lifecycle`, `lifecycle_map`: what will happen and why, without touching anything.
+//! `explain_lifecycle`, `lifecycle_map`: what will happen and why, without touching anything.
 
 use archive_core::lifecycle::{Kind, Status};
-use archive_core::policy::{Action, Place, Planned, Waiting, draw, instant};
+use archive_core::policy::{Place, Planned, Waiting, draw, instant};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
+use super::labels;
 use super::outlook::{Outlook, kind};
 use super::{hold, window};
 use crate::catalog;
@@ -12,144 +13,8 @@ use crate::catalog::observed::{Leaf, RUN_LIFECYCLE};
 use crate::catalog::policy::TablePolicy;
 use crate::engine::throttle;
 use crate::error::{Error, Result, SqlState};
-use crate::guc;
 use crate::partition::locks;
 use crate::pg::{spi, user};
-
-/// Something that will happen.
-#[derive(Debug)]
-pub struct Coming {
-    /// The managed table.
-    pub table: pg_sys::Oid,
-    /// The partitions, or the table.
-    pub subject: String,
-    /// What happens: an operation.
-    pub action: &'static str,
-    /// When: not before this.
-    pub starts: Option<TimestampWithTimeZone>,
-    /// Rows by the planner's statistics.
-    pub rows: Option<i64>,
-    /// Bytes it takes now.
-    pub local_bytes: Option<i64>,
-    /// Objects it will take, estimated from the table's earlier archives.
-    pub objects: Option<i32>,
-    /// Bytes of these.
-    pub archived_bytes: Option<i64>,
-    /// Bytes that become free in the database, once the local copy is dropped.
-    pub bytes_freed: Option<i64>,
-    /// Locks, for people.
-    pub locks: &'static str,
-    /// Why.
-    pub reason: String,
-}
-
-/// What the policies of the caller's tables will do: what is due, then what time alone will make due, in its order.
-pub fn plan(source: Option<pg_sys::Oid>) -> Result<Vec<Coming>> {
-    if let Some(source) = source {
-        check_visible(source)?;
-    }
-    let mut coming = Vec::new();
-    for table in visible(source)? {
-        let outlook = Outlook::of(&table)?;
-        let opens = opening(&table, outlook.now)?;
-        let ratio = catalog::observed::compression_ratio(table.source)?;
-        let due = outlook.core.due.iter();
-        let due = due.map(|planned| plan_due(&table, &outlook, planned, opens, ratio)).collect::<Result<Vec<_>>>()?;
-        let later = outlook.core.waiting.iter().filter_map(|waiting| plan_later(&table, &outlook, waiting, ratio));
-        let mut later = later.collect::<Result<Vec<_>>>()?;
-        later.sort_by_key(|one| one.starts.map(pg_sys::TimestampTz::from));
-        coming.extend(due);
-        coming.extend(later);
-    }
-    Ok(coming)
-}
-
-fn plan_due(
-    table: &TablePolicy,
-    outlook: &Outlook,
-    planned: &Planned,
-    opens: i64,
-    ratio: Option<f64>,
-) -> Result<Coming> {
-    let leaves: Vec<_> = planned.partitions.iter().filter_map(|at| outlook.leaves.get(*at)).collect();
-    let names: Vec<_> = leaves.iter().map(|leaf| leaf.observed.name.as_str()).collect();
-    let subject = if names.is_empty() { table.name.clone() } else { names.join(", ") };
-    let estimate = Estimate::of(&leaves, matches!(planned.action, Action::Archive | Action::Rearchive), ratio);
-    let starts = timestamp(opens)?;
-    Ok(estimate.coming(table, subject, planned.action.operation(), Some(starts), planned.reason.clone()))
-}
-
-fn plan_later(table: &TablePolicy, outlook: &Outlook, waiting: &Waiting, ratio: Option<f64>) -> Option<Result<Coming>> {
-    let (leaf, next, until) = (outlook.leaves.get(waiting.partition)?, waiting.next?, waiting.until?);
-    let action = match next {
-        Status::Archived => "archive",
-        Status::Warm => "warm",
-        Status::Hot | Status::Live => "hot",
-    };
-    let estimate = Estimate::of(&[leaf], next == Status::Archived, ratio);
-    let coming =
-        |starts| estimate.coming(table, leaf.observed.name.clone(), action, Some(starts), waiting.reason.clone());
-    Some(timestamp(until).map(coming))
-}
-
-/// What it costs and brings.
-struct Estimate {
-    rows: Option<i64>,
-    local: Option<i64>,
-    archived: Option<i64>,
-    freed: Option<i64>,
-}
-
-impl Estimate {
-    fn of(leaves: &[&Leaf], to_storage: bool, ratio: Option<f64>) -> Self {
-        if leaves.is_empty() {
-            return Self { rows: None, local: None, archived: None, freed: None };
-        }
-        let local = leaves.iter().map(|leaf| leaf.observed.bytes).sum::<u64>().cast_signed();
-        let rows = leaves.iter().map(|leaf| leaf.rows).sum::<Option<i64>>();
-        let archived = ratio.filter(|_| to_storage).map(|ratio| (local as f64 / ratio) as i64);
-        Self { rows, local: Some(local), archived, freed: Some(if to_storage { local } else { 0 }) }
-    }
-
-    fn coming(
-        self,
-        table: &TablePolicy,
-        subject: String,
-        action: &'static str,
-        starts: Option<TimestampWithTimeZone>,
-        reason: String,
-    ) -> Coming {
-        let object = i64::try_from(guc::object_bytes()).unwrap_or(i64::MAX).max(1);
-        let objects = self.archived.and_then(|bytes| i32::try_from(bytes / object + 1).ok());
-        Coming {
-            table: table.source,
-            subject,
-            action,
-            starts,
-            rows: self.rows,
-            local_bytes: self.local,
-            objects,
-            archived_bytes: self.archived,
-            bytes_freed: self.freed,
-            locks: locks_of(action),
-            reason,
-        }
-    }
-}
-
-fn locks_of(operation: &str) -> &'static str {
-    match operation {
-        "premake" => "ACCESS EXCLUSIVE on the table for an instant",
-        "drain" => "ACCESS EXCLUSIVE on the table and its DEFAULT partition while the rows move",
-        "hot" => "SHARE UPDATE EXCLUSIVE on the partition; ACCESS EXCLUSIVE on it while it moves to another tablespace",
-        "warm" => {
-            "no writes to the partition from then on; ACCESS EXCLUSIVE on it while it moves to another tablespace"
-        }
-        "merge" | "split" => "no writes to the partitions meanwhile; ACCESS EXCLUSIVE on the table for an instant",
-        "archive" => "no writes to the partition meanwhile; ACCESS EXCLUSIVE on the table for an instant",
-        _ => "",
-    }
-}
 
 /// One partition explained.
 #[derive(Debug)]
@@ -191,8 +56,21 @@ pub fn explain(source: pg_sys::Oid) -> Result<Vec<Explained>> {
             lines.push((waiting.partition, explain_waiting(leaf, waiting, &doers)?));
         }
     }
-    if outlook.core.due.is_empty() && outlook.core.waiting.is_empty() {
-        lines.extend(outlook.leaves.iter().map(|leaf| explain_ageless(leaf, outlook.kind)).enumerate());
+    let steps = label_steps(&table, &outlook);
+    let said: Vec<_> = lines.iter().map(|(at, _)| *at).collect();
+    for (at, leaf) in outlook.leaves.iter().enumerate().filter(|(at, _)| !said.contains(at)) {
+        let line = match &steps {
+            Ok(steps) => match steps.iter().find(|step| step.leaf == at) {
+                Some(step) => explain_step(leaf, step, &doers)?,
+                None => explain_ageless(leaf, outlook.kind),
+            },
+            // Why no rows can move, which is what whoever asks wants to know.
+            Err(error) => Explained {
+                freed_by: error.hint_text().map(str::to_owned),
+                ..explained(leaf, error.message().to_owned())
+            },
+        };
+        lines.push((at, line));
     }
     lines.sort_by_key(|(at, _)| *at);
     let by_rows = outlook.kind.is_archived_by_rows();
@@ -249,12 +127,27 @@ impl Doers {
 }
 
 fn explain_due(leaf: &Leaf, planned: &Planned, doers: &Doers) -> Result<Explained> {
+    due_now(leaf, planned.action.operation(), &planned.reason, doers)
+}
+
+/// What is next for the rows of a label, or for its partition.
+fn explain_step(leaf: &Leaf, step: &labels::Step, doers: &Doers) -> Result<Explained> {
+    let Some(starts) = step.starts else { return due_now(leaf, step.operation, &step.reason, doers) };
     Ok(Explained {
-        next: Some(planned.action.operation().to_owned()),
+        next: Some(step.to.as_str().to_owned()),
+        when: Some(timestamp(starts)?),
+        freed_by: Some("time".to_owned()),
+        ..explained(leaf, step.reason.clone())
+    })
+}
+
+fn due_now(leaf: &Leaf, operation: &str, reason: &str, doers: &Doers) -> Result<Explained> {
+    Ok(Explained {
+        next: Some(operation.to_owned()),
         when: Some(timestamp(doers.when)?),
         blocked_by: blockers(leaf)?,
         freed_by: Some(if doers.opens.is_some() { "the window".to_owned() } else { doers.names() }),
-        ..explained(leaf, doers.reason(&planned.reason))
+        ..explained(leaf, doers.reason(reason))
     })
 }
 
@@ -277,7 +170,18 @@ fn explain_waiting(leaf: &Leaf, waiting: &Waiting, doers: &Doers) -> Result<Expl
     })
 }
 
+/// The steps of a lifecycle-partitioned table; none for others.
+fn label_steps(table: &TablePolicy, outlook: &Outlook) -> Result<Vec<labels::Step>> {
+    match outlook.kind {
+        Kind::Lifecycle => labels::steps(table, outlook),
+        _ => Ok(Vec::new()),
+    }
+}
+
 fn explain_ageless(leaf: &Leaf, kind: Kind) -> Explained {
+    if let Some(held) = &leaf.observed.held {
+        return Explained { freed_by: Some(held.freed_by.clone()), ..explained(leaf, held.reason.clone()) };
+    }
     let (reason, freed_by) = match kind {
         Kind::Lifecycle => ("its rows move one by one", "set_lifecycle_where"),
         Kind::Hash => ("hash partitions have no age", "set_lifecycle_where"),
@@ -319,9 +223,15 @@ pub fn map(source: pg_sys::Oid) -> Result<Vec<String>> {
     for waiting in &outlook.core.waiting {
         next[waiting.partition] = match (waiting.next, waiting.until) {
             (Some(status), Some(until)) => {
-                format!("{status} from {}", instant(until).split(' ').next().unwrap_or_default())
+                format!("{status} from {}", day(until))
             }
             _ => waiting.reason.clone(),
+        };
+    }
+    for step in label_steps(&table, &outlook).unwrap_or_default().iter().rev() {
+        next[step.leaf] = match step.starts {
+            Some(starts) => format!("{} from {}", step.to, day(starts)),
+            None => format!("{} is due", step.operation),
         };
     }
     let archived = catalog::observed::archived(source)?.into_iter().map(|place| Place {
@@ -341,6 +251,10 @@ pub fn map(source: pg_sys::Oid) -> Result<Vec<String>> {
     Ok(draw(&table.name, &archived.chain(local).collect::<Vec<_>>()))
 }
 
+fn day(micros: i64) -> String {
+    instant(micros).split(' ').next().unwrap_or_default().to_owned()
+}
+
 /// The name without its schema.
 fn bare(name: &str) -> String {
     name.split_once('.').map_or(name, |(_, bare)| bare).to_owned()
@@ -356,12 +270,12 @@ fn range(lower: Option<&str>, upper: Option<&str>, bounds: Option<&str>) -> Stri
 }
 
 /// When the window of a table is open next; now if it is.
-fn opening(table: &TablePolicy, now: i64) -> Result<i64> {
+pub(super) fn opening(table: &TablePolicy, now: i64) -> Result<i64> {
     let minutes = window::state(table.policy.maintenance_window.as_deref())?.opens_in();
     Ok(now + i64::from(minutes) * 60_000_000)
 }
 
-fn timestamp(micros: i64) -> Result<TimestampWithTimeZone> {
+pub(super) fn timestamp(micros: i64) -> Result<TimestampWithTimeZone> {
     user::elevated(|| {
         spi::one(
             "SELECT timestamptz '2000-01-01 00:00+00' + make_interval(secs => $1::float8 / 1000000)",
@@ -372,7 +286,7 @@ fn timestamp(micros: i64) -> Result<TimestampWithTimeZone> {
 }
 
 /// Refuses who may not SELECT from the table (42501).
-fn check_visible(source: pg_sys::Oid) -> Result<()> {
+pub(super) fn check_visible(source: pg_sys::Oid) -> Result<()> {
     if catalog::may_select(source)? {
         return Ok(());
     }
@@ -381,15 +295,8 @@ fn check_visible(source: pg_sys::Oid) -> Result<()> {
         .hint("It takes SELECT on the table."))
 }
 
-fn visible(source: Option<pg_sys::Oid>) -> Result<Vec<TablePolicy>> {
-    match source {
-        Some(source) => Ok(vec![table(source)?]),
-        None => catalog::policy::mine(None),
-    }
-}
-
 /// A table with its policy, or with an empty one.
-fn table(source: pg_sys::Oid) -> Result<TablePolicy> {
+pub(super) fn table(source: pg_sys::Oid) -> Result<TablePolicy> {
     kind(source)?;
     Ok(TablePolicy { source, name: catalog::qualified_name(source)?, policy: catalog::policy::of(source)? })
 }

@@ -53,6 +53,109 @@ pub fn due(source: pg_sys::Oid) -> Result<Vec<Due>> {
     Ok(found)
 }
 
+/// Rows that time alone will make due.
+#[derive(Debug, Clone)]
+pub struct Coming {
+    /// The partition the rows are in.
+    pub partition: pg_sys::Oid,
+    /// The status they will be due for.
+    pub to: Status,
+    /// Whether all rows of the label will be.
+    pub whole: bool,
+    /// When the first of them will be, in microseconds since 2000-01-01 UTC.
+    pub at: i64,
+    /// Why.
+    pub reason: String,
+}
+
+/// What time alone will make due next in `source`, by its policy: for each label that which comes first.
+pub fn coming(source: pg_sys::Oid) -> Result<Vec<Coming>> {
+    let mut found = Vec::new();
+    if discover::kind(source)? != Kind::Lifecycle {
+        return Ok(found);
+    }
+    let Some(table) = LabelTable::of(source)? else { return Ok(found) };
+    for partition in &table.partitions {
+        for value in &partition.values {
+            let Ok(label) = value.parse::<Label>() else { continue };
+            let next: &[Status] = match label.status {
+                Status::Live => &[Status::Hot, Status::Warm],
+                Status::Hot => &[Status::Warm],
+                Status::Warm => &[Status::Archived],
+                Status::Archived => &[],
+            };
+            let mut first: Option<Coming> = None;
+            for to in next {
+                let one = match to {
+                    Status::Archived => removed_later(&table, partition.oid, value)?,
+                    _ => aged_later(&table, partition.oid, value, label, *to)?,
+                };
+                first = first.into_iter().chain(one).min_by_key(|one| one.at);
+            }
+            found.extend(first);
+        }
+    }
+    Ok(found)
+}
+
+/// When the removal time of the first WARM rows comes.
+fn removed_later(table: &LabelTable, partition: pg_sys::Oid, value: &str) -> Result<Option<Coming>> {
+    let Some(column) = plan(table, value, Status::Archived)?.removal else { return Ok(None) };
+    let time = format!("{}::pg_catalog.timestamptz", quote_identifier(&column));
+    let at = earliest(table, value, &time, &text_of_now()?, "0")?;
+    Ok(at.map(|at| Coming {
+        partition,
+        to: Status::Archived,
+        whole: false,
+        at,
+        reason: format!("{column} of the first rows in {value} is not yet over"),
+    }))
+}
+
+/// When LIVE and HOT rows are old enough.
+fn aged_later(
+    table: &LabelTable,
+    partition: pg_sys::Oid,
+    value: &str,
+    label: Label,
+    to: Status,
+) -> Result<Option<Coming>> {
+    let Some(age) = row_policy::age(table.oid, to)? else { return Ok(None) };
+    let Some(before) = row_policy::due_before(table.oid, to, clock::now()?)? else { return Ok(None) };
+    let setting = if to == Status::Hot { "hot_after" } else { "warm_after" };
+    let Some(period) = label.period else {
+        let plan = plan(table, value, to)?;
+        let Some(column) = plan.time_column() else { return Ok(None) };
+        let at = earliest(table, value, &column.time_of(&quote_identifier(&column.name)), &before, &age)?;
+        let reason = format!("{} of the first rows in {value} is not yet older than {setting} {age}", column.name);
+        return Ok(at.map(|at| Coming { partition, to, whole: false, at, reason }));
+    };
+    let Some(end) = period.end() else { return Ok(None) };
+    let end = format!("{:04}-{:02}-{:02} {:02}:00", end.year, end.month, end.day, end.hour);
+    // In the session's time zone, so not elevated.
+    let (at, ahead) = spi::one(
+        "SELECT ((extract(epoch FROM $1::pg_catalog.timestamptz OPERATOR(pg_catalog.+) $2::pg_catalog.interval)
+                  OPERATOR(pg_catalog.-) 946684800) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8,
+                $1::pg_catalog.timestamptz OPERATOR(pg_catalog.>) $3::pg_catalog.timestamptz",
+        &[end.as_str().into(), age.as_str().into(), before.as_str().into()],
+        |row| Ok((row.need::<i64>(1)?, row.need::<bool>(2)?)),
+    )?;
+    let reason = format!("{value} is not yet older than {setting} {age}");
+    let some = ahead && exists(table, value, None)?;
+    Ok(some.then_some(Coming { partition, to, whole: true, at, reason }))
+}
+
+/// When the first row of a label whose time is after `after` is so much older.
+fn earliest(table: &LabelTable, value: &str, time: &str, after: &str, age: &str) -> Result<Option<i64>> {
+    let (root, column) = (table.qualified(), quote_identifier(&table.column));
+    let query = format!(
+        "SELECT ((extract(epoch FROM min({time}) + $1::interval) - 946684800) * 1000000)::bigint FROM {root}
+         WHERE {column} = {} AND isfinite({time}) AND {time} > $2::timestamptz",
+        quote_literal(value)
+    );
+    user::as_user(table.owner, || spi::one(&query, &[age.into(), after.into()], |row| row.get(1)))
+}
+
 /// Rows of a label that are due where the clause holds.
 struct Candidate {
     to: Status,
@@ -101,7 +204,7 @@ fn removal(table: &LabelTable, value: &str) -> Result<Option<Candidate>> {
     let now = text_of_now()?;
     Ok(Some(Candidate {
         to: Status::Archived,
-        clause: Some(not_after(&column, &now)),
+        clause: Some(not_after(&format!("{}::pg_catalog.timestamptz", quote_identifier(&column)), &now)),
         reason: format!("{column} of rows in {value} is not after {now}"),
     }))
 }
@@ -115,8 +218,8 @@ fn aged(table: &LabelTable, value: &str, label: Label, to: Status) -> Result<Opt
         let Some(column) = plan.time_column() else { return Ok(None) };
         return Ok(Some(Candidate {
             to,
-            clause: Some(not_after(column, &before)),
-            reason: format!("{column} of rows in {value} is not after {before}, now less {age}"),
+            clause: Some(not_after(&column.time_of(&quote_identifier(&column.name)), &before)),
+            reason: format!("{} of rows in {value} is not after {before}, now less {age}", column.name),
         }));
     };
     let Some(end) = period.end() else { return Ok(None) };
@@ -130,12 +233,8 @@ fn aged(table: &LabelTable, value: &str, label: Label, to: Status) -> Result<Opt
     Ok(ended.then(|| Candidate { to, clause: None, reason: format!("{value} ended by {before}, now less {age}") }))
 }
 
-fn not_after(column: &str, time: &str) -> String {
-    let time = quote_literal(time);
-    format!(
-        "{}::pg_catalog.timestamptz OPERATOR(pg_catalog.<=) {time}::pg_catalog.timestamptz",
-        quote_identifier(column)
-    )
+fn not_after(expression: &str, time: &str) -> String {
+    format!("{expression} OPERATOR(pg_catalog.<=) {}::pg_catalog.timestamptz", quote_literal(time))
 }
 
 fn text_of_now() -> Result<String> {

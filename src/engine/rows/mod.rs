@@ -11,7 +11,7 @@ mod plan;
 mod statement;
 mod tally;
 
-pub use due::{Due, due};
+pub use due::{Due, coming, due};
 pub use job::{begin, may_steer, step};
 pub use plan::Request;
 pub use statement::moment;

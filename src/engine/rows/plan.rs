@@ -1,6 +1,6 @@
 //! What a request means for a table: which labels its rows may come from, and which they get.
 
-use archive_core::lifecycle::{Kind, Label, Moment, Status, relabel, transition};
+use archive_core::lifecycle::{Kind, Label, Moment, Status, TimeKey, relabel, transition};
 use pgrx::pg_sys;
 use pgrx::spi::{quote_identifier, quote_qualified_identifier};
 
@@ -46,7 +46,33 @@ pub struct Plan {
     /// Column for the removal time.
     pub removal: Option<String>,
     policy: RowPolicy,
-    time: Option<String>,
+    time: Option<TimeColumn>,
+}
+
+/// A column that tells a row's own time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimeColumn {
+    /// Its name.
+    pub name: String,
+    key: TimeKey,
+}
+
+impl TimeColumn {
+    /// The time as an SQL expression over `column`, which is how the column is called there.
+    pub fn time_of(&self, column: &str) -> String {
+        match self.key {
+            TimeKey::Time => format!("{column}::pg_catalog.timestamptz"),
+            TimeKey::Uuid => format!(
+                "pg_catalog.to_timestamp(pg_catalog.concat('x', pg_catalog.substr(pg_catalog.replace({column}::pg_catalog.text, \
+                 '-', ''), 1, 12))::pg_catalog.bit(48)::pg_catalog.int8::pg_catalog.float8 OPERATOR(pg_catalog./) 1000)"
+            ),
+            TimeKey::Snowflake(epoch) => format!(
+                "pg_catalog.to_timestamp((({column} OPERATOR(pg_catalog.>>) 22) OPERATOR(pg_catalog.+) \
+                 '{}'::pg_catalog.int8)::pg_catalog.float8 OPERATOR(pg_catalog./) 1000)",
+                epoch.unix_millis()
+            ),
+        }
+    }
 }
 
 impl Plan {
@@ -97,14 +123,14 @@ impl Plan {
         })?;
         let now = format!("{now}::pg_catalog.timestamptz");
         Ok(Some(match &self.time {
-            Some(time) => format!("COALESCE({}::pg_catalog.timestamptz, {now})", column(time)),
+            Some(time) => format!("COALESCE({}, {now})", time.time_of(&column(&time.name))),
             None => now,
         }))
     }
 
     /// The column with a row's own time.
-    pub fn time_column(&self) -> Option<&str> {
-        self.time.as_deref()
+    pub fn time_column(&self) -> Option<&TimeColumn> {
+        self.time.as_ref()
     }
 
     /// The table's id in the catalog; it is registered now if it was not.
@@ -223,30 +249,40 @@ fn values_in_default(table: &LabelTable) -> Result<Vec<String>> {
 /// The columns that hold times.
 struct TimeColumns {
     removal: Option<String>,
-    time: Option<String>,
+    time: Option<TimeColumn>,
 }
 
 impl TimeColumns {
-    /// The policy's columns (42703 when they do not exist or hold no time). Without a policy `removal_time`, and as the
+    /// The policy's columns (42703 when they do not exist or hold no time; ids that begin with one do). Without a policy `removal_time`, and as the
     /// row's own time the first NOT NULL column of a date or timestamp, else the first of these at all.
     fn of(table: &LabelTable, policy: &RowPolicy) -> Result<Self> {
-        let times: Vec<_> =
-            discover::attributes(table.oid)?.into_iter().filter(|column| is_time(column.type_oid)).collect();
-        let named = |setting: &str, name: &Option<String>| match name {
-            Some(name) if !times.iter().any(|column| column.name == *name) => Err(Error::new(
-                SqlState::ERRCODE_UNDEFINED_COLUMN,
-                format!(
-                    "the policy's {setting} \"{name}\" is no date or timestamp column of \"{}\"",
-                    table.qualified()
-                ),
-            )),
-            found => Ok(found.clone()),
+        let columns = discover::attributes(table.oid)?;
+        let times: Vec<_> = columns.iter().filter(|column| is_time(column.type_oid)).collect();
+        let missing = |setting: &str, name: &str, what: &str| {
+            let table = table.qualified();
+            let message = format!("the policy's {setting} \"{name}\" is no {what} column of \"{table}\"");
+            Err(Error::new(SqlState::ERRCODE_UNDEFINED_COLUMN, message))
         };
         let usual = || times.iter().find(|column| column.name == "removal_time").map(|column| column.name.clone());
-        let removal = named("removal_column", &policy.removal_column)?.or_else(usual);
+        let removal = match &policy.removal_column {
+            Some(name) if times.iter().any(|column| column.name == *name) => Some(name.clone()),
+            Some(name) => return missing("removal_column", name, "date or timestamp"),
+            None => usual(),
+        };
         let own = || times.iter().filter(|column| Some(&column.name) != removal.as_ref());
-        let first = own().find(|column| column.not_null).or_else(|| own().next()).map(|column| column.name.clone());
-        let time = named("time_column", &policy.time_column)?.or(first);
+        let time = match &policy.time_column {
+            Some(name) => {
+                let column = columns.iter().find(|column| column.name == *name);
+                match column.and_then(|column| TimeKey::of_type(&column.type_sql, policy.key_epoch)) {
+                    Some(key) => Some(TimeColumn { name: name.clone(), key }),
+                    None => return missing("time_column", name, "date, timestamp or id"),
+                }
+            }
+            None => own()
+                .find(|column| column.not_null)
+                .or_else(|| own().next())
+                .map(|column| TimeColumn { name: column.name.clone(), key: TimeKey::Time }),
+        };
         Ok(Self { removal, time })
     }
 }

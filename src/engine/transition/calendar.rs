@@ -1,10 +1,12 @@
 //! The calendar by which a RANGE table is partitioned: its key, its partitions as ranges, and bounds for new ones.
 
 use archive_core::lifecycle::calendar::Range;
+use archive_core::lifecycle::key::{self, Epoch, TimeKey};
 use archive_core::lifecycle::{Granularity, Moment, range_bounds};
 use pgrx::pg_sys;
 
 use crate::catalog;
+use crate::catalog::time_key;
 use crate::engine::{clock, period};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover::{self, Leaf};
@@ -19,6 +21,8 @@ enum Key {
     TimestampTz(String),
     /// Version 7: milliseconds since 1970, then the digits that all bounds end with.
     Uuid(String),
+    /// Milliseconds since the policy's epoch, then 22 bits.
+    Snowflake(Epoch),
 }
 
 /// The time partitions of a table.
@@ -71,7 +75,7 @@ impl Calendar {
     pub fn now(&self) -> Result<Moment> {
         let zone = match &self.key {
             Key::TimestampTz(zone) => zone.clone(),
-            Key::Uuid(_) => "UTC".to_owned(),
+            Key::Uuid(_) | Key::Snowflake(_) => "UTC".to_owned(),
             Key::Date | Key::Timestamp => period::session_zone()?,
         };
         period::moment_of(clock::now()?, &zone)?.ok_or_else(|| {
@@ -90,7 +94,8 @@ impl Calendar {
             Key::Date => period::text(at)[..10].to_owned(),
             Key::Timestamp => period::text(at),
             Key::TimestampTz(zone) => period::bound_in(at, zone)?,
-            Key::Uuid(tail) => uuid(at, tail),
+            Key::Uuid(tail) => key::uuid_at(at, tail).ok_or_else(|| out_of_reach(at))?,
+            Key::Snowflake(epoch) => epoch.id_at(at).ok_or_else(|| out_of_reach(at))?.to_string(),
         })
     }
 }
@@ -100,7 +105,8 @@ impl Key {
         match self {
             Self::Date | Self::Timestamp => period::moment_in(value, "UTC"),
             Self::TimestampTz(zone) => period::moment_in(value, zone),
-            Self::Uuid(_) => Ok(moment_of_uuid(value)),
+            Self::Uuid(_) => Ok(TimeKey::Uuid.moment(value)),
+            Self::Snowflake(epoch) => Ok(TimeKey::Snowflake(*epoch).moment(value)),
         }
     }
 }
@@ -143,8 +149,14 @@ fn on_calendar(
         "timestamp with time zone" => {
             vec![Key::TimestampTz(period::session_zone()?), Key::TimestampTz("UTC".to_owned())]
         }
-        "uuid" => vec![Key::Uuid(some.map_or_else(|| "0000-0000-000000000000".to_owned(), |bound| tail_of(&bound)))],
-        other => return Err(no_time(source, other)),
+        "uuid" => {
+            let tail = some.as_deref().map_or(key::ZERO_TAIL, key::uuid_tail);
+            vec![Key::Uuid(tail.to_owned())]
+        }
+        other => match time_key::of(source.oid)? {
+            Some(TimeKey::Snowflake(epoch)) => vec![Key::Snowflake(epoch)],
+            _ => return Err(no_time(source, other)),
+        },
     };
     for key in candidates {
         let ranges = bounds.iter().map(|bound| range(&key, bound)).collect::<Result<Option<Vec<_>>>>()?;
@@ -164,6 +176,8 @@ fn on_calendar(
 fn range(key: &Key, (lower, upper): &(Option<String>, Option<String>)) -> Result<Option<Range>> {
     let moment = |bound: &Option<String>, none| match bound {
         Some(text) if text.ends_with("infinity") => Ok(Some(none)),
+        // No snowflake is below.
+        Some(text) if matches!(key, Key::Snowflake(_)) && text == "0" => Ok(Some(none)),
         Some(text) => key.moment(text),
         None => Ok(Some(none)),
     };
@@ -186,34 +200,30 @@ fn fits((lower, upper): Range, wanted: Option<Granularity>) -> bool {
 }
 
 fn no_time(source: &Leaf, type_sql: &str) -> Error {
-    let reason = match type_sql {
-        "bigint" | "integer" | "smallint" | "numeric" => {
-            "Where in a number its time is, and since when it counts, differs from one generator to the next."
-        }
-        _ => "Needed is a date, a timestamp, or a uuid of version 7.",
+    let (reason, hint) = match type_sql {
+        "bigint" => (
+            "Since when a snowflake id counts, and whether the numbers are such ids at all, nobody can tell from them.",
+            "set_archive_policy(…, key_kind => 'snowflake', key_epoch => '…') says it. Else create the partitions by hand.",
+        ),
+        _ => (
+            "Needed is a date, a timestamp, a uuid of version 7, or a bigint with snowflake ids.",
+            "Create its partitions by hand.",
+        ),
     };
     Error::new(
         SqlState::ERRCODE_FEATURE_NOT_SUPPORTED,
         format!("the key of \"{}\" does not tell the time: it is {type_sql}", source.qualified()),
     )
     .detail(reason)
-    .hint("Create its partitions by hand.")
+    .hint(hint)
 }
 
-/// What follows the time in a uuid's text: the bounds of one table all end alike.
-fn tail_of(uuid: &str) -> String {
-    uuid.get(14..).unwrap_or("0000-0000-000000000000").to_owned()
-}
-
-fn uuid(at: Moment, tail: &str) -> String {
-    let milliseconds = at.unix_seconds().max(0) * 1_000;
-    let digits = format!("{milliseconds:012x}");
-    format!("{}-{}-{tail}", &digits[..8], &digits[8..])
-}
-
-fn moment_of_uuid(uuid: &str) -> Option<Moment> {
-    let digits = format!("{}{}", uuid.get(..8)?, uuid.get(9..13)?);
-    Moment::from_unix_seconds(i64::from_str_radix(&digits, 16).ok()? / 1_000)
+fn out_of_reach(at: Moment) -> Error {
+    Error::new(
+        SqlState::ERRCODE_DATETIME_FIELD_OVERFLOW,
+        format!("there are no ids of {:04}-{:02}-{:02}", at.year, at.month, at.day),
+    )
+    .detail("A snowflake has 41 bits for the milliseconds since its epoch, which is 69 years; a uuid begins in 1970.")
 }
 
 /// The table, if partitions of it can be made: one of the caller's that is partitioned by RANGE.

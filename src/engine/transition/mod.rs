@@ -20,7 +20,7 @@ use super::{archive, managed, reattach, rows};
 use crate::catalog;
 use crate::catalog::event::Transition;
 use crate::catalog::partition::{Known, Local};
-use crate::catalog::policy::Ageing;
+use crate::catalog::policy::Policy;
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover::{self, Leaf};
 use crate::partition::{ageing, check, freeze, locks};
@@ -72,15 +72,13 @@ pub fn set_status(
     }
     let named = check_partition(partition, to)?;
     let root = named.root.unwrap_or(partition);
-    let policy = catalog::policy::ageing(root)?;
+    let policy = catalog::policy::of(root)?;
     let members = members(&named, to, job)?;
     let changing: Vec<_> = members.iter().filter(|member| member.from != to).collect();
     if to == Status::Archived {
         return archive(root, &named, &changing, removal_time, reason);
     }
-    if changing.is_empty() {
-        crate::pg::server_text::notice!("{} is {to} already", named.qualified());
-    }
+    let mut done = changing.len();
     for member in &members {
         locks::claim_partition(&member.leaf.qualified())?;
     }
@@ -91,9 +89,13 @@ pub fn set_status(
     }
     for member in &members {
         apply(&member.leaf, to, member.from != to, &policy)?;
+        done += usize::from(member.from == to && to == Status::Warm && refuse_corrections(&member.leaf)?);
+    }
+    if done == 0 {
+        crate::pg::server_text::notice!("{} is {to} already", named.qualified());
     }
     record(root, &members, to, &policy, removal_time, reason, job)?;
-    if to == Status::Warm && !changing.is_empty() {
+    if to == Status::Warm && done > 0 {
         settler::after_commit(&named.qualified());
     }
     Ok(period::label(to, span_of(&named, to, &policy)?))
@@ -225,7 +227,7 @@ fn not_in_work(leaf: &Leaf, job: Option<Uuid>) -> Result<()> {
 }
 
 /// What the new status means for one leaf.
-fn apply(leaf: &Leaf, to: Status, changes: bool, policy: &Ageing) -> Result<()> {
+fn apply(leaf: &Leaf, to: Status, changes: bool, policy: &Policy) -> Result<()> {
     let tablespace = match to {
         Status::Warm => policy.warm_tablespace.as_deref(),
         _ => policy.hot_tablespace.as_deref(),
@@ -247,6 +249,17 @@ fn apply(leaf: &Leaf, to: Status, changes: bool, policy: &Ageing) -> Result<()> 
     }
 }
 
+/// A WARM partition that was brought back to be corrected is read-only again; whether it was one.
+fn refuse_corrections(leaf: &Leaf) -> Result<bool> {
+    if catalog::partition::is_read_only(leaf.oid)? {
+        return Ok(false);
+    }
+    guard(leaf)?;
+    freeze::add_bounds_check(leaf)?;
+    catalog::partition::set_read_only(leaf.oid)?;
+    Ok(true)
+}
+
 fn guard(leaf: &Leaf) -> Result<()> {
     if freeze::guarded_because(leaf.oid)?.as_deref() == Some(freeze::Reason::Warm.as_str()) {
         return Ok(());
@@ -257,7 +270,7 @@ fn guard(leaf: &Leaf) -> Result<()> {
 }
 
 /// The span that labels of `to` show: the partition's own, or that of the policy's granularity.
-fn span_of(leaf: &Leaf, to: Status, policy: &Ageing) -> Result<Option<Span>> {
+pub(in crate::engine) fn span_of(leaf: &Leaf, to: Status, policy: &Policy) -> Result<Option<Span>> {
     let granularity = match to {
         Status::Hot => policy.hot_granularity.as_deref(),
         Status::Warm => policy.warm_granularity.as_deref(),
@@ -279,7 +292,7 @@ fn record(
     root: pg_sys::Oid,
     members: &[Member],
     to: Status,
-    policy: &Ageing,
+    policy: &Policy,
     removal_time: Option<TimestampWithTimeZone>,
     reason: &str,
     job: Option<Uuid>,
@@ -363,7 +376,8 @@ fn revive(known: &Known, to: Status, removal_time: Option<TimestampWithTimeZone>
         Error::from(error).detail(format!("\"{name}\" is ARCHIVED; LIVE is what partitions begin with."))
     })?;
     check::not_static(known.source)?;
-    let options = reattach::Options { keep_for_seconds: None, writable: to == Status::Hot, move_late_rows: false };
+    let writable = to == Status::Hot;
+    let options = reattach::Options { keep_for_seconds: None, status: to, writable, move_late_rows: false };
     let table = reattach::reattach(&name, options)?;
     catalog::event::explain(known.source, &name, Status::Archived, reason)?;
     catalog::partition::set_removal_time(known.source, &known.schema_name, &known.partition_name, removal_time)?;

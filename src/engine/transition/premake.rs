@@ -28,7 +28,7 @@ const MOST: usize = 1_000;
 pub fn premake(source: pg_sys::Oid, ahead: Option<i32>) -> Result<Vec<pg_sys::Oid>> {
     check::transaction("premake_partitions")?;
     let table = calendar::source(source)?;
-    let ahead = ahead.or(catalog::policy::ageing(table.root.unwrap_or(source))?.premake).unwrap_or(AHEAD);
+    let ahead = ahead.or(catalog::policy::of(table.root.unwrap_or(source))?.premake).unwrap_or(AHEAD);
     let ahead = u32::try_from(ahead).ok().filter(|ahead| *ahead as usize <= MOST).ok_or_else(|| {
         Error::new(SqlState::ERRCODE_INVALID_PARAMETER_VALUE, format!("ahead must be between 0 and {MOST}"))
     })?;
@@ -58,7 +58,7 @@ fn root(calendar: &Calendar) -> pg_sys::Oid {
 
 fn calendar_of(source: pg_sys::Oid) -> Result<Calendar> {
     let table = calendar::source(source)?;
-    let policy = catalog::policy::ageing(table.root.unwrap_or(source))?;
+    let policy = catalog::policy::of(table.root.unwrap_or(source))?;
     Calendar::of(table, policy.live_granularity.as_deref())
 }
 
@@ -90,6 +90,7 @@ fn next_value(calendar: &Calendar, default: pg_sys::Oid, after: Option<&str>) ->
     // Only uuids of version 7 begin with their time.
     let sensible = match type_sql.as_str() {
         "uuid" => format!("substr({column}::text, 15, 1) = '7'"),
+        "bigint" => format!("{column} IS NOT NULL"),
         _ => format!("isfinite({column})"),
     };
     user::as_user(user::current(), || {

@@ -36,7 +36,7 @@ SELECT adopt_storage('no_such');
 SELECT import_archive('no_such', 'true', 'public.%', 'postgres', 'false');
 SELECT * FROM import_archive('cold', tables => 'no such.%');
 SELECT set_archive_policy('no_such', '1 day', '2 days', '3 days', '4 days', '5 days', '6 days', '7 days', 'cold', '8', '9 days',
-    'day', 'day', 'day', 'day', '1', 'parquet', 'zstd', 'hot', 'warm', '22:00-06:00', 'at', '3', 'archive', 'x', 'true', '{storage}');
+    'day', 'day', 'day', 'day', '1', 'parquet', 'zstd', 'hot', 'warm', '22:00-06:00', 'at', '3', 'archive', 'x', 'true', 'at', 'snowflake', '2010-11-04', '{storage}');
 SELECT drop_archive_policy('no_such');
 SELECT export_policies('no_such');
 SELECT import_policies('{"format": 1, "policies": []}', 'true');

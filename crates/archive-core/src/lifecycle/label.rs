@@ -61,30 +61,6 @@ fn invalid(text: &str) -> Error {
     )
 }
 
-/// Whether a LIKE pattern (`%`, `_`, `\` escapes) matches the label, whether it says ARCHIVE or ARCHIVED; case is
-/// ignored.
-pub fn matches_pattern(label: &Label, pattern: &str) -> bool {
-    let pattern: Vec<char> = pattern.to_uppercase().chars().collect();
-    let text = label.to_string();
-    if like(&text.chars().collect::<Vec<_>>(), &pattern) {
-        return true;
-    }
-    let long = match label.status {
-        Status::Archived => text.replacen("ARCHIVE", "ARCHIVED", 1),
-        _ => return false,
-    };
-    like(&long.chars().collect::<Vec<_>>(), &pattern)
-}
-
-fn like(text: &[char], pattern: &[char]) -> bool {
-    match pattern {
-        [] => text.is_empty(),
-        ['%', rest @ ..] => (0..=text.len()).any(|skip| like(&text[skip..], rest)),
-        ['_', rest @ ..] => !text.is_empty() && like(&text[1..], rest),
-        ['\\', literal, rest @ ..] | [literal, rest @ ..] => text.first() == Some(literal) && like(&text[1..], rest),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,19 +91,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn patterns_match_both_spellings_of_archive() {
-        let label: Label = "ARCHIVE_202509".parse().unwrap();
-        for pattern in ["ARCHIVE_2025%", "ARCHIVED_2025%", "archive%", "%09", "ARCHIVE\\_202509", "%", "ARCHIVE_20250_"]
-        {
-            assert!(matches_pattern(&label, pattern), "{pattern}");
-        }
-        for pattern in ["", "ARCHIVE", "LIVE%", "ARCHIVE_2024%", "%2025"] {
-            assert!(!matches_pattern(&label, pattern), "{pattern}");
-        }
-        assert!(!matches_pattern(&"LIVE_2024".parse().unwrap(), "LIVED_2024"));
-    }
-
     proptest! {
         #[test]
         fn labels_round_trip(
@@ -138,7 +101,6 @@ mod tests {
             let period = Period::new(Moment::new(year, month, day, hour, 0, 0).unwrap(), granularity);
             let label = Label::new(Status::ALL[status], Some(period));
             prop_assert_eq!(label.to_string().parse::<Label>().unwrap(), label);
-            prop_assert!(matches_pattern(&label, &label.to_string()));
         }
 
         #[test]

@@ -1,14 +1,14 @@
 //! The labels of partitions of the hot table, from their bounds and what the catalog knows of them.
 
-use super::{Granularity, Kind, Label, Moment, Period, Status, range_bounds};
+use super::{Kind, Label, Period, Status, TimeKey, list_values};
 
 /// A partition on the way from the table's root to a leaf.
 #[derive(Debug, Clone)]
 pub struct Level {
     /// Its bounds as `pg_get_expr(relpartbound)` prints them, with dates in ISO style.
     pub bounds: String,
-    /// Whether its parent is partitioned by RANGE of a date or timestamp.
-    pub by_time: bool,
+    /// What its parent's key tells the time by, if that is partitioned by RANGE of a time or of ids that begin with one.
+    pub key: Option<TimeKey>,
 }
 
 /// The labels of the leaf at the end of `path`; none when nobody can tell which labels its rows have, as in a DEFAULT
@@ -25,71 +25,20 @@ pub fn local_labels(kind: Kind, path: &[Level], recorded: Option<(Status, Option
     vec![label.unwrap_or_else(|| Label::new(status, period()).to_string())]
 }
 
-/// The period of a RANGE partition; `None` without two finite dates.
+/// The period of a RANGE partition; `None` without two finite times.
 fn period_of(level: &Level) -> Option<Period> {
-    if !level.by_time {
-        return None;
-    }
-    let (lower, upper) = range_bounds(&level.bounds);
-    let (lower, upper) = (moment(&lower?)?, moment(&upper?)?);
-    let granularity = Granularity::between(lower, upper)?;
-    Some(Period::new(lower.on_calendar(granularity), granularity))
-}
-
-/// A date or timestamp in ISO style; the offset, which is that of UTC, and fractions of a second are dropped.
-fn moment(text: &str) -> Option<Moment> {
-    let (date, time) = text.split_once(' ').unwrap_or((text, "00:00:00"));
-    if time.contains("BC") {
-        return None;
-    }
-    let mut date = date.split('-');
-    let (year, month, day) = (date.next()?, date.next()?, date.next()?);
-    let mut time = time.get(..8)?.split(':');
-    let (hour, minute, second) = (time.next()?, time.next()?, time.next()?);
-    Moment::new(
-        year.parse().ok()?,
-        month.parse().ok()?,
-        day.parse().ok()?,
-        hour.parse().ok()?,
-        minute.parse().ok()?,
-        second.parse().ok()?,
-    )
-}
-
-/// The values of `FOR VALUES IN (…)` without NULL.
-fn list_values(bounds: &str) -> Vec<String> {
-    let Some(mut rest) = bounds.strip_prefix("FOR VALUES IN (") else { return Vec::new() };
-    let mut values = Vec::new();
-    while let Some(at) = rest.find('\'') {
-        let mut value = String::new();
-        let mut chars = rest[at + 1..].char_indices().peekable();
-        let mut end = rest.len();
-        while let Some((here, c)) = chars.next() {
-            match (c, chars.peek()) {
-                ('\'', Some((_, '\''))) => {
-                    value.push('\'');
-                    chars.next();
-                }
-                ('\'', _) => {
-                    end = at + 1 + here + 1;
-                    break;
-                }
-                _ => value.push(c),
-            }
-        }
-        values.push(value);
-        rest = &rest[end..];
-    }
-    values
+    let (lower, granularity) = level.key?.span(&level.bounds)?;
+    Some(Period::new(lower, granularity))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lifecycle::Epoch;
     use proptest::prelude::*;
 
     fn level(bounds: &str, by_time: bool) -> Level {
-        Level { bounds: bounds.to_owned(), by_time }
+        Level { bounds: bounds.to_owned(), key: by_time.then_some(TimeKey::Time) }
     }
 
     fn labels(bounds: &str) -> Vec<String> {
@@ -111,6 +60,18 @@ mod tests {
         ] {
             assert_eq!(labels(bounds), ["LIVE"], "{bounds}");
         }
+    }
+
+    #[test]
+    fn ids_that_begin_with_a_time_have_a_period() {
+        let of =
+            |key, bounds: &str| local_labels(Kind::Time, &[Level { bounds: bounds.to_owned(), key: Some(key) }], None);
+        let months =
+            "FOR VALUES FROM ('018cc251-f400-0000-0000-000000000000') TO ('018d61f7-1800-0000-0000-000000000000')";
+        assert_eq!(of(TimeKey::Uuid, months), ["LIVE_202401"]);
+        let twitter = Epoch::from_unix_millis(1_288_834_974_657);
+        let ids = "FOR VALUES FROM ('1741610183685046272') TO ('1752844207518646272')";
+        assert_eq!(of(TimeKey::Snowflake(twitter), ids), ["LIVE_202401"]);
     }
 
     #[test]
@@ -141,7 +102,6 @@ mod tests {
         #[test]
         fn bounds_of_any_text_are_read(bounds in "(FOR VALUES (IN|FROM) \\()?\\PC{0,40}") {
             let _ = labels(&bounds);
-            let _ = list_values(&bounds);
         }
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ddl::Ddl;
+use super::family::FamilyKey;
 
 /// The source database when the export was made.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -69,6 +70,9 @@ pub struct Root {
     pub ddl: Ddl,
     /// The partitioned tables between the root and the partition, topmost first.
     pub levels: Vec<Level>,
+    /// The foreign keys through which it aged with other tables; `None` from versions that did not record them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parents: Option<Vec<FamilyKey>>,
 }
 
 /// A partitioned partition above the archived one.

@@ -2,6 +2,7 @@
 
 use super::context::{Extension, Root};
 use super::ddl::Ddl;
+use super::family::{FamilyKey, FamilyMember};
 use super::model::{Manifest, Source};
 use crate::naming;
 
@@ -43,13 +44,25 @@ impl Manifest {
         all
     }
 
+    /// The foreign keys through which the table aged with others: as recorded with the table, in manifests of older versions
+    /// as far as its family tells. `None` where it was archived alone by such a version.
+    pub fn managed_parents(&self) -> Option<&[FamilyKey]> {
+        if let Some(parents) = self.root.as_ref().and_then(|root| root.parents.as_deref()) {
+            return Some(parents);
+        }
+        let own = |member: &&FamilyMember| (&member.schema, &member.table) == (&self.source.schema, &self.source.table);
+        self.family.as_ref()?.members.iter().find(own).map(|member| member.parents.as_slice())
+    }
+
     /// The root as recorded, or what a manifest of format 1 tells of it: columns, defaults and the key of the
     /// partition's parent. A table that is not partitioned is its own root, without a key.
     pub fn root_or_derived(&self) -> Option<Root> {
         match (&self.root, &self.source.partition_key) {
             (Some(root), _) => Some(root.clone()),
             (None, Some(_)) => derived(self),
-            (None, None) => Some(Root { partition_key: String::new(), ddl: self.ddl.clone(), levels: Vec::new() }),
+            (None, None) => {
+                Some(Root { partition_key: String::new(), ddl: self.ddl.clone(), levels: Vec::new(), parents: None })
+            }
         }
     }
 }
@@ -77,5 +90,5 @@ fn derived(manifest: &Manifest) -> Option<Root> {
         owner: manifest.ddl.owner.clone(),
         ..Ddl::default()
     };
-    Some(Root { partition_key, ddl, levels: Vec::new() })
+    Some(Root { partition_key, ddl, levels: Vec::new(), parents: None })
 }

@@ -82,6 +82,7 @@ fn manifest() -> Manifest {
             partition_key: "RANGE (created_at)".into(),
             ddl: everything(),
             levels: vec![Level { schema: "deep".into(), ..Level::default() }],
+            parents: Some(vec![key_to_orders()]),
         }),
         archive: Some(ArchiveRelations { schema: "archive".into(), table: "orders".into() }),
         column_map: vec![mapped_column()],
@@ -97,9 +98,30 @@ fn family() -> Family {
         partition: format!("{table}_2024_01"),
         parents: Vec::new(),
     };
-    let key = FamilyKey { schema: "public".into(), table: "orders".into(), foreign_key: "order_line_fkey".into() };
-    let line = FamilyMember { parents: vec![key], ..member("order_line") };
+    let line = FamilyMember { parents: vec![key_to_orders()], ..member("order_line") };
     Family { id: "public.orders/orders_2024_01".into(), members: vec![line, member("orders")] }
+}
+
+fn key_to_orders() -> FamilyKey {
+    FamilyKey { schema: "public".into(), table: "orders".into(), foreign_key: "order_line_fkey".into() }
+}
+
+#[test]
+fn the_parents_of_a_table_are_its_own_or_those_of_its_family() {
+    let of = |root: Option<Root>, family: Option<Family>| {
+        let mut manifest = manifest();
+        (manifest.root, manifest.family) = (root, family);
+        manifest.source.table = "order_line".into();
+        manifest.managed_parents().map(<[FamilyKey]>::to_vec)
+    };
+    let own = |parents| Some(Root { parents, ..Root::default() });
+    assert_eq!(of(own(Some(vec![key_to_orders()])), None), Some(vec![key_to_orders()]));
+    // Not a child any more, whatever the family was.
+    assert_eq!(of(own(Some(Vec::new())), Some(family())), Some(Vec::new()));
+    // Older versions.
+    assert_eq!(of(own(None), Some(family())), Some(vec![key_to_orders()]));
+    assert_eq!(of(None, None), None);
+    assert!(!serde_json::to_string(&Root::default()).unwrap().contains("parents"));
 }
 
 fn mapped_column() -> MappedColumn {

@@ -1,7 +1,7 @@
 //! Whether a policy makes sense: every finding at once, each with what is wrong and how to mend it.
 
 use super::{Age, Policy, Window, archived_before_merge};
-use crate::lifecycle::{Granularity, Kind};
+use crate::lifecycle::{Granularity, IdKind, Kind, TimeKey};
 use std::fmt;
 
 /// Something wrong with a policy.
@@ -37,9 +37,9 @@ pub enum Column {
 pub struct Facts {
     /// How the table ages.
     pub kind: Kind,
-    /// Whether partition bounds tell times.
-    pub time_key: bool,
-    /// The type of the key, for messages.
+    /// The first column of the partition key, unless that is an expression.
+    pub key_column: Option<String>,
+    /// Its type.
     pub key_type: String,
     /// Storages that exist.
     pub storages: Vec<String>,
@@ -47,6 +47,8 @@ pub struct Facts {
     pub tablespaces: Vec<String>,
     /// The removal column, when the policy names one.
     pub removal_column: Option<Column>,
+    /// The type of the time column, when the policy names one that exists.
+    pub time_column_type: Option<String>,
     /// Whether PostgreSQL knows the zone of the window.
     pub zone_known: bool,
 }
@@ -60,6 +62,8 @@ pub fn validate(policy: &Policy, facts: &Facts) -> Vec<Finding> {
     findings.names(policy, facts);
     findings.window(policy, facts);
     findings.kind(policy, facts);
+    findings.time_column(policy, facts);
+    findings.key(policy, facts);
     findings.0
 }
 
@@ -216,11 +220,21 @@ impl Findings {
     fn kind(&mut self, policy: &Policy, facts: &Facts) {
         let first_age = ordered_ages(policy).into_iter().take(3).find(|(_, age)| age.is_some()).map(|(name, _)| name);
         let by_time = first_age.or(policy.premake.map(|_| "premake"));
-        if let (Kind::Time, false, Some(setting)) = (facts.kind, facts.time_key, by_time) {
+        // What is wrong with the epoch of ids is told there.
+        let tells_time = TimeKey::of_type(&facts.key_type, policy.key_epoch).is_some() || policy.key_kind.is_some();
+        if let (Kind::Time, false, Some(setting)) = (facts.kind, tells_time, by_time) {
+            let remedy = match facts.key_type.as_str() {
+                "bigint" => {
+                    "if these are snowflake ids, set key_kind => 'snowflake' and key_epoch to what they count from"
+                }
+                _ => {
+                    "ages need a key of type date, timestamp, timestamptz, UUID version 7, or bigint with snowflake ids"
+                }
+            };
             self.add(
                 setting,
                 format!("the partition key is of type {}, whose bounds tell no time", facts.key_type),
-                "ages need a key of type date, timestamp, timestamptz or UUID version 7",
+                remedy,
             );
         }
         if let (Kind::Hash, Some(setting)) = (facts.kind, by_time.or(policy.max_hot_bytes.map(|_| "max_hot_bytes"))) {
@@ -236,6 +250,82 @@ impl Findings {
                 "the LIST partitions of this table are not labels, so they have no age",
                 "archive them one by one by archive_partition(partition)",
             );
+        }
+    }
+}
+
+impl Findings {
+    /// Where a row's own time is: of RANGE partitions only the key tells it.
+    fn time_column(&mut self, policy: &Policy, facts: &Facts) {
+        let Some(column) = &policy.time_column else { return };
+        let setting = "time_column";
+        let Some(found) = &facts.time_column_type else {
+            return self.add(
+                setting,
+                format!("the table has no column \"{column}\""),
+                "name a column that tells the time",
+            );
+        };
+        match &facts.key_column {
+            Some(key) if facts.kind == Kind::Time && key != column => {
+                let problem = format!("the table is partitioned by \"{key}\", whose bounds tell the age of its rows");
+                return self.add(setting, problem, "name that column, or clear time_column");
+            }
+            _ => {}
+        }
+        let is_id = IdKind::Snowflake.column_type() == found && policy.key_kind.is_some();
+        if TimeKey::of_type(found, policy.key_epoch).is_none() && !is_id {
+            let remedy = "name a date, timestamp, UUID version 7, or bigint with key_kind and key_epoch";
+            self.add(setting, format!("column \"{column}\" is of type {found}, which tells no time"), remedy);
+        }
+    }
+
+    /// Ids that begin with a time: their kind must be that of the column, and snowflakes need an epoch.
+    fn key(&mut self, policy: &Policy, facts: &Facts) {
+        let kind = policy.key_kind.as_deref().map(|text| (text, IdKind::named(text)));
+        match kind {
+            Some((text, None)) => {
+                return self.add(
+                    "key_kind",
+                    format!("\"{text}\" is no kind of ids"),
+                    "use uuidv7 or snowflake; a date or timestamp needs none",
+                );
+            }
+            Some((_, Some(kind))) => self.type_of_ids(kind, policy, facts),
+            None => {}
+        }
+        match (kind.and_then(|(_, kind)| kind), policy.key_epoch) {
+            (Some(IdKind::Snowflake), None) => self.add(
+                "key_epoch",
+                "nothing says since when the ids count milliseconds",
+                "ask whoever makes them; Twitter's epoch is '2010-11-04 01:42:54.657+00'",
+            ),
+            (Some(IdKind::Uuidv7) | None, Some(epoch)) => self.add(
+                "key_epoch",
+                format!("only snowflake ids count from {epoch}"),
+                "set key_kind => 'snowflake', or clear key_epoch",
+            ),
+            _ => {}
+        }
+    }
+
+    fn type_of_ids(&mut self, kind: IdKind, policy: &Policy, facts: &Facts) {
+        let (what, found) = match facts.kind {
+            Kind::Time => ("the partition key", Some(&facts.key_type)),
+            _ => ("the time column", facts.time_column_type.as_ref()),
+        };
+        match found {
+            Some(found) if found != kind.column_type() => self.add(
+                "key_kind",
+                format!("{what} is of type {found}, ids of kind {} are {}", kind.as_str(), kind.column_type()),
+                "name the kind of its ids, or clear key_kind",
+            ),
+            None if policy.time_column.is_none() => self.add(
+                "key_kind",
+                "the table is not partitioned by RANGE of ids, and no time_column holds any",
+                "name the column in time_column, or clear key_kind",
+            ),
+            _ => {}
         }
     }
 }
@@ -258,11 +348,12 @@ mod tests {
     fn facts(kind: Kind) -> Facts {
         Facts {
             kind,
-            time_key: true,
+            key_column: Some("day".to_owned()),
             key_type: "date".to_owned(),
             storages: vec!["cold".to_owned()],
             tablespaces: vec!["pg_default".to_owned()],
             removal_column: None,
+            time_column_type: None,
             zone_known: true,
         }
     }
@@ -336,8 +427,90 @@ mod tests {
         for kind in [Kind::Time, Kind::Lifecycle, Kind::Plain] {
             assert!(said(&policy, &facts(kind)).is_empty(), "{kind}");
         }
-        let integer = Facts { time_key: false, key_type: "bigint".to_owned(), ..facts(Kind::Time) };
-        assert!(said(&policy, &integer)[0].contains("type bigint"));
+        let integer = Facts { key_type: "integer".to_owned(), ..facts(Kind::Time) };
+        assert!(said(&policy, &integer)[0].contains("type integer"));
+    }
+
+    #[test]
+    fn ids_need_their_kind_and_snowflakes_an_epoch() {
+        let epoch: Option<crate::lifecycle::Epoch> = "2010-11-04T01:42:54.657Z".parse().ok();
+        let of = |kind: Option<&str>, key_epoch, key_type: &str| {
+            let policy = Policy {
+                archive_after: Some(Age::new(1, 0, 0)),
+                key_kind: kind.map(str::to_owned),
+                key_epoch,
+                ..Policy::default()
+            };
+            said(&policy, &Facts { key_type: key_type.to_owned(), ..facts(Kind::Time) })
+        };
+        for (kind, epoch, key_type) in
+            [(Some("snowflake"), epoch, "bigint"), (Some("UUIDv7"), None, "uuid"), (None, None, "uuid")]
+        {
+            assert_eq!(of(kind, epoch, key_type), Vec::<String>::new(), "{key_type}");
+        }
+        assert_eq!(
+            of(None, None, "bigint"),
+            [
+                "archive_after: the partition key is of type bigint, whose bounds tell no time; if these are snowflake ids, set key_kind => 'snowflake' and key_epoch to what they count from"
+            ]
+        );
+        assert_eq!(
+            of(Some("snowflake"), None, "bigint"),
+            [
+                "key_epoch: nothing says since when the ids count milliseconds; ask whoever makes them; Twitter's epoch is '2010-11-04 01:42:54.657+00'"
+            ]
+        );
+        assert_eq!(
+            of(Some("snowflake"), epoch, "date"),
+            [
+                "key_kind: the partition key is of type date, ids of kind snowflake are bigint; name the kind of its ids, or clear key_kind"
+            ]
+        );
+        assert_eq!(
+            of(Some("ulid"), None, "uuid"),
+            ["key_kind: \"ulid\" is no kind of ids; use uuidv7 or snowflake; a date or timestamp needs none"]
+        );
+        assert_eq!(
+            of(None, epoch, "date"),
+            [
+                "key_epoch: only snowflake ids count from 2010-11-04T01:42:54.657Z; set key_kind => 'snowflake', or clear key_epoch"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_time_column_tells_the_time() {
+        let of = |kind, column: &str, found: Option<&str>| {
+            let policy = Policy { time_column: Some(column.to_owned()), ..Policy::default() };
+            said(&policy, &Facts { time_column_type: found.map(str::to_owned), ..facts(kind) })
+        };
+        assert_eq!(of(Kind::Time, "day", Some("date")), Vec::<String>::new());
+        assert_eq!(of(Kind::Lifecycle, "opened_at", Some("timestamp with time zone")), Vec::<String>::new());
+        assert_eq!(of(Kind::Lifecycle, "id", Some("uuid")), Vec::<String>::new());
+        assert_eq!(
+            of(Kind::Time, "sent_at", Some("date")),
+            [
+                "time_column: the table is partitioned by \"day\", whose bounds tell the age of its rows; name that column, or clear time_column"
+            ]
+        );
+        assert_eq!(
+            of(Kind::Lifecycle, "gone", None),
+            ["time_column: the table has no column \"gone\"; name a column that tells the time"]
+        );
+        for kind in [Kind::Lifecycle, Kind::Plain, Kind::Hash] {
+            assert!(of(kind, "note", Some("text"))[0].contains("is of type text, which tells no time"), "{kind}");
+        }
+        let ids = Policy {
+            time_column: Some("id".to_owned()),
+            key_kind: Some("snowflake".to_owned()),
+            key_epoch: "2015-01-01T00:00:00Z".parse().ok(),
+            ..Policy::default()
+        };
+        let column = |found: &str| Facts { time_column_type: Some(found.to_owned()), ..facts(Kind::Lifecycle) };
+        assert_eq!(said(&ids, &column("bigint")), Vec::<String>::new());
+        assert!(said(&ids, &column("uuid"))[0].contains("ids of kind snowflake are bigint"));
+        let nowhere = Policy { time_column: None, ..ids };
+        assert!(said(&nowhere, &facts(Kind::Lifecycle))[0].contains("no time_column holds any"));
     }
 
     #[test]

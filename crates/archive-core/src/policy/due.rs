@@ -181,6 +181,21 @@ pub fn due(policy: &Policy, table: &Table, partitions: &[Observed], now: i64) ->
     outlook
 }
 
+/// The outlook at `now` of a table whose partitions have no age: what was brought back goes again when its time is over.
+pub fn brought_back(policy: &Policy, partitions: &[Observed], now: i64) -> Outlook {
+    let mut outlook = Outlook::default();
+    for (index, one) in partitions.iter().enumerate().filter(|(_, one)| one.reattached || one.keep_until.is_some()) {
+        match decide(policy, one, now) {
+            Decision::Do { action, reason, since } => {
+                outlook.due.push(Planned { action, partitions: vec![index], reason, since });
+            }
+            Decision::Wait(waiting) => outlook.waiting.push(Waiting { partition: index, ..waiting }),
+            Decision::Merged => {}
+        }
+    }
+    outlook
+}
+
 enum Decision {
     Do {
         action: Action,
@@ -302,13 +317,18 @@ fn idle(policy: &Policy, one: &Observed, next: Status, now: i64) -> Option<Decis
 }
 
 fn action_for(policy: &Policy, one: &Observed, status: Status) -> Action {
-    let finer = policy.archive_granularity.as_deref().and_then(Granularity::named);
-    match (status, length(one), finer) {
-        (Status::Archived, Some(length), Some(finer)) if finer < length => Action::Split(finer),
-        (Status::Archived, ..) => Action::Archive,
-        (Status::Warm, ..) => Action::Warm,
-        _ => Action::Hot,
+    match status {
+        Status::Archived => splits_into(policy, one).map_or(Action::Archive, Action::Split),
+        Status::Warm => Action::Warm,
+        Status::Live | Status::Hot => Action::Hot,
     }
+}
+
+/// The length of the partitions that one is split into before it is archived; `None` where it is no longer than the
+/// policy wants archived partitions to be.
+pub fn splits_into(policy: &Policy, one: &Observed) -> Option<Granularity> {
+    let finer = policy.archive_granularity.as_deref().and_then(Granularity::named)?;
+    length(one).filter(|length| finer < *length).map(|_| finer)
 }
 
 fn length(one: &Observed) -> Option<Granularity> {

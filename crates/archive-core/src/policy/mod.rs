@@ -3,6 +3,7 @@
 
 mod age;
 mod check;
+mod cost;
 mod document;
 mod due;
 mod early;
@@ -13,8 +14,11 @@ mod window;
 
 pub use age::Age;
 pub use check::{Column, Facts, Finding, advise, validate};
+pub use cost::Prices;
 pub use document::{Change, Document, Entry, FORMAT, changes};
-pub use due::{Access, Action, Held, Observed, Outlook, Planned, Table, Waiting, due, instant, is_over};
+pub use due::{
+    Access, Action, Held, Observed, Outlook, Planned, Table, Waiting, brought_back, due, instant, is_over, splits_into,
+};
 pub use early::{Early, archived_before_merge};
 pub use map::{Place, draw, size};
 pub use model::{DEFAULT_ATTEMPTS, Policy};

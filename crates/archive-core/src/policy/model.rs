@@ -2,6 +2,7 @@
 
 use super::{Age, Window};
 use crate::error::{Error, ErrorKind, Result};
+use crate::lifecycle::Epoch;
 use serde::{Deserialize, Serialize};
 
 /// Attempts after which a job is given up where the policy does not say.
@@ -77,6 +78,15 @@ pub struct Policy {
     /// Column that says until when a row is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub removal_column: Option<String>,
+    /// Column with the time of a row of its own; found by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_column: Option<String>,
+    /// What kind of ids the key, or the time column, holds; see [`crate::lifecycle::IdKind`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_kind: Option<String>,
+    /// Since when snowflake ids count milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_epoch: Option<Epoch>,
     /// Attempts after which a job is given up; default [`DEFAULT_ATTEMPTS`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<i32>,
@@ -90,7 +100,7 @@ pub struct Policy {
 
 impl Policy {
     /// The names of all settings, in the order they are told.
-    pub const SETTINGS: [&'static str; 25] = [
+    pub const SETTINGS: [&'static str; 28] = [
         "enabled",
         "hot_after",
         "warm_after",
@@ -113,6 +123,9 @@ impl Policy {
         "warm_tablespace",
         "maintenance_window",
         "removal_column",
+        "time_column",
+        "key_kind",
+        "key_epoch",
         "max_attempts",
         "archive_schema",
         "archive_name",
@@ -187,7 +200,8 @@ mod tests {
             "expire_after": "1 mon", "verify_after": "1 mon", "drop_after": "1 mon", "max_hot_bytes": 1, "idle_for": "1 mon",
             "live_granularity": "x", "hot_granularity": "x", "warm_granularity": "x", "archive_granularity": "x",
             "premake": 1, "storage": "x", "format": "x", "compression": "x", "hot_tablespace": "x", "warm_tablespace": "x",
-            "maintenance_window": "x", "removal_column": "x", "max_attempts": 1, "archive_schema": "x", "archive_name": "x",
+            "maintenance_window": "x", "removal_column": "x", "time_column": "x", "key_kind": "x", "key_epoch": "2010-11-04T01:42:54.657Z",
+            "max_attempts": 1, "archive_schema": "x", "archive_name": "x",
         });
         let policy: Policy = serde_json::from_value(full.clone()).unwrap();
         assert_eq!(serde_json::Value::from(policy.settings()), full);

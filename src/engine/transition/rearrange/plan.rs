@@ -185,7 +185,7 @@ fn mergeable(partition: pg_sys::Oid, job: Option<Uuid>) -> Result<Leaf> {
     }
     transition::not_in_work(&leaf, job)?;
     if freeze::guarded_because(leaf.oid)?.as_deref() == Some(freeze::Reason::Archiving.as_str())
-        && catalog::partition::local_status(leaf.oid)? != Status::Warm
+        && !catalog::partition::is_read_only(leaf.oid)?
     {
         return Err(freeze::changed(&name));
     }

@@ -40,7 +40,7 @@ pub fn create(run: &mut Run, sources: &[Leaf]) -> Step {
     let (Some(parent), owner) = (sources[0].parent, sources[0].owner) else {
         return Err(run.stopped("it is detached"));
     };
-    let policy = catalog::policy::ageing(run.root)?;
+    let policy = catalog::policy::of(run.root)?;
     let tablespace = match run.status()? {
         Status::Warm => policy.warm_tablespace,
         Status::Hot => policy.hot_tablespace,
@@ -241,7 +241,7 @@ fn lock_all(run: &Run, parent: pg_sys::Oid, sources: &[Leaf], targets: &[Leaf]) 
 /// Catalog rows and events; a WARM partition is frozen by the settler.
 fn record(run: &Run, sources: &[Leaf], targets: &[Leaf]) -> Result<()> {
     let (managed, status) = (managed::ensure(run.root)?, run.status()?);
-    let policy = catalog::policy::ageing(run.root)?;
+    let policy = catalog::policy::of(run.root)?;
     let names: Vec<_> = sources.iter().map(Leaf::qualified).collect();
     let removal_time = catalog::partition::latest_removal_time(&oids(sources))?;
     let from = sources.iter().map(|source| catalog::partition::local_status(source.oid)).collect::<Result<Vec<_>>>()?;

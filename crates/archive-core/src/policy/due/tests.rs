@@ -231,6 +231,25 @@ fn what_was_brought_back_stays_as_long_as_was_asked() {
 }
 
 #[test]
+fn without_an_age_only_what_was_brought_back_goes() {
+    let plain = month(&policy(), 2024, 1, Status::Warm);
+    let back = Observed { reattached: true, keep_until: Some(at(2024, 6, 1)), ..plain.clone() };
+    let stays = Observed { reattached: true, ..plain.clone() };
+    let partitions = [plain, back, stays];
+    let before = brought_back(&Policy::default(), &partitions, at(2024, 5, 1));
+    assert_eq!(before.due, []);
+    assert_eq!(
+        before.waiting.iter().map(|one| (one.partition, one.until)).collect::<Vec<_>>(),
+        [(1, Some(at(2024, 6, 1))), (2, None)]
+    );
+    let after = brought_back(&Policy::default(), &partitions, at(2024, 6, 1));
+    assert_eq!(
+        after.due.iter().map(|one| (one.action.clone(), one.partitions.clone())).collect::<Vec<_>>(),
+        [(Action::Rearchive, vec![1])]
+    );
+}
+
+#[test]
 fn what_was_given_up_waits_for_somebody() {
     let policy = Policy { max_hot_bytes: Some(0), ..policy() };
     let mut one = month(&policy, 2023, 1, Status::Hot);
