@@ -123,7 +123,7 @@ pub fn acquire_all(wanted: &[(pg_sys::Oid, LockMode)]) -> Result<()> {
 /// (55P03), before PostgreSQL would take one of the two for deadlocked.
 pub fn acquire_all_after_moving(wanted: &[(pg_sys::Oid, LockMode)]) -> Result<()> {
     take_all(wanted, SLICE_MS, || {
-        let waiting = waiting_for_rows()?;
+        let waiting = waiting_for_us(wanted)?;
         if waiting.is_empty() {
             return Ok(());
         }
@@ -133,16 +133,20 @@ pub fn acquire_all_after_moving(wanted: &[(pg_sys::Oid, LockMode)]) -> Result<()
     })
 }
 
-/// The sessions that wait for the end of this transaction, as sentences; at most five.
-fn waiting_for_rows() -> Result<Vec<String>> {
+/// The sessions that wait for this transaction and have locks on one of the relations that it wants, as sentences; at most
+/// five.
+fn waiting_for_us(wanted: &[(pg_sys::Oid, LockMode)]) -> Result<Vec<String>> {
+    let relations: Vec<_> = wanted.iter().map(|(relation, _)| *relation).collect();
     user::elevated(|| {
         spi::rows(
             "SELECT format('Process %s (user %s) waits for one.', w.pid, coalesce(a.usename::text, '?'))
-             FROM pg_locks own JOIN pg_locks w ON w.locktype = 'transactionid' AND w.transactionid = own.transactionid
-             LEFT JOIN pg_stat_activity a ON a.pid = w.pid
-             WHERE own.locktype = 'transactionid' AND own.granted AND own.pid = pg_backend_pid() AND NOT w.granted
+             FROM (SELECT DISTINCT pid FROM pg_locks WHERE NOT granted) w LEFT JOIN pg_stat_activity a ON a.pid = w.pid
+             WHERE pg_backend_pid() = ANY (pg_blocking_pids(w.pid))
+               AND EXISTS (SELECT FROM pg_locks h WHERE h.pid = w.pid AND h.granted AND h.locktype = 'relation'
+                             AND h.relation = ANY ($1)
+                             AND h.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
              ORDER BY w.pid LIMIT 5",
-            &[],
+            &[relations.into()],
             |row| row.need(1),
         )
     })

@@ -14,7 +14,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::partition::discover;
 use crate::partition::{check, default_rows};
 use crate::pg::guc::GucNest;
-use crate::pg::{interrupts, spi, user};
+use crate::pg::{interrupts, spi, user, xact};
 
 /// Coming partitions where neither call nor policy says how many.
 const AHEAD: i32 = 3;
@@ -93,7 +93,7 @@ fn next_value(calendar: &Calendar, default: pg_sys::Oid, after: Option<&str>) ->
         "bigint" => format!("{column} IS NOT NULL"),
         _ => format!("isfinite({column})"),
     };
-    user::as_user(user::current(), || {
+    let look = || {
         let _text = GucNest::lossless_text();
         spi::optional(
             &format!(
@@ -103,7 +103,9 @@ fn next_value(calendar: &Calendar, default: pg_sys::Oid, after: Option<&str>) ->
             &[after.into()],
             |row| row.need(1),
         )
-    })
+    };
+    // Keeps no lock: with one the rows could not be kept out by the freezer, only by a lock on all of the partition.
+    xact::rolled_back(|| user::as_user(user::current(), look))
 }
 
 /// Makes the partitions of these ranges and writes it down.
