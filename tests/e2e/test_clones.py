@@ -11,7 +11,7 @@ from harness.orders import archive, create_orders, summary
 
 REFUSED = psycopg.errors.ObjectNotInPrerequisiteState
 CONFIG_TABLES = ["managed_table", "archive_policy", "partition", "archival_job", "object", "lifecycle_event",
-                 "storage_claim", "archive_schema", "column_map"]
+                 "storage_claim", "archive_schema", "column_map", "storage_price"]
 
 
 def run(*command, user=None, cwd=None):
@@ -62,6 +62,9 @@ def lived_in(stored, role):
     archive(db, "orders_2024_02")
     archive(db, "orders_2024_03", drop_local="0")
     db.execute("SELECT reattach_partition('orders_2024_03')")
+    # A price of the list that the DBA edited, and one of his own.
+    db.execute("UPDATE archive_ext.storage_price SET gb_month = 0.5 WHERE storage_class = 'LOCAL'")
+    db.execute("INSERT INTO archive_ext.storage_price (storage, storage_class, gb_month) VALUES ('cold', 'DIRECTORY', 0.01)")
     db.reader, db.owner = reader, owner
     return db
 
