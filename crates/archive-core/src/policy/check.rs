@@ -273,9 +273,18 @@ impl Findings {
             }
             _ => {}
         }
-        let is_id = IdKind::Snowflake.column_type() == found && policy.key_kind.is_some();
-        if TimeKey::of_type(found, policy.key_epoch).is_none() && !is_id {
-            let remedy = "name a date, timestamp, UUID version 7, or bigint with key_kind and key_epoch";
+        let key = TimeKey::of_type(found, policy.key_epoch);
+        // What is wrong with the epoch of ids is told there.
+        let is_id =
+            key.is_some_and(TimeKey::is_id) || (IdKind::Snowflake.column_type() == found && policy.key_kind.is_some());
+        let (tells_time, remedy) = match facts.kind.is_archived_by_rows() {
+            true => (key == Some(TimeKey::Time), "name a date or timestamp"),
+            false => (
+                key.is_some() || is_id,
+                "name a date, timestamp, UUID version 7, or bigint with key_kind and key_epoch",
+            ),
+        };
+        if !tells_time {
             self.add(setting, format!("column \"{column}\" is of type {found}, which tells no time"), remedy);
         }
     }
@@ -500,6 +509,7 @@ mod tests {
         for kind in [Kind::Lifecycle, Kind::Plain, Kind::Hash] {
             assert!(of(kind, "note", Some("text"))[0].contains("is of type text, which tells no time"), "{kind}");
         }
+        assert!(of(Kind::Plain, "id", Some("uuid"))[0].ends_with("name a date or timestamp"));
         let ids = Policy {
             time_column: Some("id".to_owned()),
             key_kind: Some("snowflake".to_owned()),
