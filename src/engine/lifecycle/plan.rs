@@ -233,7 +233,9 @@ fn because(setting: &str, age: Age, action: &str) -> String {
 fn locks_of(operation: &str) -> &'static str {
     match operation {
         "premake" => "ACCESS EXCLUSIVE on the table for an instant",
-        "drain" => "no more such rows into the DEFAULT partition meanwhile; ACCESS EXCLUSIVE on the table for an instant",
+        "drain" => {
+            "no more such rows into the DEFAULT partition meanwhile; ACCESS EXCLUSIVE on the table for an instant"
+        }
         "hot" => "SHARE UPDATE EXCLUSIVE on the partition; ACCESS EXCLUSIVE on it while it moves to another tablespace",
         "warm" => {
             "no writes to the partition from then on; ACCESS EXCLUSIVE on it while it moves to another tablespace"
