@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use archive_core::ErrorKind;
 use archive_core::store::{
     BlockingStore, CredentialSource, Credentials, OwnerIdentity, OwnerMarker, StorageOptions, UserMappingOptions,
 };
@@ -119,7 +120,16 @@ pub fn claim(storage: &str, store: &BlockingStore) -> Result<()> {
     if claimed(storage, store)? {
         return check_marker(storage, store, &identity);
     }
-    OwnerMarker::claim(store, &identity, &now_text()?)?;
+    let now = now_text()?;
+    let identity = match OwnerMarker::claim(store, &identity, &now) {
+        // Another session of this database may have claimed it meanwhile: its incarnation is ours.
+        Err(error) if error.kind() == ErrorKind::NotOwner => {
+            let winner = self::identity(storage, store)?;
+            OwnerMarker::claim(store, &winner, &now)?;
+            winner
+        }
+        claimed => claimed.map(|_| identity)?,
+    };
     remember_claim(storage, store, &identity)
 }
 

@@ -283,7 +283,13 @@ def test_a_policy_ages_a_plain_table_too(audit):
     audit.execute("INSERT INTO remark VALUES (1, 7)")
     audit.execute("SELECT set_archive_policy('audit', archive_after => '90 days', storage => 'cold')")
     audit.execute("SET archive_ext.now = '2022-05-01'")
+    planned = audit.row("SELECT action, reason FROM plan_archive('audit')")
+    assert planned == ("batch", "at is before 2022-01-31 00:00:00+00, now less archive_after")
+    assert audit.row("SELECT next_step, freed_by FROM explain_lifecycle('audit')").next_step == "batch"
     audit.execute("CALL run_lifecycle()")
+    assert audit.all("SELECT action FROM plan_archive('audit')") == []
+    waiting = audit.all("SELECT freed_by FROM explain_lifecycle('audit') WHERE status = 'LIVE'")
+    assert waiting == [("time",)]
     assert audit.value("SELECT min(at)::text FROM audit WHERE id <> 7") == "2022-01-31 00:00:00+00"
     jobs = audit.all("SELECT operation, status, rows_archived FROM archive_ext.jobs")
     assert jobs == [("batch", "completed", 30 * 24 - 2)]

@@ -44,11 +44,7 @@ pub fn due(source: pg_sys::Oid) -> Result<Option<Due>> {
         members.insert("options".to_owned(), job::options(&request));
     }
     let some = exists(&table, &time, &before)?;
-    Ok(Some(Due {
-        reason: format!("{time} of rows is before {before}, now less archive_after"),
-        request: stored,
-        some,
-    }))
+    Ok(Some(Due { reason: format!("{time} is before {before}, now less archive_after"), request: stored, some }))
 }
 
 /// Whether a row is due that nothing references. Run as the owner, whose casts and row security the batch itself would meet.

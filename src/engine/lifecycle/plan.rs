@@ -11,6 +11,7 @@ use super::show::{check_visible, opening, table, timestamp};
 use crate::catalog;
 use crate::catalog::observed::{ArchivedLeaf, Leaf};
 use crate::catalog::policy::TablePolicy;
+use crate::engine::batch;
 use crate::error::Result;
 use crate::guc;
 
@@ -91,6 +92,11 @@ impl Planner<'_> {
                 let one = self.rows(&step, starts);
                 if step.starts.is_none() { due.push(one) } else { later.push(one) }
             }
+        }
+        if self.outlook.kind == Kind::Plain
+            && let Some(rows) = batch::due(self.table.source)?.filter(|rows| rows.some)
+        {
+            due.push(self.of(&[], self.table.name.clone(), "batch", timestamp(opens)?, rows.reason));
         }
         if self.table.policy.is_enabled() {
             for leaf in catalog::observed::archived(self.table.source)? {
@@ -245,6 +251,7 @@ fn locks_of(operation: &str) -> &'static str {
         "rows" => {
             "row locks on the rows that move, batch by batch; SHARE UPDATE EXCLUSIVE on the table where a partition is made"
         }
+        "batch" => "row locks on the rows of a batch until it is in the storage; ROW EXCLUSIVE on the table",
         _ => "none",
     }
 }

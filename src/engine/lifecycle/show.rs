@@ -11,7 +11,7 @@ use super::{hold, window};
 use crate::catalog;
 use crate::catalog::observed::{Leaf, RUN_LIFECYCLE};
 use crate::catalog::policy::TablePolicy;
-use crate::engine::throttle;
+use crate::engine::{batch, throttle};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::locks;
 use crate::pg::{spi, user};
@@ -62,7 +62,7 @@ pub fn explain(source: pg_sys::Oid) -> Result<Vec<Explained>> {
         let line = match &steps {
             Ok(steps) => match steps.iter().find(|step| step.leaf == at) {
                 Some(step) => explain_step(leaf, step, &doers)?,
-                None => explain_ageless(leaf, outlook.kind),
+                None => explain_ageless(leaf, outlook.kind, &doers),
             },
             // Why no rows can move, which is what whoever asks wants to know.
             Err(error) => Explained {
@@ -84,7 +84,38 @@ pub fn explain(source: pg_sys::Oid) -> Result<Vec<Explained>> {
         blocked_by: None,
         freed_by: (!by_rows).then(|| "reattach_partition".to_owned()),
     });
-    Ok(archived.chain(lines.into_iter().map(|(_, line)| line)).collect())
+    let rows = (outlook.kind == Kind::Plain).then(|| explain_rows(&table, &doers)).transpose()?;
+    Ok(archived.chain(lines.into_iter().map(|(_, line)| line)).chain(rows).collect())
+}
+
+/// A table that is not partitioned: its rows leave it one by one.
+fn explain_rows(table: &TablePolicy, doers: &Doers) -> Result<Explained> {
+    let line = |reason: String| Explained {
+        partition: table.name.clone(),
+        status: Status::Live.as_str(),
+        label: None,
+        next: None,
+        when: None,
+        reason,
+        blocked_by: None,
+        freed_by: None,
+    };
+    Ok(match batch::due(table.source) {
+        Ok(Some(due)) if due.some => Explained {
+            next: Some("batch".to_owned()),
+            when: Some(timestamp(doers.when)?),
+            freed_by: Some(if doers.opens.is_some() { "the window".to_owned() } else { doers.names() }),
+            ..line(doers.reason(&due.reason))
+        },
+        Ok(Some(due)) => {
+            Explained { freed_by: Some("time".to_owned()), ..line(format!("of no row holds: {}", due.reason)) }
+        }
+        Ok(None) => Explained {
+            freed_by: Some("set_archive_policy".to_owned()),
+            ..line("no policy says at which age its rows are archived".to_owned())
+        },
+        Err(error) => Explained { freed_by: error.hint_text().map(str::to_owned), ..line(error.message().to_owned()) },
+    })
 }
 
 /// Who does what is due, and what keeps them from it now.
@@ -178,9 +209,12 @@ fn label_steps(table: &TablePolicy, outlook: &Outlook) -> Result<Vec<labels::Ste
     }
 }
 
-fn explain_ageless(leaf: &Leaf, kind: Kind) -> Explained {
+fn explain_ageless(leaf: &Leaf, kind: Kind, doers: &Doers) -> Explained {
     if let Some(held) = &leaf.observed.held {
-        return Explained { freed_by: Some(held.freed_by.clone()), ..explained(leaf, held.reason.clone()) };
+        let to_be_done = held.freed_by == RUN_LIFECYCLE;
+        let freed_by = if to_be_done { doers.names() } else { held.freed_by.clone() };
+        let reason = if to_be_done { doers.reason(&held.reason) } else { held.reason.clone() };
+        return Explained { freed_by: Some(freed_by), ..explained(leaf, reason) };
     }
     let (reason, freed_by) = match kind {
         Kind::Lifecycle => ("its rows move one by one", "set_lifecycle_where"),
