@@ -1,8 +1,15 @@
--- Runs a job to its end, each step in a transaction of its own; the phase it reached. Waits for locks are tried again; any other
--- error ends the job, and what it had frozen is writable again.
-CREATE PROCEDURE archive_ext.run_steps(job uuid, INOUT reached text)
+-- Runs a job to its end, or as far as the limits let it, each step in a transaction of its own; the phase it reached. Waits for
+-- locks are tried again; any other error ends the job, and what it had frozen is writable again.
+CREATE PROCEDURE archive_ext.run_steps(
+    job           uuid,
+    INOUT reached text,
+    max_steps     int DEFAULT NULL,
+    run_for       interval DEFAULT NULL,
+    rest          interval DEFAULT '0')
 LANGUAGE plpgsql AS $$
 DECLARE
+    ends     timestamptz := pg_catalog.clock_timestamp() + run_for;
+    steps    int := 0;
     attempts int := 0;
     more     boolean := true;
     failure  text;
@@ -12,6 +19,7 @@ DECLARE
     hint     text;
 BEGIN
     WHILE more LOOP
+        EXIT WHEN steps >= max_steps OR pg_catalog.clock_timestamp() >= ends;
         failure := NULL;
         BEGIN
             SELECT s.more, s.phase INTO more, reached FROM archive_ext.archive_step(job) s;
@@ -35,8 +43,12 @@ BEGIN
             RAISE EXCEPTION USING ERRCODE = state, MESSAGE = message, DETAIL = detail, HINT = hint;
         ELSE
             attempts := 0;
+            steps := steps + 1;
         END IF;
         COMMIT;
+        IF attempts = 0 AND more AND rest > interval '0' THEN
+            PERFORM pg_catalog.pg_sleep_for(rest);
+        END IF;
     END LOOP;
 END
 $$;
@@ -238,52 +250,14 @@ LANGUAGE plpgsql AS $$
 DECLARE
     job      uuid := archive_ext.begin_batches(source, archive_before, time_column, batch_rows, batch_bytes, where_clause,
                                                order_key, storage, locked, referenced);
-    ends     timestamptz := pg_catalog.clock_timestamp() + run_for;
+    reached  text;
     before   bigint;
     archived bigint;
-    batches  int := 0;
-    attempts int := 0;
-    more     boolean := true;
-    failure  text;
-    state    text;
-    message  text;
-    detail   text;
-    hint     text;
 BEGIN
     SELECT j.rows_archived INTO before FROM archive_ext.jobs j WHERE j.job_id = job;
     COMMIT;
-    WHILE more LOOP
-        EXIT WHEN batches >= max_batches OR pg_catalog.clock_timestamp() >= ends;
-        failure := NULL;
-        BEGIN
-            SELECT s.more INTO more FROM archive_ext.archive_step(job) s;
-        EXCEPTION WHEN OTHERS THEN
-            GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-                detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-            failure := message;
-        END;
-        IF failure IS NULL THEN
-            attempts := 0;
-            batches := batches + 1;
-            COMMIT;
-            IF more AND sleep > interval '0' THEN
-                PERFORM pg_catalog.pg_sleep_for(sleep);
-            END IF;
-        ELSIF state IN ('55P03', '40P01', '40001') AND attempts < 10 THEN
-            attempts := attempts + 1;
-            COMMIT;
-            RAISE NOTICE '%; trying again (% of 10)', failure, attempts;
-            PERFORM pg_catalog.pg_sleep(least(attempts::float8, 5::float8));
-        ELSE
-            -- 55006: another session archives rows of the table, and the job is its.
-            IF state <> '55006' THEN
-                PERFORM archive_ext.fail_job(job, failure);
-            END IF;
-            COMMIT;
-            RAISE EXCEPTION USING ERRCODE = state, MESSAGE = message, DETAIL = detail, HINT = hint;
-        END IF;
-    END LOOP;
+    CALL archive_ext.run_steps(job, reached, max_batches, run_for, sleep);
     SELECT j.rows_archived - before INTO archived FROM archive_ext.jobs j WHERE j.job_id = job;
-    RAISE NOTICE '% rows archived, %', archived, CASE WHEN more THEN 'more are left' ELSE 'none are left' END;
+    RAISE NOTICE '% rows archived, %', archived, CASE reached WHEN 'done' THEN 'none are left' ELSE 'more may be left' END;
 END
 $$;
