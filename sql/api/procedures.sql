@@ -165,6 +165,8 @@ BEGIN
                 held := archive_ext.throttled();
                 COMMIT;
                 EXIT WHEN held IS NULL;
+                -- Paused or cancelled while it waited: the next step says so.
+                EXIT WHEN NOT EXISTS (SELECT FROM archive_ext.jobs j WHERE j.job_id = job AND j.status = 'running');
                 IF NOT waits THEN
                     RAISE NOTICE 'job % waits: %', job, held;
                     waits := true;

@@ -64,7 +64,7 @@ pub fn take_up(new: &Batches<'_>, id: Uuid) -> Result<BatchJob> {
                       AND started_by = $3::name)
                ORDER BY started_at LIMIT 1 FOR UPDATE)
              UPDATE archive_ext.archival_job j
-             SET pid = pg_backend_pid(), request = $6, archive_before = $4::timestamptz, storage = $5::name,
+             SET status = CASE j.status WHEN 'pending' THEN 'running' ELSE j.status END, pid = pg_backend_pid(), request = $6, archive_before = $4::timestamptz, storage = $5::name,
                  pid_started = (SELECT a.backend_start FROM pg_stat_activity a WHERE a.pid = pg_backend_pid())
              FROM found WHERE j.job_id = found.job_id
              RETURNING j.job_id, found.status, coalesce(j.progress, '{}'), j.rows_archived",
@@ -91,7 +91,14 @@ pub fn take_up(new: &Batches<'_>, id: Uuid) -> Result<BatchJob> {
             let batches = progress.get("batches").and_then(Value::as_u64).unwrap_or(0) as u32;
             Ok(BatchJob { id, pass, batches, rows: rows.unsigned_abs() })
         }
-        None => start(new, id),
+        None => match new.job {
+            Some(ended) => Err(Error::new(
+                SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("archive job {ended} was ended meanwhile"),
+            )
+            .hint("See archive_ext.jobs; retry_job(job_id) begins it again.")),
+            None => start(new, id),
+        },
     }
 }
 

@@ -3,6 +3,7 @@
 
 use archive_core::codec::Digest;
 use archive_core::manifest::{Manifest, ManifestObject};
+use archive_core::naming;
 use archive_core::schema::TableSchema;
 use pgrx::{JsonB, pg_sys};
 
@@ -27,6 +28,17 @@ pub struct RowSet {
     pub digest: Digest,
     /// Key of the manifest of its last batch.
     pub last_batch: Option<String>,
+    /// Schema and name that the table had when it was made, unless they are too long to be told from the manifest's key.
+    pub made_for: Option<(String, String)>,
+}
+
+impl RowSet {
+    /// Schema and table that the keys of its objects begin with: those that the table had when the row set was made. `now` is
+    /// what it is called now.
+    pub fn table_name<'a>(&'a self, now: &'a (String, String)) -> (&'a str, &'a str) {
+        let named = self.made_for.as_ref().unwrap_or(now);
+        (&named.0, &named.1)
+    }
 }
 
 /// All objects of a row set are of one version.
@@ -41,7 +53,7 @@ pub fn newest(managed_table: i64) -> Result<Option<RowSet>> {
             &[managed_table.into()],
             |row| {
                 Ok((
-                    (row.need(1)?, row.need(2)?, row.need(3)?, row.need(4)?),
+                    (row.need(1)?, row.need(2)?, row.need(3)?, row.need::<String>(4)?),
                     (row.need::<JsonB>(5)?.0, row.need::<JsonB>(6)?.0, row.get(7)?),
                 ))
             },
@@ -50,7 +62,8 @@ pub fn newest(managed_table: i64) -> Result<Option<RowSet>> {
             return Ok(None);
         };
         let (schema, digest) = (serde_json::from_value(schema)?, serde_json::from_value(digest)?);
-        Ok(Some(RowSet { id, name, storage, manifest_key, schema, digest, last_batch }))
+        let made_for = naming::table_of_prefix(&manifest_key);
+        Ok(Some(RowSet { id, name, storage, manifest_key, schema, digest, last_batch, made_for }))
     })
 }
 

@@ -45,6 +45,7 @@ pub fn step(id: Uuid) -> Result<(bool, String)> {
     match job.status.as_str() {
         "running" => {}
         "completed" => return Ok((false, job.phase)),
+        "paused" => return Ok((false, "paused".to_owned())),
         other => return Err(stopped(&job, &format!("the job is {other}"))),
     }
     match job.operation.as_str() {

@@ -4,12 +4,13 @@ use pgrx::pg_sys;
 use pgrx::spi::{quote_identifier, quote_literal, quote_qualified_identifier};
 
 use super::archive_tree::ArchiveNames;
-use super::{access, archive_tree, discover, swap};
+use super::{access, discover, swap};
 use crate::catalog;
 use crate::error::{Error, Result, SqlState};
 use crate::pg::{spi, user};
 
-/// Makes the foreign table of row set `id` of the hot table `source`, with the readers that the table has.
+/// Makes the foreign table of row set `id` of the hot table `source`. It is read through the archive parent, whose grants and
+/// policies follow the hot table's; nobody but the owner reads it by its own name.
 pub fn put_foreign(
     source: pg_sys::Oid,
     archive: pg_sys::Oid,
@@ -34,10 +35,6 @@ pub fn put_foreign(
         spi::execute(&format!("COMMENT ON FOREIGN TABLE {foreign} IS {comment}"), &[])
     })?;
     access::close(&foreign, owner)?;
-    // A foreign table has no policies: it is read through the archive parent, which has those of the hot table.
-    if !discover::leaf(source)?.is_some_and(|readers| readers.row_security) {
-        archive_tree::copy_select_grants(source, &foreign, owner)?;
-    }
     discover::find_relation(&names.schema, name)?.ok_or_else(|| {
         Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, format!("foreign table {foreign} was not created"))
     })

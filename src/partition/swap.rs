@@ -88,7 +88,8 @@ pub fn concerned(
     referenced: LockMode,
 ) -> Result<Vec<(pg_sys::Oid, LockMode)>> {
     let mut exclusive = Vec::new();
-    for key in catalog::child_table::parents(root)? {
+    // A new partition takes less on what it references, below.
+    for key in partition.map_or_else(|| Ok(Vec::new()), |_| catalog::child_table::parents(root))? {
         exclusive.extend(discover::tree(key.parent)?);
     }
     exclusive.push(parent);

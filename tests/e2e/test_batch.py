@@ -9,7 +9,7 @@ import pytest
 
 from harness.cluster import Database, wait_until
 from harness.proxy import CorruptAnswer
-from harness.sessions import Repeat
+from harness.sessions import Call, Repeat
 
 ROWS = 20_000
 
@@ -318,3 +318,133 @@ def test_a_dump_reads_the_same_archive(audit):
             assert copy.execute(query).fetchall() == audit.all(query)
     with audit.cluster.connect() as conn:
         conn.execute(f"DROP DATABASE {audit.name}_copy")
+
+
+def test_p1_children_that_come_while_rows_are_chosen_are_not_cascaded_to(audit):
+    """They are committed after the batch's snapshot and before its locks."""
+    audit.execute("CREATE TABLE remark (id int PRIMARY KEY, audit bigint REFERENCES audit ON DELETE CASCADE)")
+    writer = audit.connect()
+    slow = "where_clause => 'id <= 4 AND pg_sleep(0.4) IS NOT NULL'"
+
+    def archive(session, how):
+        return session.execute(f"SELECT * FROM archive_table_batch('audit', '2023-01-01', {slow}, referenced => '{how}')")
+
+    archiver = audit.connect()
+    call = Call(lambda: archive(archiver, "skip").fetchone())
+    wait_until(lambda: audit.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") > 0, 10, "the batch")
+    writer.execute("INSERT INTO remark VALUES (1, 3)")
+    assert call.result().rows == 3
+    assert audit.value("SELECT count(*) FROM remark") == 1 and ids(audit, "audit")[0] == 3
+    everything_once(audit, range(1, ROWS + 1))
+
+
+def test_a_foreign_key_to_one_hash_partition_counts(audit):
+    audit.execute("CREATE TABLE h (id int PRIMARY KEY) PARTITION BY HASH (id)")
+    audit.execute("CREATE TABLE h0 PARTITION OF h FOR VALUES WITH (MODULUS 2, REMAINDER 0)")
+    audit.execute("CREATE TABLE h1 PARTITION OF h FOR VALUES WITH (MODULUS 2, REMAINDER 1)")
+    audit.execute("INSERT INTO h SELECT generate_series(1, 10)")
+    audit.execute("CREATE TABLE hc (id int PRIMARY KEY, hid int REFERENCES h0 ON DELETE CASCADE)")
+    audit.execute("INSERT INTO hc SELECT id, id FROM h0")
+    batch(audit, "NULL", "where_clause => 'true'", table="h")
+    assert audit.value("SELECT count(*) FROM hc") == audit.value("SELECT count(*) FROM h0") > 0
+    assert audit.value("SELECT count(*) FROM h1") == 0
+
+
+def test_p1_references_that_row_security_hides_are_no_licence(audit, role):
+    owner = role("owner")
+    audit.execute(f"GRANT USAGE, CREATE ON SCHEMA public TO {owner}")
+    audit.execute(f"GRANT USAGE ON FOREIGN SERVER cold TO {owner}")
+    audit.execute(f"CREATE TABLE doc (id int PRIMARY KEY, at date NOT NULL); ALTER TABLE doc OWNER TO {owner}")
+    audit.execute("INSERT INTO doc VALUES (1, '2020-01-01')")
+    audit.execute("CREATE TABLE secret (id int PRIMARY KEY, doc int REFERENCES doc ON DELETE CASCADE)")
+    audit.execute("INSERT INTO secret VALUES (1, 1)")
+    archiver = audit.connect(owner)
+    for prepare in [f"GRANT SELECT ON secret TO {owner}", "ALTER TABLE secret ENABLE ROW LEVEL SECURITY"]:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="can be seen"):
+            if "GRANT" not in prepare:
+                audit.execute(prepare)
+            archiver.execute("SELECT archive_table_batch('doc', '2021-01-01')")
+        audit.execute(prepare)
+    assert audit.value("SELECT count(*) FROM secret") == 1
+    audit.execute("DROP TABLE doc CASCADE")
+    audit.execute(f"REVOKE ALL ON SCHEMA public FROM {owner}; REVOKE ALL ON FOREIGN SERVER cold FROM {owner};"
+                  f" DROP OWNED BY {owner}")
+
+
+def test_p3_what_attempts_left_that_rolled_back_does_not_confuse_an_import(audit, cluster):
+    """The very same batch twice, once rolled back; and one that another job's batches overtook."""
+    def rolled_back(*arguments):
+        audit.execute("BEGIN")
+        batch(audit, *arguments)
+        audit.execute("ROLLBACK")
+
+    first = ["'2023-01-01'", "batch_rows => 3"]
+    other = ["'2023-01-01'", "batch_rows => 3", "where_clause => 'id > 100'"]
+    rolled_back(*first)
+    batch(audit, *first)
+    rolled_back(*first)
+    batch(audit, *other)
+    batch(audit, *first)
+    audit.execute("ALTER TABLE audit RENAME TO audit_trail")
+    batch(audit, *first, table="audit_trail")
+    expected = audit.all("SELECT * FROM archive.audit ORDER BY id")
+    assert len(expected) == 12
+    other = Database(cluster, f"{audit.name}_other")
+    other.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{cluster.storage}/{audit.name}')")
+    lines = other.all("SELECT * FROM import_archive('cold', dry_run => false, tables => 'public.audit')")
+    assert [line.rows for line in lines if line.action == "import"] == [12], lines
+    assert other.all("SELECT * FROM archive.audit ORDER BY id") == expected
+    other.drop()
+
+
+def test_readers_that_lose_the_table_lose_its_archived_rows(audit, role):
+    reader = role("reader")
+    audit.execute(f"GRANT SELECT ON audit TO {reader}")
+    batch(audit, "'2023-01-01'", "batch_rows => 3")
+    session = audit.connect(reader)
+    assert session.execute("SELECT count(*) FROM archive.audit").fetchone()[0] == 3
+    audit.execute(f"REVOKE SELECT ON audit FROM {reader}")
+    for relation in ["archive.audit", "archive.audit_rows", "archive.audit_all"]:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            session.execute(f"SELECT count(*) FROM {relation}")
+
+
+def test_a_job_can_be_paused_and_goes_on(audit):
+    caller = audit.connect()
+    call = Call(lambda: caller.execute("CALL archive_table('audit', '2023-01-01', batch_rows => 10, sleep => '100 ms')"))
+    wait_until(lambda: audit.value("SELECT count(*) FROM archive_ext.jobs WHERE rows_archived > 0") == 1, 20, "a batch")
+    job = audit.value("SELECT job_id FROM archive_ext.jobs")
+    audit.execute("SELECT pause_job(%s)", [job])
+    call.result()
+    assert audit.value("SELECT status FROM archive_ext.jobs") == "paused"
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="paused"):
+        batch(audit, "'2023-01-01'")
+    audit.execute("SELECT resume_job(%s)", [job])
+    audit.execute("CALL archive_table('audit', '2022-02-01')")
+    assert audit.all("SELECT job_id, status FROM archive_ext.jobs") == [(job, "completed")]
+
+
+def test_deferred_constraints_are_checked_by_the_step_itself(audit, role):
+    owner = role("owner")
+    audit.execute(f"GRANT USAGE, CREATE ON SCHEMA public TO {owner}; GRANT USAGE ON FOREIGN SERVER cold TO {owner}")
+    session = audit.connect(owner)
+    session.execute("CREATE TABLE doc (id int PRIMARY KEY, at date NOT NULL)")
+    session.execute("INSERT INTO doc VALUES (1, '2020-01-01')")
+    session.execute("CREATE TABLE line (id int PRIMARY KEY, doc int REFERENCES doc DEFERRABLE INITIALLY DEFERRED)")
+    session.execute("SELECT set_archive_policy('doc', archive_after => '1 year', storage => 'cold')")
+    audit.execute("CALL run_lifecycle()")
+    assert audit.all("SELECT status, error FROM archive_ext.jobs") == [("completed", None)]
+    assert audit.value("SELECT count(*) FROM archive.doc") == 1
+    audit.execute("DROP TABLE doc, archive.doc CASCADE")
+    audit.execute(f"REVOKE ALL ON SCHEMA public FROM {owner}; REVOKE ALL ON FOREIGN SERVER cold FROM {owner};"
+                  f" DROP OWNED BY {owner} CASCADE")
+
+
+def test_names_that_are_taken_are_refused_before_anything_is_written(audit, cluster):
+    batch(audit, "'2023-01-01'", "batch_rows => 3")
+    audit.execute("CREATE SCHEMA other; CREATE TABLE other.audit (LIKE audit INCLUDING ALL)")
+    before = sorted((cluster.storage / audit.name).rglob("*"))
+    with pytest.raises(psycopg.errors.DuplicateTable) as refused:
+        audit.execute("SELECT archive_table_batch('other.audit', '2023-01-01')")
+    assert "archive_name" in refused.value.diag.message_hint
+    assert sorted((cluster.storage / audit.name).rglob("*")) == before

@@ -17,7 +17,7 @@ pub use job::{begin, step};
 pub use plan::{Locked, Plan, Referenced, Request};
 
 use archive_core::ErrorKind;
-use archive_core::codec::Digest;
+use archive_core::codec::{Digest, sha256_of_bytes};
 use archive_core::lifecycle::{Granularity, Next};
 use archive_core::manifest::{BatchManifest, ManifestObject};
 use archive_core::naming::{self, BatchName, HiveDate};
@@ -27,7 +27,7 @@ use serde_json::json;
 
 use super::plan::job_hex;
 use super::progress::{Phase, Progress};
-use super::verify;
+use super::{manifest, verify};
 use crate::catalog;
 use crate::catalog::batch_job::{self, BatchJob, Batches};
 use crate::catalog::row_set::RowSet;
@@ -86,22 +86,27 @@ pub fn archive(request: &Request) -> Result<Outcome> {
 /// The same for a job that is there.
 fn archive_as(request: &Request, job: Option<Uuid>) -> Result<Outcome> {
     check::transaction("archiving rows")?;
+    // From here on it keeps its name and its columns.
+    locks::acquire(request.source, &catalog::qualified_name(request.source)?, LockMode::RowExclusive)?;
     let plan = Plan::of(request)?;
     locks::claim_partition(&plan.table.qualified())?;
     select::refuse_referenced(&plan)?;
     let mut job = take_up(&plan, job)?;
-    let mut chosen = select::next(&plan, &job.pass.checkpoint)?;
-    if chosen.is_empty() && !job.pass.checkpoint.is_empty() {
-        // The end of a pass that archived something: the next one begins in the same call.
-        if let Next::Batch(next) = job.pass.at_end() {
-            job.pass = next;
-            chosen = select::next(&plan, &[])?;
+    loop {
+        let found = select::next(&plan, &job.pass.checkpoint)?;
+        let Some(last) = found.last().map(|row| row.key.clone()) else {
+            match job.pass.at_end() {
+                Next::Done => return end_of_pass(&plan, &job),
+                Next::Batch(next) => job.pass = next,
+            }
+            continue;
+        };
+        let chosen = select::without_referenced(&plan, found)?;
+        if !chosen.is_empty() {
+            return batch(&plan, job, chosen);
         }
+        job.pass = job.pass.after_nothing(last);
     }
-    if chosen.is_empty() {
-        return end_of_pass(&plan, &job);
-    }
-    batch(&plan, job, chosen)
 }
 
 /// What the next batch would be. Changes nothing.
@@ -173,9 +178,9 @@ fn batch(plan: &Plan, mut job: BatchJob, mut chosen: Vec<Chosen>) -> Result<Outc
     let archive = row_set::ensure_archive(plan)?;
     let source = ExportSource::open(plan.request.source, plan.request.source, LockMode::RowExclusive)?;
     progress.phase(Phase::Exporting);
-    let packed = pack(plan, &job, &source, &chosen, &mut progress)?;
-    chosen.truncate(packed.rows);
     let set = row_set::ensure(plan, &source, archive)?;
+    let packed = pack(plan, &job, &set, &source, &chosen, &mut progress)?;
+    chosen.truncate(packed.rows);
     let (objects, manifest) = write(plan, &job, &set, packed.objects, &packed.digest)?;
     verify::objects(&source, &plan.store, &source.schema, objects.iter(), &mut progress)?;
     remove::delete(plan, &chosen)?;
@@ -191,6 +196,7 @@ fn batch(plan: &Plan, mut job: BatchJob, mut chosen: Vec<Chosen>) -> Result<Outc
 fn pack(
     plan: &Plan,
     job: &BatchJob,
+    set: &RowSet,
     source: &ExportSource,
     chosen: &[Chosen],
     progress: &mut Progress,
@@ -211,13 +217,13 @@ fn pack(
     let relations = relations.collect::<Result<Vec<_>>>()?;
     let date = chosen.iter().filter_map(|row| row.at).min().map(|at| HiveDate::new(at, Granularity::Month));
     let (number, hex) = (job.batches + 1, job_hex(job.id));
-    let key =
-        |sha256: &str| naming::batch_key(&plan.name.0, &plan.name.1, date, BatchName { job: &hex, number, sha256 });
+    let (schema, table) = set.table_name(&plan.name);
+    let key = |sha256: &str| naming::batch_key(schema, table, date, BatchName { job: &hex, number, sha256 });
     let mut tick = |rows: u64, bytes: u64| progress.tick(rows, bytes);
     export::pack(source, &relations, &rows, plan.request.batch_bytes, key, &mut tick)
 }
 
-/// Writes the objects, then their manifest; the objects, and the key of the manifest.
+/// Writes the objects, then their manifest, which is read back at once; the objects, and the key of the manifest.
 fn write(
     plan: &Plan,
     job: &BatchJob,
@@ -231,13 +237,23 @@ fn write(
         objects.push(object);
     }
     let (number, hex) = (job.batches + 1, job_hex(job.id));
-    let sha256 = objects.first().map_or("", |object| object.sha256.as_str());
-    let name = BatchName { job: &hex, number, sha256 };
-    let key = naming::batch_manifest_key(&plan.name.0, &plan.name.1, &set.name, name);
     let now = catalog::storage::now_text()?;
     let after = set.last_batch.clone();
     let manifest = BatchManifest::new(&set.manifest_key, (&hex, number), now, digest.clone(), objects.clone(), after);
-    put_once(plan, &key, manifest.to_json()?.into_bytes().into())?;
+    let json = manifest.to_json()?;
+    let sha256 = sha256_of_bytes(json.as_bytes());
+    let (schema, table) = set.table_name(&plan.name);
+    let name = BatchName { job: &hex, number, sha256: &sha256 };
+    let key = naming::batch_manifest_key(schema, table, &set.name, name);
+    put_once(plan, &key, json.into_bytes().into())?;
+    if manifest::load_batch(&plan.store, &key)? != manifest {
+        return Err(Error::new(
+            SqlState::ERRCODE_DATA_CORRUPTED,
+            format!("archive object \"{key}\" failed verification"),
+        )
+        .detail("The manifest read back is not the manifest written.")
+        .hint("Nothing was removed locally. Check the storage, then archive the rows again."));
+    }
     Ok((objects, key))
 }
 

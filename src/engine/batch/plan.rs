@@ -1,6 +1,7 @@
 //! What a request to archive rows means for a table, with everything checked that can be checked before a row is read.
 
 use archive_core::lifecycle::Kind;
+use archive_core::naming;
 use archive_core::store::BlockingStore;
 use pgrx::pg_sys;
 
@@ -169,6 +170,11 @@ impl Plan {
         let policy = catalog::policy::of(request.source)?;
         let names = ArchiveNames::of(request.source, &name.1, &policy)?;
         archive_tree::check_schema(&names.schema, table.owner)?;
+        let archived = catalog::managed_table::of_source(request.source)?.and_then(|managed| managed.archive_table);
+        if archived.is_none() {
+            let set = naming::row_set_name(&names.table, 1)?;
+            archive_tree::check_names(request.source, &names, &set, &set)?;
+        }
         let key = columns::key(&table, request.order_key.as_deref())?;
         let time = match (&request.archive_before, &request.time_column) {
             (None, None) => None,

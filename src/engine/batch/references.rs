@@ -1,8 +1,9 @@
 //! Rows that reference the rows to be archived.
 
+use pgrx::pg_sys;
 use pgrx::spi::quote_identifier;
 
-use crate::error::Result;
+use crate::error::{Error, Result, SqlState};
 use crate::partition::discover::Leaf;
 use crate::pg::{spi, user};
 
@@ -17,9 +18,11 @@ pub struct Reference {
     pub condition: String,
 }
 
-/// The foreign keys that reference `table`, those of the table itself included.
+/// The foreign keys that reference `table` or one of its partitions, those of the table itself included.
+///
+/// Errors: 42501 when the caller cannot see every row of a referencing table: a row that is deleted could take hidden ones along.
 pub fn to(table: &Leaf) -> Result<Vec<Reference>> {
-    user::elevated(|| {
+    let found = user::elevated(|| {
         spi::rows(
             "SELECT format('%I.%I', fn.nspname, fc.relname), k.conname::text,
                     format('EXISTS (SELECT FROM %I.%I AS archive_ext_f WHERE %s)', fn.nspname, fc.relname,
@@ -34,13 +37,42 @@ pub fn to(table: &Leaf) -> Result<Vec<Reference>> {
                            -- A row that references itself goes with itself.
                            || CASE WHEN k.conrelid = k.confrelid
                               THEN format(' AND (archive_ext_f.tableoid, archive_ext_f.ctid) <> (%1$s.tableoid, %1$s.ctid)', $2)
-                              ELSE '' END)
+                              ELSE '' END
+                           || CASE WHEN k.confrelid <> $1 THEN format(' AND %s.tableoid = %s', $2, k.confrelid::oid) ELSE '' END),
+                    k.conrelid
              FROM pg_constraint k
              JOIN pg_class fc ON fc.oid = k.conrelid JOIN pg_namespace fn ON fn.oid = fc.relnamespace
-             WHERE k.contype = 'f' AND k.confrelid = $1 AND k.conparentid = 0
+             WHERE k.contype = 'f' AND k.conparentid = 0
+               AND (k.confrelid = $1 OR k.confrelid IN (SELECT t.relid FROM pg_partition_tree($1::oid) t))
              ORDER BY 1, 2",
             &[table.oid.into(), quote_identifier(&table.name).into()],
-            |row| Ok(Reference { table: row.need(1)?, constraint: row.need(2)?, condition: row.need(3)? }),
+            |row| Ok((Reference { table: row.need(1)?, constraint: row.need(2)?, condition: row.need(3)? }, row.need(4)?)),
         )
-    })
+    })?;
+    found
+        .into_iter()
+        .map(|(reference, relation)| sees_every_row(relation, &reference, table).map(|()| reference))
+        .collect()
+}
+
+fn sees_every_row(relation: pg_sys::Oid, reference: &Reference, table: &Leaf) -> Result<()> {
+    let sees = user::as_user(user::current(), || {
+        spi::one(
+            "SELECT has_table_privilege($1::oid, 'SELECT') AND NOT row_security_active($1::oid)",
+            &[relation.into()],
+            |row| row.need::<bool>(1),
+        )
+    })?;
+    if sees {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        format!("not every row of {} that references \"{}\" can be seen", reference.table, table.qualified()),
+    )
+    .detail(format!("Foreign key \"{}\" could take such rows along unseen.", reference.constraint))
+    .hint(format!(
+        "GRANT SELECT ON {}, and let no row security policy hold for the role that archives.",
+        reference.table
+    )))
 }

@@ -1,9 +1,7 @@
 //! Deleting what is in the archive: exactly the rows that were read.
 
-use std::collections::BTreeMap;
-
 use super::plan::Plan;
-use super::select::Chosen;
+use super::select::{self, Chosen};
 use crate::error::{Error, Result, SqlState};
 use crate::pg::{spi, user};
 
@@ -12,22 +10,20 @@ use crate::pg::{spi, user};
 ///
 /// Errors: 55000 when a trigger or rule kept rows.
 pub fn delete(plan: &Plan, chosen: &[Chosen]) -> Result<()> {
-    let mut places: BTreeMap<u32, Vec<String>> = BTreeMap::new();
-    for row in chosen {
-        places.entry(row.relation.to_u32()).or_default().push(row.place.to_string());
-    }
     let table = plan.table.qualified();
     let name = pgrx::spi::quote_identifier(&plan.table.name);
     let mut deleted = 0;
-    for (relation, places) in places {
+    for (relation, places) in select::places(chosen) {
         let query = format!(
             "DELETE FROM {table} WHERE {name}.ctid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.tid[]) \
-             AND {name}.tableoid OPERATOR(pg_catalog.=) {}::pg_catalog.oid",
-            relation
+             AND {name}.tableoid OPERATOR(pg_catalog.=) {relation}::pg_catalog.oid RETURNING {name}.ctid::pg_catalog.text"
         );
-        deleted += user::own_sql(user::current(), || spi::execute(&query, &[places.into()]))?;
+        let gone = user::own_sql(user::current(), || {
+            spi::writing_rows(&query, &[places.into()], |row| row.need::<String>(1))
+        })?;
+        deleted += gone.len();
     }
-    if deleted == chosen.len() as u64 {
+    if deleted == chosen.len() {
         return Ok(());
     }
     Err(Error::new(

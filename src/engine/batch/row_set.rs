@@ -57,5 +57,6 @@ fn create(plan: &Plan, source: &ExportSource, managed_table: i64, archive: pg_sy
         schema: manifest.schema,
         digest: manifest.digest,
         last_batch: None,
+        made_for: Some(plan.name.clone()),
     })
 }

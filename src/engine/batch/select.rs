@@ -1,5 +1,7 @@
 //! Choosing the rows of a batch: by key order, locked before they are read, so that what is deleted later is what was read.
 
+use std::collections::{BTreeMap, HashSet};
+
 use archive_core::lifecycle::Moment;
 use pgrx::pg_sys;
 use pgrx::spi::{quote_identifier, quote_literal};
@@ -136,18 +138,61 @@ pub fn held_back(plan: &Plan) -> Result<Vec<(String, String, i64)>> {
     Ok(held)
 }
 
-/// Refuses a batch of which a row is referenced (23503).
+/// Leaves out the rows that something references by now. Which rows to lock was decided by an older snapshot; now that they are
+/// locked, nothing more can reference them.
+///
+/// Errors: 23503 where such rows are to be refused.
+pub fn without_referenced(plan: &Plan, chosen: Vec<Chosen>) -> Result<Vec<Chosen>> {
+    let mut referenced = HashSet::new();
+    for reference in &plan.references {
+        for (relation, places) in places(&chosen) {
+            let query = format!(
+                "SELECT {alias}.ctid::pg_catalog.text FROM {} WHERE {alias}.ctid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.tid[]) \
+                 AND {alias}.tableoid OPERATOR(pg_catalog.=) {relation}::pg_catalog.oid AND {}",
+                plan.table.qualified(),
+                reference.condition,
+                alias = alias(plan)
+            );
+            let found = user::own_sql(user::current(), || {
+                spi::writing_rows(&query, &[places.into()], |row| row.need::<String>(1))
+            })?;
+            if let (Referenced::Refuse, Some(_)) = (plan.request.referenced, found.first()) {
+                return Err(referenced_by(plan, &reference.table, &reference.constraint, found.len()));
+            }
+            referenced.extend(found.into_iter().map(|place| (relation, place)));
+        }
+    }
+    let free = |row: &Chosen| !referenced.contains(&(row.relation.to_u32(), row.place.to_string()));
+    Ok(chosen.into_iter().filter(free).collect())
+}
+
+/// The places of rows, by the relation that stores them.
+pub fn places(chosen: &[Chosen]) -> BTreeMap<u32, Vec<String>> {
+    let mut places: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for row in chosen {
+        places.entry(row.relation.to_u32()).or_default().push(row.place.to_string());
+    }
+    places
+}
+
+/// Refuses a request of which a row is referenced, before anything is locked (23503).
 pub fn refuse_referenced(plan: &Plan) -> Result<()> {
     if plan.request.referenced == Referenced::Skip {
         return Ok(());
     }
     match held_back(plan)?.into_iter().next() {
         None => Ok(()),
-        Some((table, constraint, rows)) => Err(Error::new(
-            SqlState::ERRCODE_FOREIGN_KEY_VIOLATION,
-            format!("{rows} rows of \"{}\" are referenced by rows of {table}", plan.table.qualified()),
-        )
-        .detail(format!("Foreign key \"{constraint}\" would be violated without them."))
-        .hint("Archive or delete the referencing rows first, or leave these rows out by the where_clause.")),
+        Some((table, constraint, rows)) => {
+            Err(referenced_by(plan, &table, &constraint, usize::try_from(rows).unwrap_or_default()))
+        }
     }
+}
+
+fn referenced_by(plan: &Plan, table: &str, constraint: &str, rows: usize) -> Error {
+    Error::new(
+        SqlState::ERRCODE_FOREIGN_KEY_VIOLATION,
+        format!("{rows} rows of \"{}\" are referenced by rows of {table}", plan.table.qualified()),
+    )
+    .detail(format!("Foreign key \"{constraint}\" would be violated without them."))
+    .hint("Archive or delete the referencing rows first, or leave these rows out by the where_clause.")
 }

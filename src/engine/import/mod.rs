@@ -165,7 +165,10 @@ fn import_table<'a>(
         Ok(root) => {
             warn_of_credentials(options, table, owner, lines);
             warn_of_encoding(table, lines)?;
-            for found in &table.partitions {
+            // Row sets are numbered as they were made: batches go to the last.
+            let by_rows = |found: &&Found| found.manifest.source.bounds.is_none();
+            let partitions = table.partitions.iter().filter(|found| !by_rows(found));
+            for found in partitions.chain(table.partitions.iter().filter(by_rows).rev()) {
                 let line = import_partition(found, root, table.column_map(), options, store, lines);
                 lines.push(line);
             }

@@ -65,6 +65,10 @@ pub(super) fn survey(store: &BlockingStore, options: &Options) -> Result<(Vec<Ta
     for found in newest.values_mut().filter(|found| found.manifest.source.bounds.is_none()) {
         collect(found, batches.remove(&found.key).unwrap_or_default(), &sizes);
     }
+    for (set, orphans) in batches {
+        let what = format!("{} batches of rows belong to a row set that is not there", orphans.len());
+        lines.push(Line::about(set, Action::Unreadable, what));
+    }
     // An old version that cannot be read does not matter where a newer one can.
     broken.retain(|(key, _)| !newest.values().any(|found| is_older(key, found)));
     lines.extend(broken.into_iter().map(|(key, why)| Line::about(key, Action::Unreadable, why)));

@@ -93,9 +93,13 @@ impl Planner<'_> {
                 if step.starts.is_none() { due.push(one) } else { later.push(one) }
             }
         }
-        if self.outlook.kind == Kind::Plain
-            && let Some(rows) = batch::due(self.table.source)?.filter(|rows| rows.some)
-        {
+        let rows = (self.outlook.kind == Kind::Plain).then(|| batch::due(self.table.source)).transpose();
+        let rows = rows.unwrap_or_else(|error| {
+            let name = &self.table.name;
+            crate::pg::server_text::warning!("rows of {name} cannot be archived: {}", error.message());
+            None
+        });
+        if let Some(rows) = rows.flatten().filter(|rows| rows.some) {
             due.push(self.of(&[], self.table.name.clone(), "batch", timestamp(opens)?, rows.reason));
         }
         if self.table.policy.is_enabled() {

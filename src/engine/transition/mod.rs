@@ -84,8 +84,13 @@ pub fn set_status(
     }
     if to == Status::Warm {
         // Guards take less, but a lock that grows would deadlock with who reads the partition and then writes to it.
-        let exclusive = |member: &&Member| (member.leaf.oid, LockMode::AccessExclusive);
-        locks::acquire_all(&changing.iter().map(exclusive).collect::<Vec<_>>())?;
+        let mut exclusive = Vec::new();
+        for member in &members {
+            if member.from != to || !catalog::partition::is_read_only(member.leaf.oid)? {
+                exclusive.push((member.leaf.oid, LockMode::AccessExclusive));
+            }
+        }
+        locks::acquire_all(&exclusive)?;
     }
     for member in &members {
         apply(&member.leaf, to, member.from != to, &policy)?;

@@ -73,6 +73,15 @@ fn caught(calendar: &Calendar, default: pg_sys::Oid) -> Result<Vec<Range>> {
         let free =
             periods::uncovered(period, &calendar.taken).into_iter().find(|(lower, upper)| *lower <= at && at < *upper);
         let Some(range) = free else { break };
+        let end = calendar.bound(range.1);
+        if end.is_err() || calendar.bound(range.0).is_err() {
+            // No id begins or ends such a period: its rows stay, those behind it are drained.
+            match end {
+                Ok(end) => after = Some(end),
+                Err(_) => break,
+            }
+            continue;
+        }
         found.push(range);
         if found.len() == MOST {
             crate::pg::server_text::notice!("only the first {MOST} periods are drained; call it again for the others");

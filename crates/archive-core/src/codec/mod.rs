@@ -27,7 +27,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use checksum::sha256_of;
+pub use checksum::{sha256_of, sha256_of_bytes};
 pub use decode::{Decoded, DecodedBatch};
 pub use digest::{DIGEST_ALGORITHM, Digest, RowHasher};
 pub use numeric::{Digits, Numeric, NumericBuf, NumericSign};

@@ -29,9 +29,14 @@ impl Pass {
         Self { checkpoint: last, archived: self.archived + rows }
     }
 
+    /// After a batch of which no row could be archived, the last with this key.
+    pub fn after_nothing(self, last: Vec<String>) -> Self {
+        Self { checkpoint: last, ..self }
+    }
+
     /// After a batch that found no row behind the checkpoint.
     pub fn at_end(&self) -> Next {
-        if self.archived == 0 && self.checkpoint.is_empty() { Next::Done } else { Next::Batch(Self::default()) }
+        if self.archived == 0 { Next::Done } else { Next::Batch(Self::default()) }
     }
 }
 
@@ -49,6 +54,11 @@ mod tests {
     fn after_rows_were_archived_another_pass_looks() {
         let pass = Pass::default().after_batch(10, vec!["10".to_owned()]);
         assert_eq!(pass.at_end(), Next::Batch(Pass::default()));
+    }
+
+    #[test]
+    fn a_pass_that_only_saw_rows_it_must_leave_is_the_last() {
+        assert_eq!(Pass::default().after_nothing(vec!["9".to_owned()]).at_end(), Next::Done);
     }
 
     proptest! {
