@@ -5,7 +5,8 @@ CREATE PROCEDURE archive_ext.run_steps(
     INOUT reached text,
     max_steps     int DEFAULT NULL,
     run_for       interval DEFAULT NULL,
-    rest          interval DEFAULT '0')
+    rest          interval DEFAULT '0',
+    patient       boolean DEFAULT false)
 LANGUAGE plpgsql AS $$
 DECLARE
     ends     timestamptz := pg_catalog.clock_timestamp() + run_for;
@@ -28,11 +29,13 @@ BEGIN
                 detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
             failure := message;
         END;
-        -- 40P01 and 40001: another session changed or moved the same rows first.
-        IF failure IS NOT NULL AND state IN ('55P03', '40P01', '40001') AND attempts < 10 THEN
+        -- 40P01 and 40001: another session changed or moved the same rows first. A merge or split that has copied everything
+        -- waits for its swap, as CREATE INDEX CONCURRENTLY does for old transactions: hours of copying are not thrown away.
+        IF failure IS NOT NULL AND state IN ('55P03', '40P01', '40001') AND (attempts < 10 OR patient AND reached = 'verified') THEN
             attempts := attempts + 1;
             COMMIT;
-            RAISE NOTICE '%; trying again (% of 10)', failure, attempts;
+            RAISE NOTICE '%; trying again (%)', failure, CASE WHEN patient AND reached = 'verified' THEN attempts::text
+                                                         ELSE attempts || ' of 10' END;
             PERFORM pg_catalog.pg_sleep(least(attempts::float8, 5::float8));
         ELSIF failure IS NOT NULL THEN
             -- 55006: another session works on the partitions, and the job is its.
@@ -94,7 +97,7 @@ DECLARE
     reached text;
 BEGIN
     COMMIT;
-    CALL archive_ext.run_steps(job, reached);
+    CALL archive_ext.run_steps(job, reached, patient => true);
 END
 $$;
 
@@ -105,7 +108,7 @@ DECLARE
     reached text;
 BEGIN
     COMMIT;
-    CALL archive_ext.run_steps(job, reached);
+    CALL archive_ext.run_steps(job, reached, patient => true);
 END
 $$;
 

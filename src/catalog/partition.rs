@@ -154,6 +154,18 @@ pub fn find_by_name(schema: Option<&str>, name: &str) -> Result<Vec<Known>> {
     })
 }
 
+/// What took the place of a partition that was merged or split, if something did.
+pub fn superseded_by(id: i64) -> Result<Option<String>> {
+    let found = user::elevated(|| {
+        spi::optional(
+            "SELECT array_to_string(superseded_by, ', ') FROM archive_ext.partition WHERE id = $1 AND superseded_at IS NOT NULL",
+            &[id.into()],
+            |row| row.get::<String>(1),
+        )
+    })?;
+    Ok(found.map(Option::unwrap_or_default))
+}
+
 /// The partitions of `source` that are archived now.
 pub fn archived_of(source: pg_sys::Oid) -> Result<Vec<Known>> {
     user::elevated(|| spi::rows(&select("m.source = $1::oid AND p.status = 'ARCHIVED'"), &[source.into()], known))

@@ -384,3 +384,38 @@ def test_a_policy_that_archives_months_before_their_year_is_warm_says_so(orders)
     notices.clear()
     orders.execute("SELECT set_archive_policy('orders', archive_after => '1 year')")
     assert notices == []
+
+
+def test_a_month_is_split_into_weeks_whatever_day_it_begins_on(db):
+    """February 2024 begins on a Thursday: its first piece is the end of a week, and the next has the same number."""
+    db.execute("CREATE TABLE visit (at date NOT NULL, n int) PARTITION BY RANGE (at)")
+    db.execute("CREATE TABLE visit_202402 PARTITION OF visit FOR VALUES FROM ('2024-02-01') TO ('2024-03-01')")
+    db.execute("INSERT INTO visit SELECT date '2024-02-01' + n % 29, n FROM generate_series(1, 290) n")
+    db.execute("SELECT set_lifecycle('visit_202402', 'WARM')")
+    db.execute("CALL split_partition_steps('visit_202402', 'week')")
+    pieces = db.all("SELECT tableoid::regclass::text, min(at)::text, count(*) FROM visit GROUP BY 1 ORDER BY 2")
+    assert [(first, rows) for _, first, rows in pieces] == [
+        ("2024-02-01", 40), ("2024-02-05", 70), ("2024-02-12", 70), ("2024-02-19", 70), ("2024-02-26", 40)]
+    assert len({name for name, _, _ in pieces}) == 5
+
+
+def test_a_merge_waits_for_old_snapshots_as_long_as_they_last(db):
+    """What was copied and compared is not thrown away after some attempts."""
+    db.execute("CREATE TABLE visit (at date NOT NULL, n int) PARTITION BY RANGE (at)")
+    for month in (1, 2):
+        db.execute(f"CREATE TABLE visit_20240{month} PARTITION OF visit FOR VALUES FROM ('2024-0{month}-01') TO ('2024-0{month + 1}-01')")
+        db.execute(f"INSERT INTO visit SELECT '2024-0{month}-05', n FROM generate_series(1, 50) n")
+        db.execute(f"SELECT set_lifecycle('visit_20240{month}', 'WARM')")
+    reader = db.connect()
+    reader.autocommit = False
+    reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    reader.execute("SELECT count(*) FROM pg_class")
+    merger = db.connect(options="-c archive_ext.lock_timeout=10ms")
+    notices = []
+    merger.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+    call = Call(lambda: merger.execute("CALL merge_partitions_steps('{visit_202401,visit_202402}', 'visit_2024')"))
+    wait_until(lambda: any("trying again" in notice for notice in notices), 30, "the merge to wait")
+    assert db.value("SELECT phase FROM archive_ext.jobs WHERE operation = 'merge'") == "verified"
+    reader.commit()
+    call.result()
+    assert db.value("SELECT count(*) FROM visit_2024") == 100

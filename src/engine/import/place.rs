@@ -28,6 +28,9 @@ pub(super) fn known(found: &Found, root: pg_sys::Oid) -> Result<Option<Option<St
     let Some(known) = catalog::partition::find(root, &source.partition_schema, &source.partition)? else {
         return Ok(None);
     };
+    if let Some(successors) = catalog::partition::superseded_by(known.id)? {
+        return Ok(Some(Some(format!("it was merged or split; its rows are in {successors}"))));
+    }
     let version = known.version.cast_unsigned();
     Ok(Some(if known.status != "ARCHIVED" {
         Some(format!("it was reattached and is {}", known.status))

@@ -33,6 +33,12 @@ pub(super) struct Step {
     request: Value,
 }
 
+impl Step {
+    fn moves_rows_now(&self) -> bool {
+        self.operation == "rows" && self.starts.is_none()
+    }
+}
+
 /// What is due for the partitions of a table, and what time alone will make due.
 pub(super) fn steps(table: &TablePolicy, outlook: &Outlook) -> Result<Vec<Step>> {
     if !table.policy.is_enabled() {
@@ -63,6 +69,11 @@ pub(super) fn steps(table: &TablePolicy, outlook: &Outlook) -> Result<Vec<Step>>
     for (index, leaf) in outlook.leaves.iter().enumerate() {
         steps.extend(archive_step(index, leaf, outlook.now));
     }
+    if steps.iter().any(Step::moves_rows_now) {
+        for step in steps.iter_mut().filter(|step| step.operation == "archive" && step.starts.is_none()) {
+            step.reason.push_str("; after the rows that are due");
+        }
+    }
     Ok(steps)
 }
 
@@ -89,7 +100,7 @@ fn archive_step(index: usize, leaf: &Leaf, now: i64) -> Option<Step> {
 pub(super) fn schedule(table: &TablePolicy, outlook: &Outlook) -> Result<i32> {
     let mut due = steps(table, outlook)?;
     due.retain(|step| step.starts.is_none());
-    if due.iter().any(|step| step.operation == "rows") {
+    if due.iter().any(Step::moves_rows_now) {
         due.retain(|step| step.operation == "rows");
     }
     let mut added = 0;

@@ -1,7 +1,7 @@
 //! Partitions made ahead of time, and the DEFAULT partition emptied into partitions of their own.
 
 use archive_core::lifecycle::calendar::{self as periods, Range};
-use archive_core::lifecycle::{Moment, Status, name_pattern};
+use archive_core::lifecycle::{Granularity, Moment, Status, name_pattern};
 use pgrx::pg_sys;
 use pgrx::spi::quote_identifier;
 
@@ -147,6 +147,11 @@ fn make(calendar: &Calendar, missing: &[Range], event: &str, reason: &str) -> Re
 fn new(calendar: &Calendar, (lower, upper): Range) -> Result<New> {
     let bounds = crate::partition::new_partition::range_clause(&calendar.bound(lower)?, &calendar.bound(upper)?);
     Ok(New { name: name(calendar, lower)?, bounds })
+}
+
+/// `<table>_<day>`, for a piece of a period.
+pub(super) fn name_of_day(calendar: &Calendar, lower: Moment) -> String {
+    name_pattern::of_table(&calendar.source.name, lower, Granularity::Day)
 }
 
 /// After the newest partition's name, else `<table>_<period>`.

@@ -102,9 +102,13 @@ fn split(partition: pg_sys::Oid, granularity: &str, job: Option<Uuid>) -> Result
     let pieces = pieces(&calendar, &leaf, granularity)?;
     check_dependents(&leaves)?;
     check::inbound_foreign_keys(&leaf, &[])?;
-    let mut targets = Vec::with_capacity(pieces.len());
+    let mut targets: Vec<Target> = Vec::with_capacity(pieces.len());
     for (lower, upper) in pieces {
-        let name = premake::name(&calendar, lower)?;
+        let mut name = premake::name(&calendar, lower)?;
+        if targets.iter().any(|target| target.name == name) {
+            // A week that a month's begin cuts bears the same number as the one after it.
+            name = premake::name_of_day(&calendar, lower);
+        }
         new_partition::check_name(&leaf.schema, &name)?;
         let bounds = new_partition::range_clause(&calendar.bound(lower)?, &calendar.bound(upper)?);
         let condition = new_partition::condition(parent, &leaf.schema, &bounds)?;
