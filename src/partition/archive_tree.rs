@@ -191,17 +191,23 @@ fn required(schema: &str, name: &str) -> Result<pg_sys::Oid> {
 
 fn create_root(source: pg_sys::Oid, names: &ArchiveNames, owner: pg_sys::Oid) -> Result<pg_sys::Oid> {
     let hot = crate::catalog::qualified_name(source)?;
-    let (what, partitioned) = match discover::kind(source)?.is_archived_by_rows() {
+    let by_rows = discover::kind(source)?.is_archived_by_rows();
+    let (what, partitioned) = match by_rows {
         // Row sets are its inheritance children: rows of any key, in any shape that the table had.
         true => ("rows", String::new()),
         false => ("partitions", format!(" PARTITION BY {}", discover::partition_key(source)?)),
     };
     let archive = names.qualified_table();
     let comment = quote_literal(format!("Archived {what} of {hot} (archive_ext)"));
-    user::as_user(owner, || {
-        spi::execute(&format!("CREATE TABLE {archive} (LIKE {hot} INCLUDING COMMENTS){partitioned}"), &[])?;
-        spi::execute(&format!("COMMENT ON TABLE {archive} IS {comment}"), &[])
-    })?;
+    let mut statements = vec![
+        format!("CREATE TABLE {archive} (LIKE {hot} INCLUDING COMMENTS){partitioned}"),
+        format!("COMMENT ON TABLE {archive} IS {comment}"),
+    ];
+    if by_rows {
+        // It has no rows of its own, and nobody can put some there.
+        statements.push(format!("ALTER TABLE {archive} ADD CONSTRAINT archive_ext_no_rows CHECK (false) NO INHERIT"));
+    }
+    user::as_user(owner, || statements.iter().try_for_each(|sql| spi::execute(sql, &[]).map(drop)))?;
     let oid = required(&names.schema, &names.table)?;
     super::access::close(&archive, owner)?;
     copy_select_grants(source, &archive, owner)?;

@@ -448,3 +448,9 @@ def test_names_that_are_taken_are_refused_before_anything_is_written(audit, clus
         audit.execute("SELECT archive_table_batch('other.audit', '2023-01-01')")
     assert "archive_name" in refused.value.diag.message_hint
     assert sorted((cluster.storage / audit.name).rglob("*")) == before
+
+
+def test_nobody_puts_rows_into_the_archive_parent(audit):
+    batch(audit, "'2023-01-01'", "batch_rows => 3")
+    with pytest.raises(psycopg.errors.CheckViolation):
+        audit.execute("INSERT INTO archive.audit VALUES (1, now(), 'forged')")
