@@ -210,6 +210,9 @@ fn leaf(item: &OrderItem) -> Result<Leaf> {
 fn begin(order: &Order, item: &OrderItem) -> Result<()> {
     let leaf = leaf(item)?;
     let job = parse_uuid(&item.job)?;
+    // The partition first, then the rows of its jobs, as `settle_one` does: the other way round two runs could deadlock.
+    freeze::guard(leaf.oid, &leaf.qualified(), leaf.owner, freeze::Reason::Archiving)?;
+    freeze::add_bounds_check(&leaf)?;
     catalog::job::supersede(leaf.oid, job)?;
     catalog::job::start(
         job,
@@ -225,9 +228,7 @@ fn begin(order: &Order, item: &OrderItem) -> Result<()> {
         },
         &user::name_of(user::current()),
         order.pid,
-    )?;
-    freeze::guard(leaf.oid, &leaf.qualified(), leaf.owner, freeze::Reason::Archiving)?;
-    freeze::add_bounds_check(&leaf)
+    )
 }
 
 /// After the caller's transaction: a partition that is still attached gets its guards lifted.
