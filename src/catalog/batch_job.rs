@@ -28,13 +28,17 @@ pub struct Batches<'a> {
     pub job: Option<Uuid>,
 }
 
+/// The request of a job as its row holds it.
+pub fn stored(mut request: Value, options: Value) -> Value {
+    if let Some(members) = request.as_object_mut() {
+        members.insert("options".to_owned(), options);
+    }
+    request
+}
+
 impl Batches<'_> {
     fn stored(&self) -> Value {
-        let mut stored = self.request.clone();
-        if let Some(members) = stored.as_object_mut() {
-            members.insert("options".to_owned(), self.options.clone());
-        }
-        stored
+        stored(self.request.clone(), self.options.clone())
     }
 }
 

@@ -1,13 +1,12 @@
 //! Rows that were chosen one by one, packed into Parquet objects in memory: their names hold the hash of their content.
 
-use archive_core::codec::{Digest, ObjectSink, PartitionWriter};
+use archive_core::codec::{Digest, ObjectSink};
 use archive_core::manifest::ManifestObject;
 use bytes::{Bytes, BytesMut};
 
-use super::{Export, ExportSource, Ranges, TICK_ROWS, Tick, writer_options};
+use super::{Export, ExportSource, Tick};
 use crate::error::{Error, Result, SqlState};
 use crate::pg::guc::GucNest;
-use crate::pg::memory::MemoryContext;
 use crate::pg::relation::Relation;
 use crate::pg::snapshot::LatestSnapshot;
 use crate::pg::tuple_fetch::TupleFetch;
@@ -36,15 +35,7 @@ pub fn pack(
 ) -> Result<Packed> {
     let snapshot = LatestSnapshot::take();
     let _text = GucNest::lossless_text();
-    let writer = PartitionWriter::new(source.schema.clone(), writer_options(source), MemorySink::default())?;
-    let mut export = Export {
-        source,
-        writer,
-        ranges: Ranges::new(source),
-        memory: MemoryContext::new(c"archive_ext ranges"),
-        batch_begins: None,
-        positions: Vec::new(),
-    };
+    let mut export = Export::new(source, MemorySink::default())?;
     let mut fetches: Vec<_> =
         relations.iter().map(|relation| TupleFetch::begin(relation, &source.relation, &snapshot)).collect();
     let mut packed = 0;
@@ -56,9 +47,7 @@ pub fn pack(
             fetch.release_row();
             export.flush()?;
         }
-        if export.writer.rows().is_multiple_of(TICK_ROWS) {
-            tick(export.writer.rows(), export.writer.bytes_written());
-        }
+        export.tick(tick);
         if export.writer.bytes_appended() >= byte_limit {
             break;
         }

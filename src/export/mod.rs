@@ -58,15 +58,7 @@ pub fn export(
 ) -> Result<Exported> {
     let snapshot = LatestSnapshot::take();
     let _text = GucNest::lossless_text();
-    let writer = PartitionWriter::new(source.schema.clone(), writer_options(source), StoreSink::new(store, &key))?;
-    let mut export = Export {
-        source,
-        writer,
-        ranges: Ranges::new(source),
-        memory: MemoryContext::new(c"archive_ext ranges"),
-        batch_begins: None,
-        positions: Vec::new(),
-    };
+    let mut export = Export::new(source, StoreSink::new(store, &key))?;
     let mut scan = scan(source, &snapshot, places);
     while let Some(result) = scan.next_row(|row| export.row(&row)) {
         result?;
@@ -76,9 +68,7 @@ pub fn export(
             scan.release_row();
             export.flush()?;
         }
-        if export.writer.rows().is_multiple_of(TICK_ROWS) {
-            tick(export.writer.rows(), export.writer.bytes_written());
-        }
+        export.tick(tick);
     }
     export.finish()
 }
@@ -149,7 +139,24 @@ struct Export<'a, S> {
 /// What was written, the ranges of each object, the sink, and the digest of all rows.
 type Parts<S> = (Vec<ObjectSummary>, Vec<Vec<ColumnRange>>, S, Digest);
 
-impl<S: ObjectSink> Export<'_, S> {
+impl<'a, S: ObjectSink> Export<'a, S> {
+    fn new(source: &'a ExportSource, sink: S) -> Result<Self> {
+        Ok(Self {
+            source,
+            writer: PartitionWriter::new(source.schema.clone(), writer_options(source), sink)?,
+            ranges: Ranges::new(source),
+            memory: MemoryContext::new(c"archive_ext ranges"),
+            batch_begins: None,
+            positions: Vec::new(),
+        })
+    }
+
+    fn tick(&self, tick: Tick<'_>) {
+        if self.writer.rows().is_multiple_of(TICK_ROWS) {
+            tick(self.writer.rows(), self.writer.bytes_written());
+        }
+    }
+
     fn row(&mut self, row: &Row<'_>) -> Result<()> {
         for (index, io) in self.source.io.iter().enumerate() {
             let value = io.read(row)?;

@@ -3,6 +3,7 @@
 use archive_core::lifecycle::{Kind, Label};
 use pgrx::pg_sys;
 
+use super::foreign_key;
 use crate::error::Result;
 use crate::pg::{spi, user, xact};
 
@@ -267,7 +268,8 @@ impl InboundKey {
 /// Foreign keys that reference the partition.
 pub fn inbound_keys(oid: pg_sys::Oid) -> Result<Vec<InboundKey>> {
     look(|| {
-        spi::rows(
+        let matches = foreign_key::matches("'f'", "'p'");
+        let sql = format!(
             "SELECT k.conrelid, format('%I.%I', fn.nspname, fc.relname),
                     (WITH RECURSIVE up AS (
                        SELECT k.conname, k.conparentid
@@ -276,30 +278,22 @@ pub fn inbound_keys(oid: pg_sys::Oid) -> Result<Vec<InboundKey>> {
                      SELECT conname::text FROM up WHERE conparentid = 0),
                     format('(SELECT * FROM ONLY %I.%I%s)', pn.nspname, pc.relname,
                            ' WHERE ' || pg_get_partition_constraintdef(pc.oid)),
-                    (SELECT string_agg(format('f.%I OPERATOR(%I.%s) p.%I', fa.attname, opn.nspname, op.oprname,
-                                              pa.attname), ' AND ')
-                     FROM unnest(k.conkey, k.confkey, k.conpfeqop) AS u(f, p, o)
-                     JOIN pg_attribute fa ON fa.attrelid = k.conrelid AND fa.attnum = u.f
-                     JOIN pg_attribute pa ON pa.attrelid = k.confrelid AND pa.attnum = u.p
-                     JOIN pg_operator o2 ON o2.oid = u.o
-                     JOIN pg_operator op ON op.oid = coalesce(nullif(o2.oprcom, 0), o2.oid)
-                     JOIN pg_namespace opn ON opn.oid = op.oprnamespace)
+                    {matches}
              FROM pg_constraint k
              JOIN pg_class fc ON fc.oid = k.conrelid JOIN pg_namespace fn ON fn.oid = fc.relnamespace
              JOIN pg_class pc ON pc.oid = k.confrelid JOIN pg_namespace pn ON pn.oid = pc.relnamespace
              WHERE k.contype = 'f' AND k.confrelid = $1
-               AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = k.conrelid AND k.coninhcount > 0)",
-            &[oid.into()],
-            |row| {
-                Ok(InboundKey {
-                    relation: row.need(1)?,
-                    table: row.need(2)?,
-                    constraint: row.need(3)?,
-                    referenced: row.need(4)?,
-                    condition: row.need(5)?,
-                })
-            },
-        )
+               AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = k.conrelid AND k.coninhcount > 0)"
+        );
+        spi::rows(&sql, &[oid.into()], |row| {
+            Ok(InboundKey {
+                relation: row.need(1)?,
+                table: row.need(2)?,
+                constraint: row.need(3)?,
+                referenced: row.need(4)?,
+                condition: row.need(5)?,
+            })
+        })
     })
 }
 

@@ -6,6 +6,21 @@ use super::discover;
 use crate::error::Result;
 use crate::pg::{spi, user};
 
+/// What makes a row of the referencing table reference a row of the other, as an SQL expression that gives the text of the condition:
+/// over `pg_constraint k`; the arguments are SQL expressions of the names by which the condition calls the two.
+pub fn matches(referencing: &str, referenced: &str) -> String {
+    format!(
+        "(SELECT string_agg(format('%s.%I OPERATOR(%I.%s) %s.%I', {referencing}, fa.attname, opn.nspname, op.oprname,
+                                   {referenced}, pa.attname), ' AND ')
+          FROM unnest(k.conkey, k.confkey, k.conpfeqop) AS u(f, p, o)
+          JOIN pg_attribute fa ON fa.attrelid = k.conrelid AND fa.attnum = u.f
+          JOIN pg_attribute pa ON pa.attrelid = k.confrelid AND pa.attnum = u.p
+          JOIN pg_operator o2 ON o2.oid = u.o
+          JOIN pg_operator op ON op.oid = coalesce(nullif(o2.oprcom, 0), o2.oid)
+          JOIN pg_namespace opn ON opn.oid = op.oprnamespace)"
+    )
+}
+
 /// A foreign key as its table has it; those that partitions inherit are not looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForeignKey {

@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::columns;
 use super::job;
 use super::plan::{Locked, Referenced, Request};
-use super::references;
-use crate::catalog::row_policy;
+use super::references::{self, Reference};
+use crate::catalog::{batch_job, row_policy};
 use crate::engine::clock;
 use crate::error::Result;
 use crate::partition::discover::{self, Leaf};
@@ -39,19 +39,16 @@ pub fn due(source: pg_sys::Oid) -> Result<Option<Due>> {
         referenced: Referenced::Skip,
         ..Request::of_clause(source, None)
     };
-    let mut stored = job::identity(None, Some(&time), &key)?;
-    if let Some(members) = stored.as_object_mut() {
-        members.insert("options".to_owned(), job::options(&request));
-    }
+    let request = batch_job::stored(job::identity(None, Some(&time), &key)?, job::options(&request));
     let some = exists(&table, &time, &before)?;
-    Ok(Some(Due { reason: format!("{time} is before {before}, now less archive_after"), request: stored, some }))
+    Ok(Some(Due { reason: format!("{time} is before {before}, now less archive_after"), request, some }))
 }
 
 /// Whether a row is due that nothing references. Run as the owner, whose casts and row security the batch itself would meet.
 fn exists(table: &Leaf, time: &str, before: &str) -> Result<bool> {
     let mut conditions =
         vec![format!("{} < {}::pg_catalog.timestamptz", quote_identifier(time), quote_literal(before))];
-    conditions.extend(references::to(table)?.iter().map(|reference| format!("NOT {}", reference.condition)));
+    conditions.extend(references::to(table)?.iter().map(Reference::absent));
     let query = format!("SELECT EXISTS (SELECT FROM {} WHERE {})", table.qualified(), conditions.join(" AND "));
     user::as_user(table.owner, || spi::one(&query, &[], |row| row.need(1)))
 }

@@ -5,6 +5,7 @@ use pgrx::spi::quote_identifier;
 
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover::Leaf;
+use crate::partition::foreign_key;
 use crate::pg::{spi, user};
 
 /// A foreign key to the table.
@@ -18,22 +19,23 @@ pub struct Reference {
     pub condition: String,
 }
 
+impl Reference {
+    /// That a row of the table is not referenced, as an SQL condition over it.
+    pub fn absent(&self) -> String {
+        format!("NOT {}", self.condition)
+    }
+}
+
 /// The foreign keys that reference `table` or one of its partitions, those of the table itself included.
 ///
 /// Errors: 42501 when the caller cannot see every row of a referencing table: a row that is deleted could take hidden ones along.
 pub fn to(table: &Leaf) -> Result<Vec<Reference>> {
     let found = user::elevated(|| {
-        spi::rows(
+        let matches = foreign_key::matches("'archive_ext_f'", "$2");
+        let sql = format!(
             "SELECT format('%I.%I', fn.nspname, fc.relname), k.conname::text,
                     format('EXISTS (SELECT FROM %I.%I AS archive_ext_f WHERE %s)', fn.nspname, fc.relname,
-                           (SELECT string_agg(format('archive_ext_f.%I OPERATOR(%I.%s) %s.%I', fa.attname, opn.nspname,
-                                                     op.oprname, $2, pa.attname), ' AND ')
-                            FROM unnest(k.conkey, k.confkey, k.conpfeqop) AS u(f, p, o)
-                            JOIN pg_attribute fa ON fa.attrelid = k.conrelid AND fa.attnum = u.f
-                            JOIN pg_attribute pa ON pa.attrelid = k.confrelid AND pa.attnum = u.p
-                            JOIN pg_operator o2 ON o2.oid = u.o
-                            JOIN pg_operator op ON op.oid = coalesce(nullif(o2.oprcom, 0), o2.oid)
-                            JOIN pg_namespace opn ON opn.oid = op.oprnamespace)
+                           {matches}
                            -- A row that references itself goes with itself.
                            || CASE WHEN k.conrelid = k.confrelid
                               THEN format(' AND (archive_ext_f.tableoid, archive_ext_f.ctid) <> (%1$s.tableoid, %1$s.ctid)', $2)
@@ -44,10 +46,11 @@ pub fn to(table: &Leaf) -> Result<Vec<Reference>> {
              JOIN pg_class fc ON fc.oid = k.conrelid JOIN pg_namespace fn ON fn.oid = fc.relnamespace
              WHERE k.contype = 'f' AND k.conparentid = 0
                AND (k.confrelid = $1 OR k.confrelid IN (SELECT t.relid FROM pg_partition_tree($1::oid) t))
-             ORDER BY 1, 2",
-            &[table.oid.into(), quote_identifier(&table.name).into()],
-            |row| Ok((Reference { table: row.need(1)?, constraint: row.need(2)?, condition: row.need(3)? }, row.need(4)?)),
-        )
+             ORDER BY 1, 2"
+        );
+        spi::rows(&sql, &[table.oid.into(), quote_identifier(&table.name).into()], |row| {
+            Ok((Reference { table: row.need(1)?, constraint: row.need(2)?, condition: row.need(3)? }, row.need(4)?))
+        })
     })?;
     found
         .into_iter()

@@ -7,6 +7,7 @@ use pgrx::pg_sys;
 use pgrx::spi::{quote_identifier, quote_literal};
 
 use super::plan::{Locked, Plan, Referenced};
+use super::references::Reference;
 use crate::engine::{rows, where_clause};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::swap;
@@ -77,7 +78,7 @@ fn rows_behind(plan: &Plan, checkpoint: &[String]) -> String {
     let mut conditions = vec![eligible(plan)];
     conditions.extend(behind(plan, &key, checkpoint));
     if plan.request.referenced == Referenced::Skip {
-        conditions.extend(plan.references.iter().map(|reference| format!("NOT {}", reference.condition)));
+        conditions.extend(plan.references.iter().map(Reference::absent));
     }
     format!(
         "SELECT {alias}.tableoid, {alias}.ctid::pg_catalog.text, ARRAY[{}]::pg_catalog.text[], {at}::pg_catalog.text \
@@ -115,7 +116,7 @@ fn behind(plan: &Plan, key: &[String], checkpoint: &[String]) -> Option<String> 
 /// Whether rows are left that are to be archived and that nothing references: somebody else has locked them.
 pub fn anything_left(plan: &Plan) -> Result<bool> {
     let mut conditions = vec![eligible(plan)];
-    conditions.extend(plan.references.iter().map(|reference| format!("NOT {}", reference.condition)));
+    conditions.extend(plan.references.iter().map(Reference::absent));
     let query = format!("SELECT EXISTS (SELECT FROM {} WHERE {})", plan.table.qualified(), conditions.join(" AND "));
     user::own_sql(user::current(), || spi::one(&query, &[], |row| row.need(1)))
 }
