@@ -127,6 +127,8 @@ CREATE TABLE archive_ext.partition (
     -- Batches of rows of a table that is archived row by row: its objects come one by one, and are read by each query's snapshot.
     row_set          boolean NOT NULL DEFAULT false,
     last_batch       text,
+    -- The hot partition whose rows they were, where these left stubs.
+    rows_of          regclass,
     superseded_at    timestamptz,
     superseded_by    text[],
     UNIQUE (managed_table, schema_name, partition_name)

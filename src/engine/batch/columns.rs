@@ -93,7 +93,9 @@ pub fn of_keys(table: pg_sys::Oid) -> Result<Vec<String>> {
                             WHERE i.indrelid = $1 AND (i.indisunique OR i.indisexclusion))
                  OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = $1 AND k.contype IN ('p', 'u', 'x')
                             AND a.attnum = ANY (k.conkey))
-                 OR EXISTS (SELECT FROM pg_partitioned_table p WHERE p.partrelid = $1 AND a.attnum = ANY (p.partattrs)))",
+                 OR EXISTS (SELECT FROM pg_partition_ancestors($1) t JOIN pg_partitioned_table p ON p.partrelid = t.relid
+                            JOIN pg_attribute k ON k.attrelid = t.relid AND k.attnum = ANY (p.partattrs)
+                            WHERE k.attname = a.attname))",
             &[table.into()],
             |row| row.need(1),
         )

@@ -16,8 +16,7 @@ use crate::pg::spi;
 pub fn begin(request: &Request) -> Result<Uuid> {
     check::transaction("archiving rows")?;
     let plan = Plan::of(request)?;
-    // Committed before the first batch, the locks that it needs are held for a moment only.
-    keep::prepare(&plan)?;
+    keep::guard(&plan)?;
     Ok(take_up(&plan, None)?.id)
 }
 

@@ -128,16 +128,22 @@ pub fn dry_run(request: &Request) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Archives everything that a request matches, batch after batch, in this transaction; the rows.
-pub fn archive_all(request: &Request) -> Result<u64> {
+/// Archives everything that a request matches, batch after batch, in this transaction; the job, and the rows.
+pub fn archive_all(request: &Request) -> Result<(Option<Uuid>, u64)> {
     let mut rows = 0;
     loop {
         let outcome = archive(request)?;
         rows += outcome.rows;
         if outcome.done || outcome.rows == 0 {
-            return Ok(rows);
+            return Ok((outcome.job, rows));
         }
     }
+}
+
+/// Where the objects of a request go.
+pub fn location(request: &Request) -> Result<String> {
+    let plan = Plan::of(request)?;
+    Ok(plan.store.location().url_of(&naming::table_prefix(&plan.name.0, &plan.name.1)))
 }
 
 fn take_up(plan: &Plan, job: Option<Uuid>) -> Result<BatchJob> {
@@ -175,8 +181,7 @@ fn end_of_pass(plan: &Plan, job: &BatchJob) -> Result<Outcome> {
     if job.rows > 0 {
         keep::advise_index(plan)?;
         let details = json!({ "rows": job.rows, "batches": job.batches, "storage": plan.storage });
-        let table = plan.request.source;
-        catalog::event::record(table, &plan.table.qualified(), "archived", "ARCHIVED", Some(job.id), details)?;
+        catalog::event::record(plan.root, &plan.table.qualified(), "archived", "ARCHIVED", Some(job.id), details)?;
     }
     Ok(Outcome::nothing(Some(job.id), true))
 }
@@ -185,7 +190,7 @@ fn batch(plan: &Plan, mut job: BatchJob, mut chosen: Vec<Chosen>) -> Result<Outc
     let mut progress = Progress::new(job.id, plan.request.source, &plan.table.qualified(), chosen.len() as u64);
     catalog::storage::claim(&plan.storage, &plan.store)?;
     let archive = row_set::ensure_archive(plan)?;
-    let source = ExportSource::open(plan.request.source, plan.request.source, LockMode::RowExclusive)?;
+    let source = ExportSource::open(plan.table.oid, plan.root, LockMode::RowExclusive)?;
     progress.phase(Phase::Exporting);
     let set = row_set::ensure(plan, &source, archive)?;
     let packed = pack(plan, &job, &set, &source, &chosen, &mut progress)?;
