@@ -10,6 +10,7 @@ COMMENT ON TABLE archive_ext.column_map IS 'which archived field each column of 
 COMMENT ON TABLE archive_ext.partition IS 'every partition that is no longer LIVE or was ever archived: status, objects, local copy';
 COMMENT ON TABLE archive_ext.archival_job IS 'one row for each run: archive, reattach, and the steps of the lifecycle';
 COMMENT ON TABLE archive_ext.object IS 'the Parquet objects of archived partitions, with digests and column ranges';
+COMMENT ON TABLE archive_ext.key_filter IS 'which keys are certainly not in an object of rows archived one by one: lookups of single rows pass it over';
 COMMENT ON TABLE archive_ext.object_position IS 'where the rows of each object begin in the heap, so that archiving again uploads only what changed';
 COMMENT ON TABLE archive_ext.lifecycle_event IS 'history of what happened to partitions';
 COMMENT ON TABLE archive_ext.archive_schema IS 'schemas that archive_ext made for archive relations';
@@ -36,6 +37,8 @@ COMMENT ON FUNCTION archive_family IS 'archives a partition with the partitions 
 COMMENT ON PROCEDURE archive_family_steps IS 'the same, committing after each step; called again after a crash it goes on';
 COMMENT ON FUNCTION family_blockers IS 'what keeps a partition and its children from being archived, with remedies';
 COMMENT ON FUNCTION reattach_family IS 'puts an archived partition back with those of its children, parents first';
+COMMENT ON FUNCTION get_archived_record IS 'the row with a key as jsonb, from the table or its archive: hot first, then warm, then cold; NULL when there is none';
+COMMENT ON FUNCTION archive_tier_of IS 'where the row with a key is: hot, warm, cold, glacier; NULL when it is nowhere';
 COMMENT ON FUNCTION cancel_job IS 'ends a job, also one that runs in another session, and makes its partition writable again';
 COMMENT ON FUNCTION pause_job IS 'stops a job after its present step, until resume_job';
 COMMENT ON FUNCTION resume_job IS 'lets a paused job go on';

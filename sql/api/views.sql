@@ -60,9 +60,12 @@ SELECT m.source AS table_name,
        o.key,
        o.sha256,
        o.uploaded_at,
+       octet_length(f.filter) AS key_filter_bytes,
+       round(octet_length(f.filter) / nullif(f.keys, 0)::numeric, 2) AS key_filter_bytes_per_key,
        p.superseded_at,
        p.superseded_by
 FROM archive_ext.object o
+LEFT JOIN archive_ext.key_filter f ON f.object_id = o.id
 JOIN archive_ext.partition p ON p.id = o.partition_id
 JOIN archive_ext.managed_table m ON m.id = p.managed_table
 WHERE has_table_privilege(m.source, 'SELECT')

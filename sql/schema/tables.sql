@@ -183,6 +183,18 @@ CREATE TABLE archive_ext.object (
     UNIQUE (partition_id, version, ordinal)
 );
 
+-- Which keys are certainly not in an object of a row set, so that looking up one row asks no storage in vain. A help only, which an
+-- import does not have. `format` tells how `filter` is read; it does not compress, and lookups read a slice of it.
+CREATE TABLE archive_ext.key_filter (
+    object_id bigint PRIMARY KEY REFERENCES archive_ext.object ON DELETE CASCADE,
+    format    smallint NOT NULL,
+    field_ids integer[] NOT NULL,
+    keys      bigint NOT NULL,
+    blocks    integer NOT NULL CHECK (blocks > 0),
+    filter    bytea NOT NULL
+);
+ALTER TABLE archive_ext.key_filter ALTER filter SET STORAGE EXTERNAL;
+
 -- Where the rows of an object begin in the heap they were exported from or restored into. A hint only: what is archived
 -- again is compared by digests.
 CREATE TABLE archive_ext.object_position (

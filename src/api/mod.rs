@@ -7,6 +7,7 @@ mod family;
 mod guard;
 mod import;
 mod lifecycle;
+mod lookup;
 mod policy;
 pub mod progress;
 mod reading;

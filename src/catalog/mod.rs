@@ -10,6 +10,7 @@ pub mod column_map;
 pub mod enums;
 pub mod event;
 pub mod job;
+pub mod key_filter;
 pub mod managed_table;
 pub mod object;
 pub mod observed;
@@ -23,6 +24,7 @@ pub mod reading;
 pub mod row_policy;
 pub mod row_set;
 pub mod storage;
+pub mod tier;
 pub mod time_key;
 
 pub use collation::collation_version;

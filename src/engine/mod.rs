@@ -8,6 +8,7 @@ pub mod drift;
 pub mod family;
 pub mod import;
 pub mod lifecycle;
+pub mod lookup;
 pub mod managed;
 mod manifest;
 mod period;

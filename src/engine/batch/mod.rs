@@ -184,7 +184,7 @@ fn batch(plan: &Plan, mut job: BatchJob, mut chosen: Vec<Chosen>) -> Result<Outc
     let (objects, manifest) = write(plan, &job, &set, packed.objects, &packed.digest)?;
     verify::objects(&source, &plan.store, &source.schema, objects.iter(), &mut progress)?;
     remove::delete(plan, &chosen)?;
-    catalog::row_set::append(&set, &objects, &packed.digest, &manifest)?;
+    catalog::row_set::append(&set, &objects, &packed.filters, &packed.digest, &manifest)?;
     let outcome = Outcome::of(Some(job.id), &chosen, objects.into_iter().next().map(|object| object.key));
     job.batches += 1;
     job.rows += outcome.rows;
@@ -220,7 +220,8 @@ fn pack(
     let (schema, table) = set.table_name(&plan.name);
     let key = |sha256: &str| naming::batch_key(schema, table, date, BatchName { job: &hex, number, sha256 });
     let mut tick = |rows: u64, bytes: u64| progress.tick(rows, bytes);
-    export::pack(source, &relations, &rows, plan.request.batch_bytes, key, &mut tick)
+    let filter_fields = columns::filter_fields(plan, source)?;
+    export::pack(source, &relations, &rows, filter_fields, plan.request.batch_bytes, key, &mut tick)
 }
 
 /// Writes the objects, then their manifest, which is read back at once; the objects, and the key of the manifest.
