@@ -120,3 +120,17 @@ ORDER BY e.id DESC;
 CREATE VIEW archive_ext.alerts WITH (security_barrier) AS
 SELECT a.alert, a.table_name, a.partition_name, a.since, a.detail, a.remedy, a.job_id
 FROM archive_ext.standing_alerts() a;
+
+CREATE VIEW archive_ext.month_counts WITH (security_barrier) AS
+SELECT m.source AS table_name,
+       nullif(m.month, '-infinity') AS month,
+       m.hot,
+       m.archived,
+       m.hot + m.archived AS total,
+       m.recorded,
+       greatest(m.recorded - m.hot - m.archived, 0) AS missing,
+       m.missing_since,
+       m.counted_at
+FROM archive_ext.month_count m
+WHERE has_table_privilege(m.source, 'SELECT') AND archive_ext.sees_every_row(m.source)
+ORDER BY m.source::text, m.month;

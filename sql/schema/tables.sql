@@ -195,6 +195,19 @@ CREATE TABLE archive_ext.key_filter (
 );
 ALTER TABLE archive_ext.key_filter ALTER filter SET STORAGE EXTERNAL;
 
+-- Rows of each month, in UTC, of a table and its archive: when they were last counted, and the most that ever were (`recorded`).
+-- Rows without a time are of the month -infinity.
+CREATE TABLE archive_ext.month_count (
+    source        regclass NOT NULL,
+    month         date NOT NULL,
+    hot           bigint NOT NULL,
+    archived      bigint NOT NULL,
+    recorded      bigint NOT NULL,
+    missing_since timestamptz,
+    counted_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (source, month)
+);
+
 -- Where the rows of an object begin in the heap they were exported from or restored into. A hint only: what is archived
 -- again is compared by digests.
 CREATE TABLE archive_ext.object_position (

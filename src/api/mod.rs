@@ -2,6 +2,7 @@
 
 pub mod archive;
 mod batch;
+mod counts;
 mod ddl;
 mod family;
 mod guard;

@@ -12,6 +12,7 @@ pub mod event;
 pub mod job;
 pub mod key_filter;
 pub mod managed_table;
+pub mod month_count;
 pub mod object;
 pub mod observed;
 pub mod partition;

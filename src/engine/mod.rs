@@ -4,6 +4,7 @@
 pub mod archive;
 pub mod batch;
 pub mod clock;
+pub mod counts;
 pub mod drift;
 pub mod family;
 pub mod import;
