@@ -10,6 +10,8 @@ COMMENT ON TABLE archive_ext.column_map IS 'which archived field each column of 
 COMMENT ON TABLE archive_ext.partition IS 'every partition that is no longer LIVE or was ever archived: status, objects, local copy';
 COMMENT ON TABLE archive_ext.archival_job IS 'one row for each run: archive, reattach, and the steps of the lifecycle';
 COMMENT ON TABLE archive_ext.object IS 'the Parquet objects of archived partitions, with digests and column ranges';
+COMMENT ON TABLE archive_ext.month_count IS 'rows per month of a table and its archive, as last counted, and the most that ever were';
+COMMENT ON TABLE archive_ext.key_filter IS 'which keys are certainly not in an object of rows archived one by one: lookups of single rows pass it over';
 COMMENT ON TABLE archive_ext.object_position IS 'where the rows of each object begin in the heap, so that archiving again uploads only what changed';
 COMMENT ON TABLE archive_ext.lifecycle_event IS 'history of what happened to partitions';
 COMMENT ON TABLE archive_ext.archive_schema IS 'schemas that archive_ext made for archive relations';
@@ -23,7 +25,8 @@ COMMENT ON VIEW archive_ext.progress IS 'runs in progress: rows, percent, rate a
 COMMENT ON VIEW archive_ext.workers IS 'the launcher and the job workers: for whom, at what, since when (needs shared_preload_libraries)';
 COMMENT ON VIEW archive_ext.events IS 'what happened to partitions: who, when, from, to, why; newest first';
 COMMENT ON VIEW archive_ext.policies IS 'how tables age: all settings of their policies';
-COMMENT ON VIEW archive_ext.alerts IS 'what somebody should look at: jobs given up, failing, interrupted or late, policies that nobody carries out';
+COMMENT ON VIEW archive_ext.month_counts IS 'rows per month in tables and their archives when reconcile_counts last counted them, and those missing that were counted before';
+COMMENT ON VIEW archive_ext.alerts IS 'what somebody should look at: jobs given up, failing, interrupted or late, policies that nobody carries out, rows that are missing';
 
 COMMENT ON FUNCTION archive_partition IS 'archives a partition: freezes it, writes Parquet, reads it back, swaps in a foreign table';
 COMMENT ON FUNCTION archive_partitions IS 'archives several partitions; all are verified before the first is swapped';
@@ -36,6 +39,9 @@ COMMENT ON FUNCTION archive_family IS 'archives a partition with the partitions 
 COMMENT ON PROCEDURE archive_family_steps IS 'the same, committing after each step; called again after a crash it goes on';
 COMMENT ON FUNCTION family_blockers IS 'what keeps a partition and its children from being archived, with remedies';
 COMMENT ON FUNCTION reattach_family IS 'puts an archived partition back with those of its children, parents first';
+COMMENT ON FUNCTION get_archived_record IS 'the row with a key as jsonb, from the table or its archive: hot first, then warm, then cold; NULL when there is none';
+COMMENT ON FUNCTION archive_tier_of IS 'where the row with a key is: hot, warm, cold, glacier; NULL when it is nowhere';
+COMMENT ON FUNCTION reconcile_counts IS 'counts the rows of each month in a table and its archive, and tells which are missing that were counted before';
 COMMENT ON FUNCTION cancel_job IS 'ends a job, also one that runs in another session, and makes its partition writable again';
 COMMENT ON FUNCTION pause_job IS 'stops a job after its present step, until resume_job';
 COMMENT ON FUNCTION resume_job IS 'lets a paused job go on';

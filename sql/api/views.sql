@@ -60,9 +60,12 @@ SELECT m.source AS table_name,
        o.key,
        o.sha256,
        o.uploaded_at,
+       octet_length(f.filter) AS key_filter_bytes,
+       round(octet_length(f.filter) / nullif(f.keys, 0)::numeric, 2) AS key_filter_bytes_per_key,
        p.superseded_at,
        p.superseded_by
 FROM archive_ext.object o
+LEFT JOIN archive_ext.key_filter f ON f.object_id = o.id
 JOIN archive_ext.partition p ON p.id = o.partition_id
 JOIN archive_ext.managed_table m ON m.id = p.managed_table
 WHERE has_table_privilege(m.source, 'SELECT')
@@ -117,3 +120,17 @@ ORDER BY e.id DESC;
 CREATE VIEW archive_ext.alerts WITH (security_barrier) AS
 SELECT a.alert, a.table_name, a.partition_name, a.since, a.detail, a.remedy, a.job_id
 FROM archive_ext.standing_alerts() a;
+
+CREATE VIEW archive_ext.month_counts WITH (security_barrier) AS
+SELECT m.source AS table_name,
+       nullif(m.month, '-infinity') AS month,
+       m.hot,
+       m.archived,
+       m.hot + m.archived AS total,
+       m.recorded,
+       greatest(m.recorded - m.hot - m.archived, 0) AS missing,
+       m.missing_since,
+       m.counted_at
+FROM archive_ext.month_count m
+WHERE has_table_privilege(m.source, 'SELECT') AND archive_ext.sees_every_row(m.source)
+ORDER BY m.source::text, m.month;

@@ -189,6 +189,31 @@ CREATE TABLE archive_ext.object (
     UNIQUE (partition_id, version, ordinal)
 );
 
+-- Which keys are certainly not in an object of a row set, so that looking up one row asks no storage in vain. A help only, which an
+-- import does not have. `format` tells how `filter` is read; it does not compress, and lookups read a slice of it.
+CREATE TABLE archive_ext.key_filter (
+    object_id bigint PRIMARY KEY REFERENCES archive_ext.object ON DELETE CASCADE,
+    format    smallint NOT NULL,
+    field_ids integer[] NOT NULL,
+    keys      bigint NOT NULL,
+    blocks    integer NOT NULL CHECK (blocks > 0),
+    filter    bytea NOT NULL
+);
+ALTER TABLE archive_ext.key_filter ALTER filter SET STORAGE EXTERNAL;
+
+-- Rows of each month, in UTC, of a table and its archive: when they were last counted, and the most that ever were (`recorded`).
+-- Rows without a time are of the month -infinity.
+CREATE TABLE archive_ext.month_count (
+    source        regclass NOT NULL,
+    month         date NOT NULL,
+    hot           bigint NOT NULL,
+    archived      bigint NOT NULL,
+    recorded      bigint NOT NULL,
+    missing_since timestamptz,
+    counted_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (source, month)
+);
+
 -- Where the rows of an object begin in the heap they were exported from or restored into. A hint only: what is archived
 -- again is compared by digests.
 CREATE TABLE archive_ext.object_position (

@@ -2,11 +2,13 @@
 
 pub mod archive;
 mod batch;
+mod counts;
 mod ddl;
 mod family;
 mod guard;
 mod import;
 mod lifecycle;
+mod lookup;
 mod policy;
 pub mod progress;
 mod reading;

@@ -10,7 +10,7 @@ use crate::pg::{spi, user};
 /// Something that somebody should look at.
 #[derive(Debug)]
 pub struct Standing {
-    /// `given up`, `verification failed`, `failing`, `interrupted`, `late`, `nobody runs jobs`, `owner is gone`.
+    /// `given up`, `verification failed`, `failing`, `interrupted`, `late`, `nobody runs jobs`, `owner is gone`, `rows are missing`.
     pub alert: String,
     /// The table.
     pub table: pg_sys::Oid,

@@ -10,7 +10,9 @@ pub mod column_map;
 pub mod enums;
 pub mod event;
 pub mod job;
+pub mod key_filter;
 pub mod managed_table;
+pub mod month_count;
 pub mod object;
 pub mod observed;
 pub mod partition;
@@ -24,6 +26,7 @@ pub mod remnant;
 pub mod row_policy;
 pub mod row_set;
 pub mod storage;
+pub mod tier;
 pub mod time_key;
 
 pub use collation::collation_version;

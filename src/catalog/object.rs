@@ -11,6 +11,8 @@ use crate::pg::{spi, user};
 /// One object, with what pruning needs to know about it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ArchivedObject {
+    /// Its id, which no other object ever has.
+    pub id: i64,
     /// Position among the partition's objects.
     pub ordinal: i32,
     /// Key below the storage's prefix.
@@ -53,7 +55,7 @@ pub fn of_row_set(partition: i64, version: i32) -> Result<(Vec<ArchivedObject>, 
 
 fn as_json(partition: i64, version: i32) -> String {
     format!(
-        "(SELECT coalesce(jsonb_agg(jsonb_build_object('ordinal', ordinal, 'key', key, 'bytes', bytes, 'rows', rows,
+        "(SELECT coalesce(jsonb_agg(jsonb_build_object('id', id, 'ordinal', ordinal, 'key', key, 'bytes', bytes, 'rows', rows,
                  'ranges', ranges, 'null_counts', null_counts) ORDER BY ordinal), '[]')
           FROM archive_ext.object WHERE partition_id = {partition} AND version = {version})"
     )

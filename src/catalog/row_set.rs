@@ -1,13 +1,13 @@
 //! Row sets: the archived rows of a table that is archived row by row. A row set is a row of `archive_ext.partition` whose
 //! objects come batch by batch; a table gets another one when its columns change.
 
-use archive_core::codec::Digest;
+use archive_core::codec::{Digest, KeyFilter};
 use archive_core::manifest::{Manifest, ManifestObject};
 use archive_core::naming;
 use archive_core::schema::TableSchema;
 use pgrx::{JsonB, pg_sys};
 
-use super::partition;
+use super::{key_filter, partition};
 use crate::error::Result;
 use crate::pg::{spi, user};
 
@@ -140,8 +140,14 @@ pub fn set_foreign_table(id: i64, foreign_table: pg_sys::Oid) -> Result<()> {
 }
 
 /// Adds the verified objects of the batch with manifest `batch`, whose rows `digest` is of: with the commit they are in the
-/// archive.
-pub fn append(set: &RowSet, objects: &[ManifestObject], digest: &Digest, batch: &str) -> Result<()> {
+/// archive. Objects of an import have no `filters`.
+pub fn append(
+    set: &RowSet,
+    objects: &[ManifestObject],
+    filters: &[Option<KeyFilter>],
+    digest: &Digest,
+    batch: &str,
+) -> Result<()> {
     let mut all = set.digest.clone();
     all.merge(digest);
     let bytes: u64 = objects.iter().map(|object| object.bytes).sum();
@@ -152,6 +158,7 @@ pub fn append(set: &RowSet, objects: &[ManifestObject], digest: &Digest, batch: 
             |row| row.need(1),
         )?;
         partition::insert_objects(set.id, VERSION, first, objects)?;
+        key_filter::insert(set.id, VERSION, first, filters)?;
         spi::execute(
             "UPDATE archive_ext.partition SET rows = rows + $2, archived_bytes = archived_bytes + $3, digest = $4, last_batch = $5,
                     archived_at = clock_timestamp(), verified_at = clock_timestamp()

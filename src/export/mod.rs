@@ -58,7 +58,7 @@ pub fn export(
 ) -> Result<Exported> {
     let snapshot = LatestSnapshot::take();
     let _text = GucNest::lossless_text();
-    let mut export = Export::new(source, StoreSink::new(store, &key))?;
+    let mut export = Export::new(source, Vec::new(), StoreSink::new(store, &key))?;
     let mut scan = scan(source, &snapshot, places);
     while let Some(result) = scan.next_row(|row| export.row(&row)) {
         result?;
@@ -140,10 +140,11 @@ struct Export<'a, S> {
 type Parts<S> = (Vec<ObjectSummary>, Vec<Vec<ColumnRange>>, S, Digest);
 
 impl<'a, S: ObjectSink> Export<'a, S> {
-    fn new(source: &'a ExportSource, sink: S) -> Result<Self> {
+    fn new(source: &'a ExportSource, filter_fields: Vec<i32>, sink: S) -> Result<Self> {
+        let options = WriterOptions { filter_fields, ..writer_options(source) };
         Ok(Self {
             source,
-            writer: PartitionWriter::new(source.schema.clone(), writer_options(source), sink)?,
+            writer: PartitionWriter::new(source.schema.clone(), options, sink)?,
             ranges: Ranges::new(source),
             memory: MemoryContext::new(c"archive_ext ranges"),
             batch_begins: None,

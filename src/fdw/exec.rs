@@ -7,11 +7,12 @@ use archive_core::codec::{DecodedBatch, ObjectReader, Predicate, ReadMetrics, Sc
 use archive_core::store::{BlockingStore, StoreMetrics};
 
 use super::archive::Archive;
+use super::key_filter::KeyFilters;
 use super::prune::FilePruner;
 use super::pushdown::{self, PlanData};
 use super::source::{ObjectSource, RangeCache};
 use crate::catalog::object::ArchivedObject;
-use crate::catalog::storage;
+use crate::catalog::{storage, tier};
 use crate::error::{Error, Result, SqlState};
 use crate::pg::expr::{Evaluated, Expressions};
 use crate::pg::foreign_scan::ScanNode;
@@ -24,6 +25,7 @@ pub(super) struct Scan {
     plan: PlanData,
     files: Vec<ArchivedObject>,
     pruner: FilePruner,
+    filters: KeyFilters,
     expressions: Expressions,
     decoder: Reshaper,
     row: RowBuffer,
@@ -64,10 +66,12 @@ pub(super) fn begin(node: &mut ScanNode<Scan>, explain_only: bool) -> Result<()>
     let row = RowBuffer::new(archive.attributes);
     let planned = files.len();
     let (store, cache, run, done) = (None, None, None, Totals::default());
-    let mut scan = Scan { archive, plan, files, pruner, expressions, decoder, row, store, cache, run, planned, done };
+    let filters = KeyFilters::default();
+    let mut scan =
+        Scan { archive, plan, files, pruner, filters, expressions, decoder, row, store, cache, run, planned, done };
     if explain_only {
         let values = scan.expressions.evaluate_at_start();
-        scan.planned = scan.select(&values).map_or(0, |(files, _)| files.len());
+        scan.planned = scan.select(&values)?.map_or(0, |(files, _)| files.len());
     }
     node.keep(scan);
     Ok(())
@@ -78,7 +82,7 @@ impl Scan {
     pub(super) fn next_row(&mut self) -> Result<Option<&RowBuffer>> {
         let mut run = match self.run.take() {
             Some(run) => run,
-            None => self.start(),
+            None => self.start()?,
         };
         let found = self.advance(&mut run)?;
         self.run = Some(run);
@@ -109,22 +113,27 @@ impl Scan {
     }
 
     /// Begins a pass with the values that parameters have now.
-    fn start(&mut self) -> Run {
+    fn start(&mut self) -> Result<Run> {
         let values = self.expressions.evaluate();
-        let (files, predicates) = self.select(&values).unwrap_or_default();
+        let (files, predicates) = self.select(&values)?.unwrap_or_default();
         self.planned = files.len();
-        Run { files: files.into_iter(), predicates, reader: None, batch: None, at: 0 }
+        Ok(Run { files: files.into_iter(), predicates, reader: None, batch: None, at: 0 })
     }
 
     /// Objects to read and predicates on their rows. `None` when no row can match.
-    fn select(&self, values: &[Evaluated]) -> Option<(Vec<usize>, Vec<Predicate>)> {
-        let bounds = pushdown::bind(&self.plan.conditions, values)?;
+    fn select(&mut self, values: &[Evaluated]) -> Result<Option<(Vec<usize>, Vec<Predicate>)>> {
+        let Some(bounds) = pushdown::bind(&self.plan.conditions, values) else { return Ok(None) };
         let files = self.pruner.surviving(&bounds);
-        Some((files, pushdown::predicates(&self.archive, &self.plan.conditions, &bounds)))
+        let predicates = pushdown::predicates(&self.archive, &self.plan.conditions, &bounds);
+        let files = self.filters.surviving(files, &self.files, &self.archive, &predicates)?;
+        Ok(Some((files, predicates)))
     }
 
     fn open_next(&mut self, run: &mut Run) -> Result<bool> {
         let Some(file) = run.files.next().and_then(|position| self.files.get(position)) else { return Ok(false) };
+        if self.archive.partition.tier == tier::GLACIER {
+            return Err(tier::in_glacier(&self.archive.partition.name));
+        }
         if self.store.is_none() {
             self.store = Some(storage::open(&self.archive.partition.storage, self.archive.owner)?);
         }
@@ -168,6 +177,11 @@ impl Scan {
     /// Objects that are read, and all.
     pub(super) fn planned(&self) -> (usize, usize) {
         (self.planned, self.files.len())
+    }
+
+    /// Objects that the key filters ruled out.
+    pub(super) fn filtered(&self) -> usize {
+        self.filters.skipped
     }
 
     /// What was done so far.

@@ -252,3 +252,13 @@ def test_p3_stubs_of_a_partition_come_back_whole_from_the_bucket(sales, cluster)
     assert again.all("SELECT id, day, customer, total FROM archive.sale ORDER BY id, day") == before
     assert again.value("SELECT count(*) FROM archive.sale_all") == 3109
     again.drop()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_lookups_and_counts_go_past_remnants(mail, mode):
+    mail.execute("SELECT reconcile_counts('mail')")
+    mail.execute(f"CALL archive_table('mail', '2022-02-01', {MODES[mode]})")
+    assert mail.value("SELECT archive_tier_of('mail', '7')") == "cold"
+    assert mail.value("SELECT archive_tier_of('mail', '2900')") == "hot"
+    assert mail.value("SELECT get_archived_record('mail', '7')")["headers"] == {"n": 7}
+    assert mail.value("SELECT sum(hot + archived) FROM reconcile_counts('mail')") == ROWS

@@ -1,12 +1,17 @@
 //! The columns that decide which rows are taken, and in which order.
 
+use archive_core::codec;
+use archive_core::schema::Field;
 use pgrx::pg_sys;
 use pgrx::spi::quote_identifier;
 
+use super::plan::Plan;
 use crate::catalog::row_policy;
 use crate::error::{Error, Result, SqlState};
+use crate::export::ExportSource;
 use crate::partition::discover::{self, Leaf};
-use crate::pg::{spi, user};
+use crate::pg::columns::Column;
+use crate::pg::{constant, spi, user};
 
 /// A column of the key in whose order rows are taken.
 #[derive(Debug, Clone)]
@@ -54,6 +59,20 @@ pub fn key(table: &Leaf, named: Option<&[String]>) -> Result<Vec<KeyColumn>> {
     let place = |column: &KeyColumn| named.iter().position(|name| *name == column.name);
     found.sort_by_key(place);
     Ok(found)
+}
+
+/// Field ids of the key by which single rows are looked up, and of which objects get filters: the primary key, else the first
+/// unique key. None where a column's equality is not that of its bytes.
+pub fn filter_fields(plan: &Plan, source: &ExportSource) -> Result<Vec<i32>> {
+    let key = key(&plan.table, None)?;
+    let columns = source.columns.iter().zip(&source.schema.fields);
+    let parts: Vec<_> = columns.filter(|(column, _)| key.iter().any(|part| part.name == column.name)).collect();
+    let has_form = codec::can_filter(parts.iter().map(|(_, field)| &field.pg_type));
+    let is_deterministic = |(column, _): &(&Column, &Field)| {
+        column.collation == pg_sys::InvalidOid || constant::is_deterministic(column.collation)
+    };
+    let usable = has_form && parts.iter().all(is_deterministic);
+    Ok(if usable { parts.iter().map(|(_, field)| field.id).collect() } else { Vec::new() })
 }
 
 /// The unique keys without NULLs, the primary key first.

@@ -15,6 +15,7 @@ mod remove;
 mod row_set;
 mod select;
 
+pub use columns::time as time_column;
 pub use due::due;
 pub use job::{begin, step};
 pub use keep::forget_marker;
@@ -201,7 +202,7 @@ fn batch(plan: &Plan, mut job: BatchJob, mut chosen: Vec<Chosen>) -> Result<Outc
         Mode::Delete => remove::delete(plan, &chosen)?,
         Mode::Mark(_) | Mode::Offload(_) => keep::keep(plan, &chosen, &objects)?,
     }
-    catalog::row_set::append(&set, &objects, &packed.digest, &manifest)?;
+    catalog::row_set::append(&set, &objects, &packed.filters, &packed.digest, &manifest)?;
     let outcome = Outcome::of(Some(job.id), &chosen, objects.into_iter().next().map(|object| object.key));
     job.batches += 1;
     job.rows += outcome.rows;
@@ -237,7 +238,8 @@ fn pack(
     let (schema, table) = set.table_name(&plan.name);
     let key = |sha256: &str| naming::batch_key(schema, table, date, BatchName { job: &hex, number, sha256 });
     let mut tick = |rows: u64, bytes: u64| progress.tick(rows, bytes);
-    export::pack(source, &relations, &rows, plan.request.batch_bytes, key, &mut tick)
+    let filter_fields = columns::filter_fields(plan, source)?;
+    export::pack(source, &relations, &rows, filter_fields, plan.request.batch_bytes, key, &mut tick)
 }
 
 /// Writes the objects, then their manifest, which is read back at once; the objects, and the key of the manifest.

@@ -111,7 +111,7 @@ fn import_row_set(found: &Found, root: pg_sys::Oid, columns: &[MappedColumn], op
     let id = row_set::create(managed.id, root, None, &options.storage, &found.key, manifest)?;
     let empty = row_set::newest(managed.id, None)?.filter(|set| set.id == id);
     if let (Some(set), Some(batch)) = (empty, &found.last_batch) {
-        row_set::append(&set, &manifest.objects, &manifest.digest, batch)?;
+        row_set::append(&set, &manifest.objects, &[], &manifest.digest, batch)?;
     }
     let foreign_table = foreign::put_foreign(
         &foreign::Place { source: root, archive, names: &names, name, storage: &options.storage },
