@@ -10,6 +10,7 @@ COMMENT ON TABLE archive_ext.column_map IS 'which archived field each column of 
 COMMENT ON TABLE archive_ext.partition IS 'every partition that is no longer LIVE or was ever archived: status, objects, local copy';
 COMMENT ON TABLE archive_ext.archival_job IS 'one row for each run: archive, reattach, and the steps of the lifecycle';
 COMMENT ON TABLE archive_ext.object IS 'the Parquet objects of archived partitions, with digests and column ranges';
+COMMENT ON TABLE archive_ext.replaced_object IS 'objects that others stand for since: in the storage for queries with older snapshots';
 COMMENT ON TABLE archive_ext.object_position IS 'where the rows of each object begin in the heap, so that archiving again uploads only what changed';
 COMMENT ON TABLE archive_ext.lifecycle_event IS 'history of what happened to partitions';
 COMMENT ON TABLE archive_ext.archive_schema IS 'schemas that archive_ext made for archive relations';
@@ -104,3 +105,6 @@ COMMENT ON EVENT TRIGGER archive_ext_after_drop IS 'keeps the archive of a table
 COMMENT ON FUNCTION archive_table_batch(regclass, timestamptz, name, bigint, bigint, text, name[], name, text, text, boolean) IS 'archives the next batch of rows of a table: written, read back, deleted, in the caller''s transaction; with dry_run says which rows those would be';
 COMMENT ON FUNCTION archive_ext.begin_batches(regclass, timestamptz, name, bigint, bigint, text, name[], name, text, text) IS 'the job that archives rows in batches, new or taken up again; used by archive_table';
 COMMENT ON PROCEDURE archive_table(regclass, timestamptz, name, bigint, bigint, text, name[], name, text, text, integer, interval, interval) IS 'archives rows of a table batch after batch, committing each';
+COMMENT ON FUNCTION compact_archive IS 'merges small objects of the archive of a table whose rows are archived one by one into large sorted ones, one group a call';
+COMMENT ON FUNCTION archive_ext.begin_compaction IS 'the job that merges small objects, new or taken up again; used by compact_archive_steps';
+COMMENT ON PROCEDURE compact_archive_steps IS 'merges small objects of a table''s archive, committing after each group';

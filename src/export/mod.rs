@@ -2,6 +2,7 @@
 
 mod batch;
 mod sink;
+mod sorted;
 mod source;
 
 use archive_core::codec::{
@@ -12,6 +13,7 @@ use archive_core::store::BlockingStore;
 
 pub use batch::{Packed, pack};
 pub use sink::StoreSink;
+pub use sorted::sorted;
 pub use source::ExportSource;
 
 use crate::catalog;

@@ -12,6 +12,7 @@ mod remove;
 mod row_set;
 mod select;
 
+pub use columns::{KeyColumn, key, time};
 pub use due::due;
 pub use job::{begin, step};
 pub use plan::{Locked, Plan, Referenced, Request};
