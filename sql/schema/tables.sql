@@ -137,7 +137,8 @@ CREATE TABLE archive_ext.partition (
 CREATE TABLE archive_ext.archival_job (
     job_id           uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     operation        text NOT NULL DEFAULT 'archive'
-                     CHECK (operation IN ('archive', 'reattach', 'premake', 'drain', 'hot', 'warm', 'merge', 'split', 'rows', 'batch')),
+                     CHECK (operation IN ('archive', 'reattach', 'premake', 'drain', 'hot', 'warm', 'merge', 'split', 'rows', 'batch',
+                                         'compact')),
     table_name       regclass NOT NULL,
     partition_name   text NOT NULL,
     partition        regclass,
@@ -221,6 +222,18 @@ CREATE TABLE archive_ext.object_position (
     key       text NOT NULL,
     heap_file oid NOT NULL,
     first_tid bigint NOT NULL,
+    PRIMARY KEY (storage, key)
+);
+
+-- Objects of row sets that others stand for since: queries with older snapshots still read them, so they stay in the storage until
+-- none that is older than `replaced_xid` is left.
+CREATE TABLE archive_ext.replaced_object (
+    storage      name NOT NULL,
+    key          text NOT NULL,
+    bytes        bigint NOT NULL,
+    replaced_by  text NOT NULL,
+    replaced_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    replaced_xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     PRIMARY KEY (storage, key)
 );
 

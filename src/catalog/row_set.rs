@@ -5,10 +5,12 @@ use archive_core::codec::{Digest, KeyFilter};
 use archive_core::manifest::{Manifest, ManifestObject};
 use archive_core::naming;
 use archive_core::schema::TableSchema;
+use pgrx::datum::DatumWithOid;
 use pgrx::{JsonB, pg_sys};
 
 use super::{key_filter, partition};
 use crate::error::Result;
+use crate::pg::guc::GucNest;
 use crate::pg::{spi, user};
 
 /// The row set that batches are added to.
@@ -42,28 +44,47 @@ impl RowSet {
 }
 
 /// All objects of a row set are of one version.
-const VERSION: i32 = 1;
+pub(super) const VERSION: i32 = 1;
 
 /// The newest row set of a managed table, or of one of its partitions, locked until the end of the transaction.
 pub fn newest(managed_table: i64, partition: Option<pg_sys::Oid>) -> Result<Option<RowSet>> {
-    user::elevated(|| {
-        let found = spi::writing_rows(
-            "SELECT id, partition_name::text, storage::text, manifest_key, columns, digest, last_batch FROM archive_ext.partition
-             WHERE managed_table = $1 AND row_set AND rows_of::oid IS NOT DISTINCT FROM $2 ORDER BY id DESC LIMIT 1 FOR UPDATE",
-            &[managed_table.into(), partition.into()],
-            |row| {
-                Ok((
-                    (row.need(1)?, row.need(2)?, row.need(3)?, row.need::<String>(4)?),
-                    (row.need::<JsonB>(5)?.0, row.need::<JsonB>(6)?.0, row.get(7)?),
-                ))
-            },
-        )?;
-        let Some(((id, name, storage, manifest_key), (schema, digest, last_batch))) = found.into_iter().next() else {
-            return Ok(None);
-        };
-        let (schema, digest) = (serde_json::from_value(schema)?, serde_json::from_value(digest)?);
-        let made_for = naming::table_of_prefix(&manifest_key);
-        Ok(Some(RowSet { id, name, storage, manifest_key, schema, digest, last_batch, made_for }))
+    let found = find(
+        "managed_table = $1 AND row_set AND rows_of::oid IS NOT DISTINCT FROM $2 ORDER BY id DESC LIMIT 1 FOR UPDATE",
+        &[managed_table.into(), partition.into()],
+    )?;
+    Ok(found.into_iter().next())
+}
+
+/// All row sets of a managed table, oldest first.
+pub fn all(managed_table: i64) -> Result<Vec<RowSet>> {
+    find("managed_table = $1 AND row_set ORDER BY id", &[managed_table.into()])
+}
+
+/// The row set with this id as it is now, locked until the end of the transaction; `None` when it is gone.
+pub fn lock(id: i64) -> Result<Option<RowSet>> {
+    let _patient = GucNest::new().set(c"lock_timeout", "0");
+    Ok(find("id = $1 AND row_set FOR UPDATE", &[id.into()])?.into_iter().next())
+}
+
+fn find(condition: &str, given: &[DatumWithOid<'_>]) -> Result<Vec<RowSet>> {
+    let sql = format!(
+        "SELECT id, partition_name::text, storage::text, manifest_key, columns, digest, last_batch
+         FROM archive_ext.partition WHERE {condition}"
+    );
+    user::elevated(|| spi::writing_rows(&sql, given, row_set))
+}
+
+fn row_set(row: &spi::Row<'_>) -> Result<RowSet> {
+    let manifest_key = row.need::<String>(4)?;
+    Ok(RowSet {
+        id: row.need(1)?,
+        name: row.need(2)?,
+        storage: row.need(3)?,
+        schema: serde_json::from_value(row.need::<JsonB>(5)?.0)?,
+        digest: serde_json::from_value(row.need::<JsonB>(6)?.0)?,
+        last_batch: row.get(7)?,
+        made_for: naming::table_of_prefix(&manifest_key),
+        manifest_key,
     })
 }
 

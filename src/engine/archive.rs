@@ -244,13 +244,17 @@ fn export_segments(
     progress: &mut Progress,
 ) -> Result<Exported> {
     let date = plan.span.map(period::Span::hive_date);
-    let mut all = Exported { objects: Vec::new(), digest: export::no_rows(source), positions: Vec::new() };
+    let mut all =
+        Exported { objects: Vec::new(), digest: export::no_rows(source), positions: Vec::new(), filters: Vec::new() };
     let (mut written, mut rows, mut bytes) = (0, 0, 0);
     for segment in segments {
         let exported = match segment {
-            Segment::Kept { object, first } => {
-                Exported { digest: object.digest.clone(), objects: vec![*object], positions: vec![first] }
-            }
+            Segment::Kept { object, first } => Exported {
+                digest: object.digest.clone(),
+                objects: vec![*object],
+                positions: vec![first],
+                filters: Vec::new(),
+            },
             Segment::Changed(places) => {
                 let key = |ordinal: u32| {
                     let (schema, table) = (&plan.root_name.0, &plan.root_name.1);

@@ -15,7 +15,7 @@ mod remove;
 mod row_set;
 mod select;
 
-pub use columns::time as time_column;
+pub use columns::{KeyColumn, filter_fields, key, time};
 pub use due::due;
 pub use job::{begin, step};
 pub use keep::forget_marker;
@@ -238,7 +238,7 @@ fn pack(
     let (schema, table) = set.table_name(&plan.name);
     let key = |sha256: &str| naming::batch_key(schema, table, date, BatchName { job: &hex, number, sha256 });
     let mut tick = |rows: u64, bytes: u64| progress.tick(rows, bytes);
-    let filter_fields = columns::filter_fields(plan, source)?;
+    let filter_fields = columns::filter_fields(&plan.table, source)?;
     export::pack(source, &relations, &rows, filter_fields, plan.request.batch_bytes, key, &mut tick)
 }
 
