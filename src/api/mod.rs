@@ -12,6 +12,7 @@ mod policy;
 pub mod progress;
 mod reading;
 mod reattach;
+mod restore_rows;
 mod rows;
 pub mod show;
 mod steps;

@@ -1,5 +1,6 @@
 //! Heap to Parquet objects: one pass over the rows, bounded memory.
 
+mod archived;
 mod batch;
 mod sink;
 mod sorted;
@@ -11,6 +12,7 @@ use archive_core::codec::{
 use archive_core::manifest::{ColumnRange, ManifestObject};
 use archive_core::store::BlockingStore;
 
+pub use archived::{ArchivedWriter, hash_archived};
 pub use batch::{Packed, pack};
 pub use sink::StoreSink;
 pub use sorted::sorted;

@@ -58,5 +58,6 @@ fn create(plan: &Plan, source: &ExportSource, managed_table: i64, archive: pg_sy
         digest: manifest.digest,
         last_batch: None,
         made_for: Some(plan.name.clone()),
+        foreign_table: Some(table),
     })
 }

@@ -102,7 +102,7 @@ fn merge_next(request: &Request, table: Leaf, job: impl FnOnce() -> Result<(Uuid
         let small = rewrite::small_objects(set.id, plan.time_field(), request::small_bytes())?;
         let group = next_group(&small, request.threshold());
         if !group.is_empty() {
-            return merge(&plan, set, rewrite::objects(&group)?, job()?);
+            return merge(&plan, set, rewrite::objects(set, &group)?, job()?);
         }
     }
     Ok(nothing())
@@ -144,7 +144,7 @@ fn write(
 ) -> Result<Exported> {
     let mut sort = RowSort::begin(&plan.source.relation, &plan.order()?)?;
     for old in old {
-        read::rows(&plan.source, store, &set.schema, &old.object, None, &mut |_, _, row| {
+        read::rows(&plan.source, store, &set.schema, &old.object, &mut |_, _, row| {
             sort.put(row);
             Ok(())
         })?;
