@@ -107,6 +107,11 @@ COMMENT ON FUNCTION archive_ext.after_drop IS 'event trigger function: the archi
 COMMENT ON EVENT TRIGGER archive_ext_before_ddl IS 'makes way for ALTER TABLE on tables that have an archive';
 COMMENT ON EVENT TRIGGER archive_ext_after_ddl IS 'keeps the archive of a table in step with its columns, privileges and policies';
 COMMENT ON EVENT TRIGGER archive_ext_after_drop IS 'keeps the archive of a table in step when a column goes with its type';
-COMMENT ON FUNCTION archive_table_batch(regclass, timestamptz, name, bigint, bigint, text, name[], name, text, text, boolean) IS 'archives the next batch of rows of a table: written, read back, deleted, in the caller''s transaction; with dry_run says which rows those would be';
-COMMENT ON FUNCTION archive_ext.begin_batches(regclass, timestamptz, name, bigint, bigint, text, name[], name, text, text) IS 'the job that archives rows in batches, new or taken up again; used by archive_table';
-COMMENT ON PROCEDURE archive_table(regclass, timestamptz, name, bigint, bigint, text, name[], name, text, text, integer, interval, interval) IS 'archives rows of a table batch after batch, committing each';
+COMMENT ON FUNCTION archive_table_batch IS 'archives the next batch of rows of a table: written, read back, then deleted, marked or left as stubs, in the caller''s transaction; with dry_run says which rows those would be';
+COMMENT ON FUNCTION archive_ext.begin_batches IS 'the job that archives rows in batches, new or taken up again; used by archive_table';
+COMMENT ON PROCEDURE archive_table IS 'archives rows of a table batch after batch, committing each';
+COMMENT ON FUNCTION purge_marked IS 'deletes rows that are marked as archived, once more compared with the archive; the rows deleted';
+COMMENT ON FUNCTION archive_ext.purge_batch IS 'internal: the next batch of purge_marked_steps';
+COMMENT ON PROCEDURE purge_marked_steps IS 'the same in batches, each committed, until none is left that can go';
+COMMENT ON FUNCTION forget_marker IS 'takes the guards off a table of which no row is marked as archived any more';
+COMMENT ON FUNCTION archive_ext.refuse_remnant IS 'trigger function that refuses changes of what stays of archived rows';

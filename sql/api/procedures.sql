@@ -190,10 +190,11 @@ CREATE PROCEDURE set_lifecycle_where_steps(
     where_clause text,
     status       archive_ext.lifecycle_status,
     removal_time timestamptz DEFAULT NULL,
-    batch_rows   bigint DEFAULT 10000)
+    batch_rows   bigint DEFAULT 10000,
+    keep_keys    boolean DEFAULT false)
 LANGUAGE plpgsql AS $$
 DECLARE
-    job     uuid := archive_ext.begin_rows(source, where_clause, status, removal_time, batch_rows);
+    job     uuid := archive_ext.begin_rows(source, where_clause, status, removal_time, batch_rows, keep_keys);
     reached text;
     moved   bigint;
 BEGIN
@@ -248,13 +249,19 @@ CREATE PROCEDURE archive_table(
     storage        name DEFAULT NULL,
     locked         text DEFAULT 'skip',
     referenced     text DEFAULT 'skip',
+    mode           text DEFAULT 'delete',
+    mark_column    name DEFAULT NULL,
+    payload        name[] DEFAULT NULL,
+    search_column  name DEFAULT NULL,
+    search_config  text DEFAULT NULL,
     max_batches    int DEFAULT NULL,
     run_for        interval DEFAULT NULL,
     sleep          interval DEFAULT '0')
 LANGUAGE plpgsql AS $$
 DECLARE
     job      uuid := archive_ext.begin_batches(source, archive_before, time_column, batch_rows, batch_bytes, where_clause,
-                                               order_key, storage, locked, referenced);
+                                               order_key, storage, locked, referenced, mode, mark_column, payload,
+                                               search_column, search_config);
     reached  text;
     before   bigint;
     archived bigint;
@@ -264,5 +271,25 @@ BEGIN
     CALL archive_ext.run_steps(job, reached, max_batches, run_for, sleep);
     SELECT j.rows_archived - before INTO archived FROM archive_ext.jobs j WHERE j.job_id = job;
     RAISE NOTICE '% rows archived, %', archived, CASE reached WHEN 'done' THEN 'none are left' ELSE 'more may be left' END;
+END
+$$;
+
+-- Deletes marked rows in batches, each committed, until none is left that can go.
+CREATE PROCEDURE purge_marked_steps(source regclass, batch_rows bigint DEFAULT 5000, sleep interval DEFAULT '0')
+LANGUAGE plpgsql AS $$
+DECLARE
+    gone  bigint;
+    total bigint := 0;
+BEGIN
+    LOOP
+        gone := archive_ext.purge_batch(source, batch_rows);
+        COMMIT;
+        EXIT WHEN gone = 0;
+        total := total + gone;
+        IF sleep > interval '0' THEN
+            PERFORM pg_catalog.pg_sleep_for(sleep);
+        END IF;
+    END LOOP;
+    RAISE NOTICE '% marked rows deleted', total;
 END
 $$;

@@ -9,7 +9,11 @@ CREATE TABLE archive_ext.managed_table (
     archive_name   name NOT NULL,
     archive_table  regclass,
     all_view       regclass,
-    created_at     timestamptz NOT NULL DEFAULT now()
+    -- Of rows that are archived but stay: what the table's column with field id marker_field says about them.
+    marker_kind    text CHECK (marker_kind IN ('marked', 'stub')),
+    marker_field   integer,
+    created_at     timestamptz NOT NULL DEFAULT now(),
+    CHECK ((marker_kind IS NULL) = (marker_field IS NULL))
 );
 
 -- How a table ages, as its owner decided. Jobs run as `owner`.

@@ -22,6 +22,7 @@ pub mod pressure;
 pub mod price;
 pub mod queue;
 pub mod reading;
+pub mod remnant;
 pub mod row_policy;
 pub mod row_set;
 pub mod storage;

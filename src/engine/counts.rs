@@ -12,6 +12,7 @@ use crate::catalog;
 use crate::catalog::event::{self, Transition};
 use crate::catalog::managed_table;
 use crate::catalog::month_count::{self, Counted, Reconciled};
+use crate::catalog::remnant;
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover::{self, Leaf};
 use crate::pg::guc::GucNest;
@@ -52,7 +53,9 @@ fn count(table: &Leaf, time: &str) -> Result<Vec<Counted>> {
                     {archived} AS archived FROM {relation} t"
         )
     };
-    let mut selects = vec![select(&table.qualified(), false)];
+    // What stays of archived rows is counted there.
+    let live = remnant::of(table.oid)?.map_or_else(String::new, |marker| format!(" WHERE {}", marker.live("t")));
+    let mut selects = vec![format!("{}{live}", select(&table.qualified(), false))];
     selects.extend(archive.map(|archive| select(&archive, true)));
     let query = format!(
         "SELECT r.month::pg_catalog.text, pg_catalog.count(*) FILTER (WHERE NOT r.archived), \

@@ -101,6 +101,24 @@ fn unique_keys(table: pg_sys::Oid) -> Result<Vec<Vec<KeyColumn>>> {
     Ok(keys.into_iter().map(|(_, key)| key).collect())
 }
 
+/// The columns of unique indexes and of the partition key: others rely on them.
+pub fn of_keys(table: pg_sys::Oid) -> Result<Vec<String>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT a.attname::text FROM pg_attribute a
+             WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+               AND (EXISTS (SELECT FROM pg_index i JOIN pg_depend d ON d.classid = 'pg_class'::regclass
+                            AND d.objid = i.indexrelid AND d.refobjid = i.indrelid AND d.refobjsubid = a.attnum
+                            WHERE i.indrelid = $1 AND (i.indisunique OR i.indisexclusion))
+                 OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = $1 AND k.contype IN ('p', 'u', 'x')
+                            AND a.attnum = ANY (k.conkey))
+                 OR EXISTS (SELECT FROM pg_partitioned_table p WHERE p.partrelid = $1 AND a.attnum = ANY (p.partattrs)))",
+            &[table.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
 /// The column with a row's time: as named, as the policy says, or the only one that can be it.
 ///
 /// Errors: 42703 no such column, 42804 it is no time, 42702 several could be it.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::columns::KeyColumn;
 use super::plan::{BATCH_BYTES, BATCH_ROWS, Locked, Plan, Referenced, Request};
-use super::{archive_as, take_up};
+use super::{archive_as, keep, take_up};
 use crate::catalog::job::Job;
 use crate::engine::session;
 use crate::error::{Error, Result, SqlState};
@@ -15,7 +15,10 @@ use crate::pg::spi;
 /// The job of a request: an unfinished one of the same role for the same rows is taken up again.
 pub fn begin(request: &Request) -> Result<Uuid> {
     check::transaction("archiving rows")?;
-    Ok(take_up(&Plan::of(request)?, None)?.id)
+    let plan = Plan::of(request)?;
+    // Committed before the first batch, the locks that it needs are held for a moment only.
+    keep::prepare(&plan)?;
+    Ok(take_up(&plan, None)?.id)
 }
 
 /// Does one batch of a job; `false` when it is done. The caller commits.
@@ -38,11 +41,11 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
 }
 
 /// What makes two requests the same job: the rows, and the order that its checkpoint is of.
-pub(super) fn identity(clause: Option<&str>, time: Option<&str>, key: &[KeyColumn]) -> Result<Value> {
+pub(super) fn identity(request: &Request, time: Option<&str>, key: &[KeyColumn]) -> Result<Value> {
     let (search_path, timezone) = session::current()?;
     let key: Vec<_> = key.iter().map(|column| column.name.as_str()).collect();
     Ok(json!({
-        "where": clause, "time_column": time, "order_key": key, "mode": "delete", "search_path": search_path,
+        "where": request.clause, "time_column": time, "order_key": key, "treatment": request.wanted, "search_path": search_path,
         "timezone": timezone,
     }))
 }
@@ -71,5 +74,6 @@ fn request_of(job: &Job) -> Result<Request> {
         storage: job.storage.clone(),
         locked: Locked::parse(word("locked"))?,
         referenced: Referenced::parse(word("referenced"))?,
+        wanted: job.request.get("treatment").cloned().map(serde_json::from_value).transpose()?.unwrap_or_default(),
     })
 }

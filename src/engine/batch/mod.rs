@@ -6,7 +6,10 @@
 mod columns;
 mod due;
 mod job;
+mod keep;
+mod mode;
 mod plan;
+mod purge;
 mod references;
 mod remove;
 mod row_set;
@@ -15,7 +18,10 @@ mod select;
 pub use columns::time as time_column;
 pub use due::due;
 pub use job::{begin, step};
+pub use keep::forget_marker;
+pub use mode::Wanted;
 pub use plan::{Locked, Plan, Referenced, Request};
+pub use purge::purge;
 
 use archive_core::ErrorKind;
 use archive_core::codec::{Digest, sha256_of_bytes};
@@ -38,6 +44,7 @@ use crate::partition::{check, locks};
 use crate::pg::relation::{LockMode, Relation};
 use crate::pg::tuple_id::TupleId;
 use crate::pg::user;
+use mode::Mode;
 use select::Chosen;
 
 /// What one call did.
@@ -92,6 +99,7 @@ fn archive_as(request: &Request, job: Option<Uuid>) -> Result<Outcome> {
     let plan = Plan::of(request)?;
     locks::claim_partition(&plan.table.qualified())?;
     select::refuse_referenced(&plan)?;
+    keep::prepare(&plan)?;
     let mut job = take_up(&plan, job)?;
     loop {
         let found = select::next(&plan, &job.pass.checkpoint)?;
@@ -138,7 +146,7 @@ fn take_up(plan: &Plan, job: Option<Uuid>) -> Result<BatchJob> {
     let batches = Batches {
         table: plan.request.source,
         table_name: &name,
-        request: &job::identity(plan.request.clause.as_deref(), plan.time.as_deref(), &plan.key)?,
+        request: &job::identity(&plan.request, plan.time.as_deref(), &plan.key)?,
         options: &job::options(&plan.request),
         started_by: &role,
         storage: &plan.storage,
@@ -166,6 +174,7 @@ fn end_of_pass(plan: &Plan, job: &BatchJob) -> Result<Outcome> {
     batch_job::advance(job)?;
     catalog::job::complete(job.id, job.rows)?;
     if job.rows > 0 {
+        keep::advise_index(plan)?;
         let details = json!({ "rows": job.rows, "batches": job.batches, "storage": plan.storage });
         let table = plan.request.source;
         catalog::event::record(table, &plan.table.qualified(), "archived", "ARCHIVED", Some(job.id), details)?;
@@ -184,7 +193,10 @@ fn batch(plan: &Plan, mut job: BatchJob, mut chosen: Vec<Chosen>) -> Result<Outc
     chosen.truncate(packed.rows);
     let (objects, manifest) = write(plan, &job, &set, packed.objects, &packed.digest)?;
     verify::objects(&source, &plan.store, &source.schema, objects.iter(), &mut progress)?;
-    remove::delete(plan, &chosen)?;
+    match plan.mode {
+        Mode::Delete => remove::delete(plan, &chosen)?,
+        Mode::Mark(_) | Mode::Offload(_) => keep::keep(plan, &chosen, &objects)?,
+    }
     catalog::row_set::append(&set, &objects, &packed.filters, &packed.digest, &manifest)?;
     let outcome = Outcome::of(Some(job.id), &chosen, objects.into_iter().next().map(|object| object.key));
     job.batches += 1;

@@ -6,8 +6,10 @@ use archive_core::store::BlockingStore;
 use pgrx::pg_sys;
 
 use super::columns::{self, KeyColumn};
+use super::mode::{Mode, Wanted};
 use super::references::{self, Reference};
 use crate::catalog;
+use crate::catalog::remnant::Marker;
 use crate::engine::{storage, where_clause};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::archive_tree::{self, ArchiveNames};
@@ -38,6 +40,8 @@ pub struct Request {
     pub locked: Locked,
     /// What happens to rows that other rows reference.
     pub referenced: Referenced,
+    /// What becomes of the rows.
+    pub wanted: Wanted,
 }
 
 /// What happens to rows that somebody else has locked.
@@ -116,6 +120,7 @@ impl Request {
             storage: None,
             locked: Locked::Wait,
             referenced: Referenced::Refuse,
+            wanted: Wanted::default(),
         }
     }
 
@@ -148,7 +153,11 @@ pub struct Plan {
     pub key: Vec<KeyColumn>,
     /// The column with a row's time.
     pub time: Option<String>,
-    /// Foreign keys of other rows to the table's.
+    /// What becomes of the rows.
+    pub mode: Mode,
+    /// What tells rows that are in the archive from others, if such rows stay.
+    pub marker: Option<Marker>,
+    /// Foreign keys of other rows to the table's; none where rows stay.
     pub references: Vec<Reference>,
     /// Its archive relations.
     pub names: ArchiveNames,
@@ -181,10 +190,13 @@ impl Plan {
             (_, named) => Some(columns::time(&table, named.as_deref())?),
         };
         where_clause::check(request.clause.as_deref(), &table.qualified())?;
+        let mode = Mode::of(&request.wanted, &table, &key, time.as_deref())?;
         let storage = storage::choose(request.storage.as_deref(), &policy)?;
         let store = storage::open_for(&storage, table.owner)?;
         Ok(Self {
-            references: references::to(&table)?,
+            references: if mode == Mode::Delete { references::to(&table)? } else { Vec::new() },
+            marker: mode.marker_of(request.source)?,
+            mode,
             partitioned: table.kind == 'p',
             request: request.clone(),
             table,
@@ -199,7 +211,7 @@ impl Plan {
 }
 
 /// The table, or why its rows cannot be archived one by one.
-fn table(source: pg_sys::Oid) -> Result<Leaf> {
+pub fn table(source: pg_sys::Oid) -> Result<Leaf> {
     let Some(table) = discover::leaf(source)? else {
         return Err(Error::new(
             SqlState::ERRCODE_UNDEFINED_TABLE,

@@ -6,7 +6,7 @@ mod key;
 
 use pgrx::pg_sys;
 
-use crate::catalog::{managed_table, tier};
+use crate::catalog::{managed_table, remnant, tier};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover::{self, Leaf};
 use crate::pg::key_arg::Key;
@@ -54,7 +54,9 @@ fn search(
         let query = format!("SELECT rows.found::pg_catalog.text FROM ({query}) rows LIMIT 1");
         spi::optional(&query, &[], |row| read(row))
     };
-    let hot = select(&table.qualified());
+    // Of what stays of an archived row, the archive has the whole.
+    let live = remnant::of(source)?.map_or_else(String::new, |marker| format!(" AND {}", marker.live("t")));
+    let hot = format!("{}{live}", select(&table.qualified()));
     if let Some(found) = first(hot.clone())? {
         return Ok(Some(found));
     }

@@ -1,0 +1,99 @@
+//! Guards over what stays of archived rows: a change would be seen by nobody who reads the archive, and lost with the next
+//! restore.
+//!
+//! They fire for the origin only: what a subscriber applies was let through by its publisher's guards.
+
+use std::cell::Cell;
+
+use pgrx::pg_sys;
+
+use super::{discover, locks};
+use crate::catalog;
+use crate::catalog::remnant::Marker;
+use crate::error::Result;
+use crate::pg::relation::LockMode;
+use crate::pg::{spi, user};
+
+/// BEFORE UPDATE of a remnant. Of triggers of one kind the first by name fires first.
+const CHANGE_GUARD: &str = "archive_ext_remnant_change";
+/// BEFORE INSERT or UPDATE of a row that would be taken for a remnant then.
+const NEW_GUARD: &str = "archive_ext_remnant_new";
+
+/// Puts the guards on a table that lacks one. Locks: SHARE ROW EXCLUSIVE on it then. Runs with the owner's rights.
+pub fn guard(table: pg_sys::Oid, marker: &Marker) -> Result<()> {
+    if has_guards(table)? {
+        return Ok(());
+    }
+    let (name, owner) = (catalog::qualified_name(table)?, discover::owner(table)?);
+    locks::acquire(table, &name, LockMode::ShareRowExclusive)?;
+    drop_guards(table)?;
+    let (old, new) = (marker.remnant("OLD"), marker.remnant("NEW"));
+    let statements = [
+        format!(
+            "CREATE TRIGGER {CHANGE_GUARD} BEFORE UPDATE ON {name} FOR EACH ROW WHEN ({old})
+             EXECUTE FUNCTION archive_ext.refuse_remnant('change')"
+        ),
+        format!(
+            "CREATE TRIGGER {NEW_GUARD} BEFORE INSERT OR UPDATE ON {name} FOR EACH ROW WHEN ({new})
+             EXECUTE FUNCTION archive_ext.refuse_remnant('new')"
+        ),
+    ];
+    user::as_user(owner, || statements.iter().try_for_each(|sql| spi::execute(sql, &[]).map(drop)))
+}
+
+/// Takes the guards away. Locks: ACCESS EXCLUSIVE on the table where it has some.
+pub fn drop_guards(table: pg_sys::Oid) -> Result<()> {
+    let (name, owner) = (catalog::qualified_name(table)?, discover::owner(table)?);
+    for trigger in guards(table)? {
+        user::as_user(owner, || spi::execute(&format!("DROP TRIGGER {trigger} ON {name}"), &[]))?;
+    }
+    Ok(())
+}
+
+/// Whether both guards are there and fire.
+pub fn has_guards(table: pg_sys::Oid) -> Result<bool> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT count(*) = 2 FROM pg_trigger WHERE tgrelid = $1 AND tgname IN ($2, $3) AND tgenabled IN ('O', 'A')",
+            &[table.into(), CHANGE_GUARD.into(), NEW_GUARD.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+fn guards(table: pg_sys::Oid) -> Result<Vec<String>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT tgname::text FROM pg_trigger WHERE tgrelid = $1 AND tgname IN ($2, $3)",
+            &[table.into(), CHANGE_GUARD.into(), NEW_GUARD.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+thread_local! {
+    static LIFTED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// The guards let this session through until it is dropped.
+#[derive(Debug)]
+pub struct Lifted(());
+
+impl Lifted {
+    /// Lifts them.
+    pub fn now() -> Self {
+        LIFTED.set(LIFTED.get() + 1);
+        Self(())
+    }
+}
+
+impl Drop for Lifted {
+    fn drop(&mut self) {
+        LIFTED.set(LIFTED.get().saturating_sub(1));
+    }
+}
+
+/// Whether the guards let this session through.
+pub fn lifted() -> bool {
+    LIFTED.get() > 0
+}
