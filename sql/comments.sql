@@ -12,6 +12,7 @@ COMMENT ON TABLE archive_ext.archival_job IS 'one row for each run: archive, rea
 COMMENT ON TABLE archive_ext.object IS 'the Parquet objects of archived partitions, with digests and column ranges';
 COMMENT ON TABLE archive_ext.month_count IS 'rows per month of a table and its archive, as last counted, and the most that ever were';
 COMMENT ON TABLE archive_ext.key_filter IS 'which keys are certainly not in an object of rows archived one by one: lookups of single rows pass it over';
+COMMENT ON TABLE archive_ext.replaced_object IS 'objects that others stand for since: in the storage for queries with older snapshots';
 COMMENT ON TABLE archive_ext.object_position IS 'where the rows of each object begin in the heap, so that archiving again uploads only what changed';
 COMMENT ON TABLE archive_ext.lifecycle_event IS 'history of what happened to partitions';
 COMMENT ON TABLE archive_ext.archive_schema IS 'schemas that archive_ext made for archive relations';
@@ -119,3 +120,6 @@ COMMENT ON FUNCTION archive_ext.purge_batch IS 'internal: the next batch of purg
 COMMENT ON PROCEDURE purge_marked_steps IS 'the same in batches, each committed, until none is left that can go';
 COMMENT ON FUNCTION forget_marker IS 'takes the guards off a table of which no row is marked as archived any more';
 COMMENT ON FUNCTION archive_ext.refuse_remnant IS 'trigger function that refuses changes of what stays of archived rows';
+COMMENT ON FUNCTION compact_archive IS 'merges small objects of the archive of a table whose rows are archived one by one into large sorted ones, one group a call';
+COMMENT ON FUNCTION archive_ext.begin_compaction IS 'the job that merges small objects, new or taken up again; used by compact_archive_steps';
+COMMENT ON PROCEDURE compact_archive_steps IS 'merges small objects of a table''s archive, committing after each group';

@@ -22,6 +22,7 @@ static PROGRESS_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(5);
 static WORKER_ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
 static NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(60);
 static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
+static COMPACT_OBJECTS: GucSetting<i32> = GucSetting::<i32>::new(100);
 static MAX_RATE: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_REPLICATION_LAG: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_REPLICATION_LAG_SIZE: GucSetting<i32> = GucSetting::<i32>::new(0);
@@ -139,6 +140,13 @@ fn register_worker() {
         1..=crate::pg::worker_table::MAX_WORKERS as i32,
         GucFlags::default(),
     );
+    int(
+        c"archive_ext.compact_objects",
+        c"Small objects of one month that run_lifecycle and the worker merge; 0 for none.",
+        &COMPACT_OBJECTS,
+        0..=i32::MAX,
+        GucFlags::default(),
+    );
 }
 
 /// Only superusers set these: they protect the cluster from its tables' owners.
@@ -236,6 +244,11 @@ pub fn naptime() -> Duration {
 /// `archive_ext.max_workers`.
 pub fn max_workers() -> usize {
     MAX_WORKERS.get().unsigned_abs() as usize
+}
+
+/// `archive_ext.compact_objects`; `None` when nothing is merged.
+pub fn compact_objects() -> Option<u64> {
+    positive(&COMPACT_OBJECTS)
 }
 
 /// `archive_ext.max_rate` in bytes per second.

@@ -341,3 +341,28 @@ BEGIN
     RAISE NOTICE '% marked rows deleted', total;
 END
 $$;
+
+-- Merges small objects of a table's archive into large ones, one group after the other, each committed, until none are left or
+-- the time allowed is over.
+CREATE PROCEDURE compact_archive_steps(
+    source      regclass,
+    time_column name DEFAULT NULL,
+    min_objects int DEFAULT 2,
+    max_bytes   bigint DEFAULT NULL,
+    run_for     interval DEFAULT NULL,
+    sleep       interval DEFAULT '0')
+LANGUAGE plpgsql AS $$
+DECLARE
+    job     uuid := archive_ext.begin_compaction(source, time_column, min_objects, max_bytes);
+    reached text;
+    merged  bigint;
+    written bigint;
+BEGIN
+    COMMIT;
+    CALL archive_ext.run_steps(job, reached, run_for => run_for, rest => sleep);
+    SELECT coalesce(sum((e.details ->> 'objects')::bigint), 0), coalesce(sum((e.details ->> 'into_objects')::bigint), 0)
+    INTO merged, written FROM archive_ext.events e WHERE e.job_id = job AND e.event = 'compacted';
+    RAISE NOTICE '% objects became %, %', merged, written,
+        CASE reached WHEN 'done' THEN 'none are left to merge' ELSE 'more may be left' END;
+END
+$$;

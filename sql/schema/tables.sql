@@ -127,6 +127,8 @@ CREATE TABLE archive_ext.partition (
     -- Batches of rows of a table that is archived row by row: its objects come one by one, and are read by each query's snapshot.
     row_set          boolean NOT NULL DEFAULT false,
     last_batch       text,
+    -- The hot partition whose rows they were, where these left stubs.
+    rows_of          regclass,
     superseded_at    timestamptz,
     superseded_by    text[],
     UNIQUE (managed_table, schema_name, partition_name)
@@ -135,7 +137,8 @@ CREATE TABLE archive_ext.partition (
 CREATE TABLE archive_ext.archival_job (
     job_id           uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     operation        text NOT NULL DEFAULT 'archive'
-                     CHECK (operation IN ('archive', 'reattach', 'premake', 'drain', 'hot', 'warm', 'merge', 'split', 'rows', 'batch')),
+                     CHECK (operation IN ('archive', 'reattach', 'premake', 'drain', 'hot', 'warm', 'merge', 'split', 'rows', 'batch',
+                                         'compact')),
     table_name       regclass NOT NULL,
     partition_name   text NOT NULL,
     partition        regclass,
@@ -221,6 +224,18 @@ CREATE TABLE archive_ext.object_position (
     key       text NOT NULL,
     heap_file oid NOT NULL,
     first_tid bigint NOT NULL,
+    PRIMARY KEY (storage, key)
+);
+
+-- Objects of row sets that others stand for since: queries with older snapshots still read them, so they stay in the storage until
+-- none that is older than `replaced_xid` is left.
+CREATE TABLE archive_ext.replaced_object (
+    storage      name NOT NULL,
+    key          text NOT NULL,
+    bytes        bigint NOT NULL,
+    replaced_by  text NOT NULL,
+    replaced_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    replaced_xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     PRIMARY KEY (storage, key)
 );
 

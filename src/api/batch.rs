@@ -127,6 +127,7 @@ fn wanted(
         payload: payload.map(|columns| columns.into_iter().flatten().map(|name| name.0).collect()),
         search_column: search_column.map(|name| name.0),
         search_config: search_config.map(|text| text.0),
+        keep_keys: false,
     }
 }
 

@@ -7,6 +7,7 @@ mod archive_ext {
     use pgrx::prelude::*;
 
     use crate::error::{Error, OrRaise};
+    use crate::partition::freeze::Reason;
     use crate::partition::remnant_guard;
 
     /// Refuses the write that fired it (55006), saying why and what to do.
@@ -16,6 +17,12 @@ mod archive_ext {
     ) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, PgTriggerError> {
         let reason = trigger.extra_args()?.into_iter().next().unwrap_or_default();
         let relation = trigger.relation()?.oid();
+        // Rows of a partition at rest leave stubs.
+        if [Reason::Warm, Reason::ReadOnly].iter().any(|rest| rest.as_str() == reason)
+            && remnant_guard::lifted(relation)
+        {
+            return Ok(trigger.new().or(trigger.old()));
+        }
         Err::<(), Error>(super::refusal(relation, &reason)).or_raise();
         Ok(trigger.old().or(trigger.new()))
     }
@@ -25,9 +32,10 @@ mod archive_ext {
     fn refuse_remnant<'a>(
         trigger: &'a PgTrigger<'a>,
     ) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, PgTriggerError> {
-        if !remnant_guard::lifted() {
+        let relation = trigger.relation()?.oid();
+        if !remnant_guard::lifted(relation) {
             let change = trigger.extra_args()?.first().is_some_and(|argument| argument == "change");
-            Err::<(), Error>(super::remnant_refusal(trigger.relation()?.oid(), change)).or_raise();
+            Err::<(), Error>(super::remnant_refusal(relation, change)).or_raise();
         }
         Ok(trigger.new())
     }

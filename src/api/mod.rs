@@ -2,6 +2,7 @@
 
 pub mod archive;
 mod batch;
+mod compact;
 mod counts;
 mod ddl;
 mod family;

@@ -5,10 +5,12 @@ use archive_core::codec::{Digest, KeyFilter};
 use archive_core::manifest::{Manifest, ManifestObject};
 use archive_core::naming;
 use archive_core::schema::TableSchema;
+use pgrx::datum::DatumWithOid;
 use pgrx::{JsonB, pg_sys};
 
 use super::{key_filter, partition};
 use crate::error::Result;
+use crate::pg::guc::GucNest;
 use crate::pg::{spi, user};
 
 /// The row set that batches are added to.
@@ -42,28 +44,47 @@ impl RowSet {
 }
 
 /// All objects of a row set are of one version.
-const VERSION: i32 = 1;
+pub(super) const VERSION: i32 = 1;
 
-/// The newest row set of a managed table, locked until the end of the transaction.
-pub fn newest(managed_table: i64) -> Result<Option<RowSet>> {
-    user::elevated(|| {
-        let found = spi::writing_rows(
-            "SELECT id, partition_name::text, storage::text, manifest_key, columns, digest, last_batch FROM archive_ext.partition
-             WHERE managed_table = $1 AND row_set ORDER BY id DESC LIMIT 1 FOR UPDATE",
-            &[managed_table.into()],
-            |row| {
-                Ok((
-                    (row.need(1)?, row.need(2)?, row.need(3)?, row.need::<String>(4)?),
-                    (row.need::<JsonB>(5)?.0, row.need::<JsonB>(6)?.0, row.get(7)?),
-                ))
-            },
-        )?;
-        let Some(((id, name, storage, manifest_key), (schema, digest, last_batch))) = found.into_iter().next() else {
-            return Ok(None);
-        };
-        let (schema, digest) = (serde_json::from_value(schema)?, serde_json::from_value(digest)?);
-        let made_for = naming::table_of_prefix(&manifest_key);
-        Ok(Some(RowSet { id, name, storage, manifest_key, schema, digest, last_batch, made_for }))
+/// The newest row set of a managed table, or of one of its partitions, locked until the end of the transaction.
+pub fn newest(managed_table: i64, partition: Option<pg_sys::Oid>) -> Result<Option<RowSet>> {
+    let found = find(
+        "managed_table = $1 AND row_set AND rows_of::oid IS NOT DISTINCT FROM $2 ORDER BY id DESC LIMIT 1 FOR UPDATE",
+        &[managed_table.into(), partition.into()],
+    )?;
+    Ok(found.into_iter().next())
+}
+
+/// All row sets of a managed table, oldest first.
+pub fn all(managed_table: i64) -> Result<Vec<RowSet>> {
+    find("managed_table = $1 AND row_set ORDER BY id", &[managed_table.into()])
+}
+
+/// The row set with this id as it is now, locked until the end of the transaction; `None` when it is gone.
+pub fn lock(id: i64) -> Result<Option<RowSet>> {
+    let _patient = GucNest::new().set(c"lock_timeout", "0");
+    Ok(find("id = $1 AND row_set FOR UPDATE", &[id.into()])?.into_iter().next())
+}
+
+fn find(condition: &str, given: &[DatumWithOid<'_>]) -> Result<Vec<RowSet>> {
+    let sql = format!(
+        "SELECT id, partition_name::text, storage::text, manifest_key, columns, digest, last_batch
+         FROM archive_ext.partition WHERE {condition}"
+    );
+    user::elevated(|| spi::writing_rows(&sql, given, row_set))
+}
+
+fn row_set(row: &spi::Row<'_>) -> Result<RowSet> {
+    let manifest_key = row.need::<String>(4)?;
+    Ok(RowSet {
+        id: row.need(1)?,
+        name: row.need(2)?,
+        storage: row.need(3)?,
+        schema: serde_json::from_value(row.need::<JsonB>(5)?.0)?,
+        digest: serde_json::from_value(row.need::<JsonB>(6)?.0)?,
+        last_batch: row.get(7)?,
+        made_for: naming::table_of_prefix(&manifest_key),
+        manifest_key,
     })
 }
 
@@ -79,21 +100,24 @@ pub fn exists(source: pg_sys::Oid, name: &str) -> Result<bool> {
     })
 }
 
-/// How many row sets a managed table has.
-pub fn count(managed_table: i64) -> Result<i64> {
+/// How many row sets a managed table has, or one of its partitions.
+pub fn count(managed_table: i64, partition: Option<pg_sys::Oid>) -> Result<i64> {
     user::elevated(|| {
         spi::one(
-            "SELECT count(*) FROM archive_ext.partition WHERE managed_table = $1 AND row_set",
-            &[managed_table.into()],
+            "SELECT count(*) FROM archive_ext.partition
+             WHERE managed_table = $1 AND row_set AND rows_of::oid IS NOT DISTINCT FROM $2",
+            &[managed_table.into(), partition.into()],
             |row| row.need(1),
         )
     })
 }
 
-/// Writes the row of a row set of the hot table `parent`, which `manifest` describes, still without objects; its id.
+/// Writes the row of a row set of the hot table `parent`, or of a partition right below it, which `manifest` describes, still
+/// without objects; its id.
 pub fn create(
     managed_table: i64,
     parent: pg_sys::Oid,
+    partition: Option<pg_sys::Oid>,
     storage: &str,
     manifest_key: &str,
     manifest: &Manifest,
@@ -102,9 +126,9 @@ pub fn create(
         spi::one(
             "INSERT INTO archive_ext.partition
                (managed_table, schema_name, partition_name, parent, bounds, status, tier, storage, version, manifest_key, rows,
-                archived_bytes, digest, columns, ddl, archived_at, row_set)
-             VALUES ($1, $2::name, $3::name, $4::oid, '', 'ARCHIVED', 'cold', $5::name, $6, $7, 0, 0, $8, $9, $10,
-                     clock_timestamp(), true)
+                archived_bytes, digest, columns, ddl, archived_at, row_set, rows_of)
+             VALUES ($1, $2::name, $3::name, $4::oid, $12, 'ARCHIVED', 'cold', $5::name, $6, $7, 0, 0, $8, $9, $10,
+                     clock_timestamp(), true, $11::oid)
              RETURNING id",
             &[
                 managed_table.into(),
@@ -117,6 +141,8 @@ pub fn create(
                 JsonB(serde_json::to_value(Digest::default())?).into(),
                 JsonB(serde_json::to_value(&manifest.schema)?).into(),
                 JsonB(serde_json::to_value(&manifest.ddl)?).into(),
+                partition.into(),
+                manifest.source.bounds.as_deref().unwrap_or_default().into(),
             ],
             |row| row.need(1),
         )
@@ -166,6 +192,50 @@ pub fn append(
                 batch.into(),
             ],
         )
+    })?;
+    Ok(())
+}
+
+/// The row set of a hot partition whose rows left stubs.
+#[derive(Debug)]
+pub struct OfPartition {
+    /// Id in `archive_ext.partition`.
+    pub id: i64,
+    /// Its foreign table.
+    pub foreign_table: pg_sys::Oid,
+    /// Rows in it.
+    pub rows: u64,
+    /// Bytes of its objects.
+    pub bytes: u64,
+    /// How many objects it has.
+    pub objects: usize,
+}
+
+/// The row set with the rows of a hot partition that left stubs; it may have no rows any more.
+pub fn of_partition(partition: pg_sys::Oid) -> Result<Option<OfPartition>> {
+    user::elevated(|| {
+        spi::optional(
+            "SELECT p.id, p.foreign_table::oid, p.rows, p.archived_bytes,
+                    (SELECT count(*) FROM archive_ext.object o WHERE o.partition_id = p.id AND o.version = p.version)
+             FROM archive_ext.partition p WHERE p.rows_of = $1::oid AND p.foreign_table IS NOT NULL",
+            &[partition.into()],
+            |row| {
+                Ok(OfPartition {
+                    id: row.need(1)?,
+                    foreign_table: row.need(2)?,
+                    rows: row.need::<i64>(3)?.unsigned_abs(),
+                    bytes: row.need::<i64>(4)?.unsigned_abs(),
+                    objects: usize::try_from(row.need::<i64>(5)?).unwrap_or_default(),
+                })
+            },
+        )
+    })
+}
+
+/// Forgets a row set without rows, whose foreign table is gone.
+pub fn forget(id: i64) -> Result<()> {
+    user::elevated(|| {
+        spi::execute("DELETE FROM archive_ext.partition WHERE id = $1 AND row_set AND rows = 0", &[id.into()])
     })?;
     Ok(())
 }

@@ -7,12 +7,11 @@ use pgrx::pg_sys;
 use pgrx::spi::quote_identifier;
 use serde_json::json;
 
-use super::batch::time_column;
-use crate::catalog;
+use super::batch::time as time_column;
 use crate::catalog::event::{self, Transition};
 use crate::catalog::managed_table;
 use crate::catalog::month_count::{self, Counted, Reconciled};
-use crate::catalog::remnant;
+use crate::catalog::{self, remnant};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover::{self, Leaf};
 use crate::pg::guc::GucNest;

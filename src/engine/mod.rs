@@ -19,6 +19,7 @@ pub mod reading;
 pub mod reattach;
 mod restore;
 mod reuse;
+pub mod rewrite;
 pub mod rows;
 mod session;
 pub mod steps;

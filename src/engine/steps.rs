@@ -11,6 +11,7 @@ use super::family;
 use super::lifecycle::steer;
 use super::manifest;
 use super::plan::{Options, Plan, Verify};
+use super::rewrite;
 use super::rows;
 use super::transition;
 use crate::catalog;
@@ -53,6 +54,7 @@ pub fn step(id: Uuid) -> Result<(bool, String)> {
         "archive" => archive_step(&job),
         "rows" => rows::step(&job),
         "batch" => batch::step(&job),
+        "compact" => rewrite::step(&job),
         "premake" | "drain" | "hot" | "warm" | "merge" | "split" => transition::step(&job),
         other => Err(stopped(&job, &format!("{other} has no steps"))),
     }
@@ -198,7 +200,7 @@ pub fn cancel(id: Uuid, status: &str, reason: &str) -> Result<bool> {
 }
 
 fn cancel_one(job: &Job, status: &str, reason: &str) -> Result<()> {
-    if matches!(job.operation.as_str(), "rows" | "batch") {
+    if matches!(job.operation.as_str(), "rows" | "batch" | "compact") {
         rows::may_steer(job)?;
     }
     if matches!(job.operation.as_str(), "premake" | "drain" | "hot" | "warm" | "merge" | "split") {

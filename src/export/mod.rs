@@ -2,16 +2,18 @@
 
 mod batch;
 mod sink;
+mod sorted;
 mod source;
 
 use archive_core::codec::{
-    Appended, Digest, Flushed, ObjectSink, ObjectSummary, PartitionWriter, RowHasher, WriterOptions,
+    Appended, Digest, Flushed, KeyFilter, ObjectSink, ObjectSummary, PartitionWriter, RowHasher, WriterOptions,
 };
 use archive_core::manifest::{ColumnRange, ManifestObject};
 use archive_core::store::BlockingStore;
 
 pub use batch::{Packed, pack};
 pub use sink::StoreSink;
+pub use sorted::sorted;
 pub use source::ExportSource;
 
 use crate::catalog;
@@ -34,6 +36,8 @@ pub struct Exported {
     pub digest: Digest,
     /// Where the first row of each object is.
     pub positions: Vec<TupleId>,
+    /// The key filter of each object, where it has one.
+    pub filters: Vec<Option<KeyFilter>>,
 }
 
 /// Rows of a table by their places, the second excluded.
@@ -193,13 +197,14 @@ impl<'a, S: ObjectSink> Export<'a, S> {
 
 impl Export<'_, StoreSink<'_>> {
     fn finish(self) -> Result<Exported> {
-        let ((summaries, ranges, sink, digest), positions) = self.into_parts_and_positions()?;
+        let ((mut summaries, ranges, sink, digest), positions) = self.into_parts_and_positions()?;
+        let filters = summaries.iter_mut().map(|summary| summary.key_filter.take()).collect();
         let mut objects = Vec::with_capacity(summaries.len());
         for (summary, key) in summaries.iter().zip(sink.into_keys()) {
             let ranges = ranges.get(summary.ordinal as usize).cloned().unwrap_or_default();
             objects.push(ManifestObject::new(key, summary, ranges));
         }
-        Ok(Exported { objects, digest, positions })
+        Ok(Exported { objects, digest, positions, filters })
     }
 }
 

@@ -47,6 +47,11 @@ impl ExportSource {
         Self::of(Relation::peek(partition), root)
     }
 
+    /// Attributes of its rows, dropped ones included.
+    pub fn attributes(&self) -> usize {
+        self.relation.attribute_count()
+    }
+
     fn of(relation: Option<Relation>, root: pg_sys::Oid) -> Result<Self> {
         let Some(relation) = relation else {
             return Err(Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, "the partition was dropped meanwhile"));

@@ -88,17 +88,32 @@ pub fn serialize(kind: &str, name: &str) -> Result<()> {
 
 /// Makes this session the only one that archives or reattaches this partition, to the end of the transaction.
 pub fn claim_partition(key: &str) -> Result<()> {
-    let free = user::elevated(|| {
-        spi::one("SELECT pg_try_advisory_xact_lock(hashtextextended('archive_ext ' || $1, 0))", &[key.into()], |row| {
-            row.need::<bool>(1)
-        })
-    })?;
-    if free {
+    if try_claim(key)? {
         return Ok(());
     }
     Err(Error::new(
         SqlState::ERRCODE_OBJECT_IN_USE,
         format!("partition \"{key}\" is being archived or reattached by another session"),
+    )
+    .hint("See archive_ext.progress and archive_ext.jobs for the run in progress."))
+}
+
+fn try_claim(key: &str) -> Result<bool> {
+    user::elevated(|| {
+        spi::one("SELECT pg_try_advisory_xact_lock(hashtextextended('archive_ext ' || $1, 0))", &[key.into()], |row| {
+            row.need(1)
+        })
+    })
+}
+
+/// Makes this session the only one that merges objects of the archive of this table, to the end of the transaction (55006).
+pub fn claim_compaction(table: &str) -> Result<()> {
+    if try_claim(&format!("compact {table}"))? {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::ERRCODE_OBJECT_IN_USE,
+        format!("the archive of \"{table}\" is being compacted by another session"),
     )
     .hint("See archive_ext.progress and archive_ext.jobs for the run in progress."))
 }

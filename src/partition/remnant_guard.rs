@@ -3,7 +3,7 @@
 //!
 //! They fire for the origin only: what a subscriber applies was let through by its publisher's guards.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use pgrx::pg_sys;
 
@@ -72,28 +72,30 @@ fn guards(table: pg_sys::Oid) -> Result<Vec<String>> {
 }
 
 thread_local! {
-    static LIFTED: Cell<u32> = const { Cell::new(0) };
+    static LIFTED: RefCell<Vec<pg_sys::Oid>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The guards let this session through until it is dropped.
+/// The guards of some tables let this session through until it is dropped: those over remnants, and those that keep a WARM
+/// partition as it is.
 #[derive(Debug)]
-pub struct Lifted(());
+pub struct Lifted {
+    before: Vec<pg_sys::Oid>,
+}
 
 impl Lifted {
-    /// Lifts them.
-    pub fn now() -> Self {
-        LIFTED.set(LIFTED.get() + 1);
-        Self(())
+    /// Lifts those of these tables, which store the rows.
+    pub fn of(tables: Vec<pg_sys::Oid>) -> Self {
+        Self { before: LIFTED.replace(tables) }
     }
 }
 
 impl Drop for Lifted {
     fn drop(&mut self) {
-        LIFTED.set(LIFTED.get().saturating_sub(1));
+        LIFTED.set(std::mem::take(&mut self.before));
     }
 }
 
-/// Whether the guards let this session through.
-pub fn lifted() -> bool {
-    LIFTED.get() > 0
+/// Whether the guards of a table let this session through.
+pub fn lifted(table: pg_sys::Oid) -> bool {
+    LIFTED.with_borrow(|tables| tables.contains(&table))
 }

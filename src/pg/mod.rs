@@ -40,6 +40,7 @@ pub mod scan;
 pub mod server_text;
 pub mod shmem;
 pub mod snapshot;
+pub mod sort;
 pub mod spi;
 pub mod tuple_fetch;
 pub mod tuple_id;

@@ -5,7 +5,7 @@ import subprocess
 import psycopg
 import pytest
 
-from harness.cluster import wait_until
+from harness.cluster import Database, wait_until
 from harness.proxy import CorruptAnswer
 from harness.sessions import Call, Repeat
 
@@ -185,3 +185,80 @@ def test_owners_offload_without_other_rights(mail):
     finally:
         mail.execute("RESET SESSION AUTHORIZATION; ALTER TABLE mail OWNER TO postgres")
         mail.execute("DROP OWNED BY postmistress, stranger; DROP ROLE postmistress, stranger")
+
+
+@pytest.fixture
+def sales(db, cluster):
+    """Sales with lines by month, and refunds that reference sales and are no child."""
+    db.conn.execute(f"""
+        CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{cluster.storage}/{db.name}');
+        ALTER DATABASE {db.name} SET archive_ext.default_storage = 'cold';
+        CREATE TABLE sale (id int, day date, customer text, total numeric, archived_at timestamptz, archive_tier text, archive_key text,
+                           PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
+        CREATE TABLE line (sale int, day date, no int, PRIMARY KEY (sale, day, no), FOREIGN KEY (sale, day) REFERENCES sale)
+            PARTITION BY RANGE (day);
+        CREATE TABLE refund (id int PRIMARY KEY, sale int, day date, FOREIGN KEY (sale, day) REFERENCES sale);""")
+    for month in range(1, 4):
+        for table in ["sale", "line"]:
+            db.execute(f"CREATE TABLE {table}_{month} PARTITION OF {table} FOR VALUES FROM ('2024-0{month}-01') TO ('2024-0{month + 1}-01')")
+    db.execute("INSERT INTO sale SELECT n, date '2024-01-01' + n % 90, 'customer ' || n, n * 1.10 FROM generate_series(1, 9000) n")
+    db.execute("INSERT INTO line SELECT id, day, no FROM sale, generate_series(1, 2) no")
+    db.execute("INSERT INTO refund SELECT id, id, day FROM sale WHERE id % 100 = 0")
+    db.execute("SELECT add_child_table('sale', 'line')")
+    db.conn = db.connect()
+    return db
+
+
+SALES = "SELECT count(*), count(DISTINCT id), count(customer), sum(total) FROM archive.sale_all"
+
+
+def test_p1_a_family_whose_keys_are_kept_is_read_once(sales):
+    """By readers beside it, and by a snapshot that is older: the rows of stubs come to the archive by MVCC."""
+    sales.execute("SELECT archive_family('sale_1', keep_keys => true)")
+    expected = tuple(sales.row(SALES))
+    assert expected[:3] == (9000, 9000, 9000)
+    reader, old = sales.connect(), sales.connect()
+    old.autocommit = False
+    old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    assert tuple(old.execute(SALES).fetchone()) == expected
+
+    def read():
+        assert tuple(reader.execute(SALES).fetchone()) == expected
+
+    writer = sales.connect()
+    with Repeat(read) as reads, Repeat(lambda: writer.execute("INSERT INTO refund SELECT max(id) + 1, 31, '2024-02-01' FROM refund")):
+        sales.execute("CALL archive_table('sale_2', NULL, where_clause => 'true', mode => 'offload', batch_rows => 500)")
+        assert tuple(old.execute(SALES).fetchone()) == expected
+        # The swap of the lines waits for whoever reads the sales.
+        old.rollback()
+        sales.execute("SELECT archive_family('sale_2', keep_keys => true)")
+    assert reads.steps > 2
+    assert sales.value("SELECT count(*) FROM sale WHERE archived_at IS NOT NULL AND customer IS NULL") == 9000 - sales.value(
+        "SELECT count(*) FROM sale_3")
+    assert sales.value("SELECT count(*) FROM archive.line_all") == 18000
+
+
+def test_p3_stubs_of_a_partition_come_back_whole_from_the_bucket(sales, cluster):
+    sales.execute("SELECT archive_family('sale_1', keep_keys => true)")
+    sales.execute("INSERT INTO sale SELECT 10000 + n, '2024-01-07', 'late', 1 FROM generate_series(1, 9) n")
+    sales.execute("SELECT archive_table_batch('sale_1', NULL, where_clause => 'true', mode => 'offload')")
+    before = sales.all("SELECT id, day, customer, total FROM archive.sale ORDER BY id, day")
+    assert len(before) == 3109
+    name = f"{sales.name}_again"
+    again = Database(cluster, name)
+    again.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{cluster.storage}/{sales.name}')")
+    lines = again.all("SELECT * FROM import_archive('cold', dry_run => false)")
+    assert {line.action for line in lines} <= {"table", "import", "child"}, lines
+    assert again.all("SELECT id, day, customer, total FROM archive.sale ORDER BY id, day") == before
+    assert again.value("SELECT count(*) FROM archive.sale_all") == 3109
+    again.drop()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_lookups_and_counts_go_past_remnants(mail, mode):
+    mail.execute("SELECT reconcile_counts('mail')")
+    mail.execute(f"CALL archive_table('mail', '2022-02-01', {MODES[mode]})")
+    assert mail.value("SELECT archive_tier_of('mail', '7')") == "cold"
+    assert mail.value("SELECT archive_tier_of('mail', '2900')") == "hot"
+    assert mail.value("SELECT get_archived_record('mail', '7')")["headers"] == {"n": 7}
+    assert mail.value("SELECT sum(hot + archived) FROM reconcile_counts('mail')") == ROWS

@@ -5,7 +5,6 @@ use archive_core::schema::Field;
 use pgrx::pg_sys;
 use pgrx::spi::quote_identifier;
 
-use super::plan::Plan;
 use crate::catalog::row_policy;
 use crate::error::{Error, Result, SqlState};
 use crate::export::ExportSource;
@@ -63,8 +62,8 @@ pub fn key(table: &Leaf, named: Option<&[String]>) -> Result<Vec<KeyColumn>> {
 
 /// Field ids of the key by which single rows are looked up, and of which objects get filters: the primary key, else the first
 /// unique key. None where a column's equality is not that of its bytes.
-pub fn filter_fields(plan: &Plan, source: &ExportSource) -> Result<Vec<i32>> {
-    let key = key(&plan.table, None)?;
+pub fn filter_fields(table: &Leaf, source: &ExportSource) -> Result<Vec<i32>> {
+    let key = key(table, None)?;
     let columns = source.columns.iter().zip(&source.schema.fields);
     let parts: Vec<_> = columns.filter(|(column, _)| key.iter().any(|part| part.name == column.name)).collect();
     let has_form = codec::can_filter(parts.iter().map(|(_, field)| &field.pg_type));
@@ -112,7 +111,9 @@ pub fn of_keys(table: pg_sys::Oid) -> Result<Vec<String>> {
                             WHERE i.indrelid = $1 AND (i.indisunique OR i.indisexclusion))
                  OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = $1 AND k.contype IN ('p', 'u', 'x')
                             AND a.attnum = ANY (k.conkey))
-                 OR EXISTS (SELECT FROM pg_partitioned_table p WHERE p.partrelid = $1 AND a.attnum = ANY (p.partattrs)))",
+                 OR EXISTS (SELECT FROM pg_partition_ancestors($1) t JOIN pg_partitioned_table p ON p.partrelid = t.relid
+                            JOIN pg_attribute k ON k.attrelid = t.relid AND k.attnum = ANY (p.partattrs)
+                            WHERE k.attname = a.attname))",
             &[table.into()],
             |row| row.need(1),
         )

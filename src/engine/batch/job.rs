@@ -18,8 +18,7 @@ use crate::pg::spi;
 pub fn begin(request: &Request) -> Result<Uuid> {
     check::transaction("archiving rows")?;
     let plan = Plan::of(request)?;
-    // Committed before the first batch, the locks that it needs are held for a moment only.
-    keep::prepare(&plan)?;
+    keep::guard(&plan)?;
     let mut job = take_up(&plan, None)?;
     pace::estimate(&plan, &mut job)?;
     batch_job::advance(&job)?;

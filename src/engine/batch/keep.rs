@@ -15,29 +15,45 @@ use crate::partition::{all_view, discover};
 use crate::pg::relation::LockMode;
 use crate::pg::{spi, user};
 
-/// Makes the table ready for remnants: its archive, its marker, the guards, and the view that leaves remnants out.
+/// Makes the table ready for remnants: the guards, its archive, its marker, and the view that leaves remnants out.
 ///
-/// Locks: SHARE ROW EXCLUSIVE on the table, the first time. Errors: 55000 when rows have the mark that are in no archive.
+/// Locks: SHARE ROW EXCLUSIVE on the table, where [`guard`] has not been called in an earlier transaction. Errors: 55000 when rows
+/// have the mark that are in no archive.
 pub fn prepare(plan: &Plan) -> Result<()> {
-    let source = plan.request.source;
     let Some(marker) = plan.mode.marker() else { return Ok(()) };
-    if remnant::of(source)?.is_some() {
-        return remnant_guard::guard(source, &marker);
+    remnant_guard::guard(plan.root, &marker)?;
+    if remnant::of(plan.root)?.is_some() {
+        return Ok(());
     }
-    locks::acquire(source, &plan.table.qualified(), LockMode::ShareRowExclusive)?;
     refuse_marked(plan, &marker)?;
     let (managed, archive) = row_set::ensure_archive(plan)?;
     remnant::set(managed, &marker)?;
-    remnant_guard::guard(source, &marker)?;
-    match catalog::managed_table::of_source(source)?.and_then(|managed| managed.all_view) {
-        Some(view) => all_view::refresh(source, archive, view),
+    match catalog::managed_table::of_source(plan.root)?.and_then(|managed| managed.all_view) {
+        Some(view) => all_view::refresh(plan.root, archive_root(archive)?, view),
         None => Ok(()),
     }
 }
 
+/// Puts the guards on the table: from then on nobody else marks rows, and looking for marked ones needs no lock.
+///
+/// Locks: SHARE ROW EXCLUSIVE on the table, the first time. Errors: as [`prepare`].
+pub fn guard(plan: &Plan) -> Result<()> {
+    match plan.mode.marker() {
+        Some(marker) if remnant::of(plan.root)?.is_none() => {
+            refuse_marked(plan, &marker)?;
+            remnant_guard::guard(plan.root, &marker)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn archive_root(archive: pgrx::pg_sys::Oid) -> Result<pgrx::pg_sys::Oid> {
+    Ok(discover::leaf(archive)?.and_then(|leaf| leaf.root).unwrap_or(archive))
+}
+
 /// Rows that have the mark already are not in the archive, and would be read nowhere.
 fn refuse_marked(plan: &Plan, marker: &remnant::Marker) -> Result<()> {
-    let name = plan.table.qualified();
+    let name = catalog::qualified_name(plan.root)?;
     let query = format!("SELECT pg_catalog.count(*) FROM {name} AS hot WHERE {}", marker.remnant("hot"));
     let rows = user::own_sql(user::current(), || spi::one(&query, &[], |row| row.need::<i64>(1)))?;
     if rows == 0 {
@@ -86,7 +102,7 @@ pub fn forget_marker(source: pgrx::pg_sys::Oid) -> Result<()> {
 ///
 /// Errors: 55000 when a trigger, rule or policy kept rows from it.
 pub fn keep(plan: &Plan, chosen: &[Chosen], objects: &[ManifestObject]) -> Result<()> {
-    let _ours = Lifted::now();
+    let _ours = Lifted::of(select::places(chosen).into_keys().map(pgrx::pg_sys::Oid::from).collect());
     let mut rest = chosen;
     let mut changed = 0;
     for object in objects {
@@ -155,14 +171,15 @@ fn offload_assignments(Offload { payload, search }: &Offload, object: &str) -> S
 
 /// Says which index spares a search for rows to archive the marked ones, where none does.
 pub fn advise_index(plan: &Plan) -> Result<()> {
-    let Some(marker) = plan.mode.marker() else { return Ok(()) };
+    // A partition of which stubs stay gets few rows more.
+    let Some(marker) = plan.mode.marker().filter(|_| plan.table.parent.is_none()) else { return Ok(()) };
     let indexed = user::elevated(|| {
         spi::one(
             "SELECT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attname = $2::name
                             WHERE i.indrelid = $1 AND i.indpred IS NOT NULL
                               AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
                                           AND d.objid = i.indexrelid AND d.refobjid = i.indrelid AND d.refobjsubid = a.attnum))",
-            &[plan.request.source.into(), marker.column.as_str().into()],
+            &[plan.table.oid.into(), marker.column.as_str().into()],
             |row| row.need::<bool>(1),
         )
     })?;

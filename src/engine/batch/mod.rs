@@ -16,7 +16,7 @@ mod remove;
 mod row_set;
 mod select;
 
-pub use columns::time as time_column;
+pub use columns::{KeyColumn, filter_fields, key, time};
 pub use due::due;
 pub use job::{begin, note_stop, step};
 pub use keep::forget_marker;
@@ -140,16 +140,22 @@ pub fn dry_run(request: &Request) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Archives everything that a request matches, batch after batch, in this transaction; the rows.
-pub fn archive_all(request: &Request) -> Result<u64> {
+/// Archives everything that a request matches, batch after batch, in this transaction; the job, and the rows.
+pub fn archive_all(request: &Request) -> Result<(Option<Uuid>, u64)> {
     let mut rows = 0;
     loop {
         let outcome = archive(request)?;
         rows += outcome.rows;
         if outcome.done || outcome.rows == 0 {
-            return Ok(rows);
+            return Ok((outcome.job, rows));
         }
     }
+}
+
+/// Where the objects of a request go.
+pub fn location(request: &Request) -> Result<String> {
+    let plan = Plan::of(request)?;
+    Ok(plan.store.location().url_of(&naming::table_prefix(&plan.name.0, &plan.name.1)))
 }
 
 fn take_up(plan: &Plan, job: Option<Uuid>) -> Result<BatchJob> {
@@ -187,8 +193,7 @@ fn end_of_pass(plan: &Plan, job: &BatchJob) -> Result<Outcome> {
     if job.rows > 0 {
         keep::advise_index(plan)?;
         let details = json!({ "rows": job.rows, "batches": job.batches, "storage": plan.storage });
-        let table = plan.request.source;
-        catalog::event::record(table, &plan.table.qualified(), "archived", "ARCHIVED", Some(job.id), details)?;
+        catalog::event::record(plan.root, &plan.table.qualified(), "archived", "ARCHIVED", Some(job.id), details)?;
     }
     Ok(Outcome::nothing(Some(job.id), true))
 }
@@ -198,7 +203,7 @@ fn batch(plan: &Plan, mut job: BatchJob, mut chosen: Vec<Chosen>, mut laps: Laps
     let mut progress = Progress::new(job.id, plan.request.source, &plan.table.qualified(), chosen.len() as u64);
     catalog::storage::claim(&plan.storage, &plan.store)?;
     let archive = row_set::ensure_archive(plan)?;
-    let source = ExportSource::open(plan.request.source, plan.request.source, LockMode::RowExclusive)?;
+    let source = ExportSource::open(plan.table.oid, plan.root, LockMode::RowExclusive)?;
     progress.phase(Phase::Exporting);
     let set = row_set::ensure(plan, &source, archive)?;
     let packed = pack(plan, &job, &set, &source, &chosen, &mut progress)?;
@@ -249,7 +254,7 @@ fn pack(
     let (schema, table) = set.table_name(&plan.name);
     let key = |sha256: &str| naming::batch_key(schema, table, date, BatchName { job: &hex, number, sha256 });
     let mut tick = |rows: u64, bytes: u64| progress.tick(rows, bytes);
-    let filter_fields = columns::filter_fields(plan, source)?;
+    let filter_fields = columns::filter_fields(&plan.table, source)?;
     export::pack(source, &relations, &rows, filter_fields, plan.request.batch_bytes, key, &mut tick)
 }
 

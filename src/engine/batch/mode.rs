@@ -4,6 +4,7 @@ use pgrx::pg_sys;
 use pgrx::spi::quote_identifier;
 
 use super::columns::{self, KeyColumn};
+use crate::catalog;
 use crate::catalog::remnant::{self, Kind, Marker};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover::{self, Attribute, Leaf};
@@ -23,11 +24,20 @@ pub struct Wanted {
     pub search_column: Option<String>,
     /// Its text search configuration.
     pub search_config: Option<String>,
+    /// Stubs are wanted for their keys, and may keep all the rest, too.
+    pub keep_keys: bool,
 }
 
 impl Default for Wanted {
     fn default() -> Self {
-        Self { mode: DELETE.to_owned(), mark_column: None, payload: None, search_column: None, search_config: None }
+        Self {
+            mode: DELETE.to_owned(),
+            mark_column: None,
+            payload: None,
+            search_column: None,
+            search_config: None,
+            keep_keys: false,
+        }
     }
 }
 
@@ -36,9 +46,14 @@ const MARK: &str = "mark";
 const OFFLOAD: &str = "offload";
 
 impl Wanted {
-    /// Stubs that keep all that cannot be NULL.
+    /// Stubs that keep keys, and all that cannot be NULL.
     pub fn stubs() -> Self {
-        Self { mode: OFFLOAD.to_owned(), ..Self::default() }
+        Self { mode: OFFLOAD.to_owned(), keep_keys: true, ..Self::default() }
+    }
+
+    /// Whether stubs of the rows stay.
+    pub fn leaves_stubs(&self) -> bool {
+        self.mode == OFFLOAD
     }
 }
 
@@ -183,7 +198,7 @@ fn offload(wanted: &Wanted, table: &Leaf, key: &[KeyColumn], time: Option<&str>)
             .collect::<Result<Vec<_>>>()?,
         None => attributes.iter().filter(|column| stays(column).is_none()).map(|column| column.name.clone()).collect(),
     };
-    if payload.is_empty() {
+    if payload.is_empty() && !wanted.keep_keys {
         return Err(invalid(format!("\"{}\" has no column that could be offloaded", table.qualified()))
             .detail("Columns of keys, NOT NULL and generated ones stay, as does the time column.")
             .hint("ALTER TABLE … ALTER COLUMN … DROP NOT NULL makes a column one that can go."));
@@ -200,7 +215,11 @@ fn require_stub_columns(table: &Leaf, attributes: &[Attribute]) -> Result<()> {
         let add: Vec<_> = lacking.iter().map(|(name, kind)| format!("ADD COLUMN {name} {kind}")).collect();
         return Err(missing(table, first)
             .detail("A stub tells when its payload went, to which tier and to which object.")
-            .hint(format!("ALTER TABLE {} {};", table.qualified(), add.join(", "))));
+            .hint(format!(
+                "ALTER TABLE {} {};",
+                catalog::qualified_name(table.root.unwrap_or(table.oid))?,
+                add.join(", ")
+            )));
     }
     let type_of = |name: &str| if name == ARCHIVED_AT { pg_sys::TIMESTAMPTZOID } else { pg_sys::TEXTOID };
     for found in needed.iter().filter_map(|(name, _)| find(name)) {

@@ -69,7 +69,7 @@ pub fn purge(source: pg_sys::Oid, max_rows: i64) -> Result<Purged> {
 
 impl Purge {
     fn of(source: pg_sys::Oid) -> Result<Self> {
-        let table = plan::table(source)?;
+        let table = plan::table(source, false)?;
         let none = || {
             Error::new(
                 SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

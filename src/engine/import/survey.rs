@@ -62,8 +62,15 @@ pub(super) fn survey(store: &BlockingStore, options: &Options) -> Result<(Vec<Ta
             Err(error) => broken.push((key.to_owned(), super::told(&error))),
         }
     }
-    for found in newest.values_mut().filter(|found| found.manifest.source.bounds.is_none()) {
-        collect(found, batches.remove(&found.key).unwrap_or_default(), &sizes);
+    // Those with bounds were stubs' rows of a partition, and become one.
+    for found in newest.values_mut() {
+        match batches.remove(&found.key) {
+            Some(batches) => lines.extend(collect(found, batches, &sizes)),
+            None if found.manifest.source.bounds.is_none() => {
+                lines.extend(collect(found, BTreeMap::new(), &sizes));
+            }
+            None => {}
+        }
     }
     for (set, orphans) in batches {
         let what = format!("{} batches of rows belong to a row set that is not there", orphans.len());
@@ -123,26 +130,36 @@ fn found(key: &str, manifest: Manifest, sizes: &HashMap<&str, u64>) -> Found {
     Found { key: key.to_owned(), missing: missing.collect(), manifest, last_batch: None }
 }
 
-/// Gives a row set the objects of its batches.
-fn collect(found: &mut Found, batches: BTreeMap<String, BatchManifest>, sizes: &HashMap<&str, u64>) {
-    let chain = match BatchManifest::chain(&batches) {
-        Ok(chain) => chain,
+/// Gives a row set the objects of its batches; a line about rows of which nobody can tell where they are.
+fn collect(found: &mut Found, batches: BTreeMap<String, BatchManifest>, sizes: &HashMap<&str, u64>) -> Option<Line> {
+    let collected = BatchManifest::chain(&batches).and_then(|keys| {
+        let chain = keys.iter().filter_map(|key| batches.get(*key)).collect();
+        let (chain, unsure) = BatchManifest::without_unsure(chain);
+        Ok((keys.get(..chain.len()).and_then(<[&str]>::last).copied(), BatchManifest::objects(chain)?, unsure))
+    });
+    let (last, objects, unsure) = match collected {
+        Ok(collected) => collected,
         Err(missing) => {
             found.missing.push(missing);
-            return;
+            return None;
         }
     };
     let manifest = &mut found.manifest;
-    for batch in chain.iter().filter_map(|key| batches.get(*key)) {
-        manifest.digest.merge(&batch.digest);
-        manifest.rows += batch.rows;
-        manifest.bytes += batch.bytes;
-        manifest.objects.extend(batch.objects.iter().cloned());
+    for object in &objects {
+        manifest.digest.merge(&object.digest);
+        manifest.rows += object.rows;
+        manifest.bytes += object.bytes;
     }
-    found.last_batch = chain.last().map(|key| (*key).to_owned());
+    manifest.objects.extend(objects.into_iter().cloned());
+    found.last_batch = last.map(str::to_owned);
     let intact = |key: &str, bytes: u64| sizes.get(key) == Some(&bytes);
     let missing = manifest.objects.iter().filter(|object| !intact(&object.key, object.bytes));
     found.missing = missing.map(|object| object.key.clone()).collect();
+    (unsure > 0).then(|| {
+        let what =
+            format!("{unsure} rows are imported that restore_rows() may have put back last: the storage cannot tell");
+        Line::about(found.name(), Action::Warning, what)
+    })
 }
 
 fn keep_newest(newest: &mut BTreeMap<(String, String, String), Found>, found: Found) {

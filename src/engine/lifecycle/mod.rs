@@ -16,7 +16,7 @@ mod window;
 
 use pgrx::{Uuid, pg_sys};
 
-use super::{batch, clock, steps};
+use super::{batch, clock, rewrite, steps};
 use crate::catalog;
 use crate::catalog::policy::TablePolicy;
 use crate::catalog::queue::NewJob;
@@ -75,8 +75,26 @@ fn schedule_table(table: &TablePolicy) -> Result<i32> {
     Ok(added)
 }
 
-/// A job for the rows of a table that is not partitioned.
+/// Jobs for a table whose rows are archived one by one: for its rows, and for the objects that they became.
 fn schedule_rows(table: &TablePolicy) -> Result<i32> {
+    Ok(schedule_batches(table)? + schedule_compaction(table)?)
+}
+
+fn schedule_compaction(table: &TablePolicy) -> Result<i32> {
+    let Some(due) = rewrite::due(table.source)? else { return Ok(0) };
+    let added = catalog::queue::add(&NewJob {
+        operation: "compact",
+        table: table.source,
+        name: &table.name,
+        partition: None,
+        request: due.request,
+        reason: &due.reason,
+        storage: None,
+    })?;
+    Ok(added.into())
+}
+
+fn schedule_batches(table: &TablePolicy) -> Result<i32> {
     let Some(due) = batch::due(table.source)?.filter(|due| due.some) else { return Ok(0) };
     let added = catalog::queue::add(&NewJob {
         operation: "batch",

@@ -11,7 +11,7 @@ use super::show::{check_visible, opening, table, timestamp};
 use crate::catalog;
 use crate::catalog::observed::{ArchivedLeaf, Leaf};
 use crate::catalog::policy::TablePolicy;
-use crate::engine::batch;
+use crate::engine::{batch, rewrite};
 use crate::error::Result;
 use crate::guc;
 
@@ -101,6 +101,10 @@ impl Planner<'_> {
         });
         if let Some(rows) = rows.flatten().filter(|rows| rows.some) {
             due.push(self.of(&[], self.table.name.clone(), "batch", timestamp(opens)?, rows.reason));
+        }
+        let merge = (self.outlook.kind == Kind::Plain).then(|| rewrite::due(self.table.source)).transpose()?;
+        if let Some(merge) = merge.flatten() {
+            due.push(self.of(&[], self.table.name.clone(), "compact", timestamp(opens)?, merge.reason));
         }
         if self.table.policy.is_enabled() {
             for leaf in catalog::observed::archived(self.table.source)? {
@@ -255,6 +259,7 @@ fn locks_of(operation: &str) -> &'static str {
         "rows" => {
             "row locks on the rows that move, batch by batch; SHARE UPDATE EXCLUSIVE on the table where a partition is made"
         }
+        "compact" => "ACCESS SHARE on the table",
         "batch" => "row locks on the rows of a batch until it is in the storage; ROW EXCLUSIVE on the table",
         _ => "none",
     }

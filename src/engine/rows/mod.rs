@@ -36,7 +36,7 @@ const BATCH_IN_ONE_TRANSACTION: i64 = 100_000;
 /// Rows of a table that is partitioned by hash have no other status but ARCHIVED: they leave the table for its archive.
 pub fn move_where(request: &Request) -> Result<u64> {
     match batches(request)? {
-        Some(batches) => batch::archive_all(&batches),
+        Some(batches) => Ok(batch::archive_all(&batches)?.1),
         None => Ok(move_all(request)?.total()),
     }
 }

@@ -60,6 +60,8 @@ CALL merge_partitions_steps('{}', 'x');
 CALL split_partition_steps('no_such', 'month');
 SELECT register_static_table('no_such', 'x');
 SELECT unregister_static_table('no_such');
+SELECT compact_archive('no_such', 'at', '2', '1000');
+CALL compact_archive_steps('no_such', 'at', '2', '1000', '1 hour', '1 s');
 SELECT count(*) FROM archive_ext.progress;
 -- Options are refused with the valid ones named.
 \set VERBOSITY default

@@ -44,6 +44,16 @@ impl Digest {
         }
     }
 
+    /// Takes rows of the set out of it: the reverse of [`Self::merge`].
+    pub fn remove(&mut self, other: &Digest) {
+        self.rows = self.rows.wrapping_sub(other.rows);
+        self.sum = self.sum.wrapping_sub(other.sum);
+        for (id, sum) in &other.columns {
+            let column = self.columns.entry(*id).or_default();
+            *column = column.wrapping_sub(*sum);
+        }
+    }
+
     /// Field ids of the columns that differ.
     pub fn differing_columns(&self, other: &Digest) -> Vec<i32> {
         let ids = self.columns.keys().chain(other.columns.keys().filter(|id| !self.columns.contains_key(id)));
@@ -291,6 +301,15 @@ mod tests {
     use crate::schema::PgType;
 
     type Row<'a> = [Option<Value<'a>>; 2];
+
+    #[test]
+    fn what_was_merged_can_be_removed() {
+        let (one, two) = (digest_of(&[[Some(Value::Text("a")), None]]), digest_of(&[[None, Some(Value::Text("b"))]]));
+        let mut both = one.clone();
+        both.merge(&two);
+        both.remove(&one);
+        assert_eq!(both, two);
+    }
 
     fn digest_of(rows: &[Row<'_>]) -> Digest {
         let mut hasher = RowHasher::new(&table(&[PgType::Text, PgType::Text]));

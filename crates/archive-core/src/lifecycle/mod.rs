@@ -2,6 +2,7 @@
 
 mod bound;
 pub mod calendar;
+mod compaction;
 mod extent;
 mod job;
 pub mod key;
@@ -18,6 +19,7 @@ mod throttle;
 pub mod transition;
 
 pub use bound::{list_values, range_bounds, range_lists};
+pub use compaction::{SmallObject, Threshold, next_group};
 pub use extent::{Axis, Extent, list_bound};
 pub use job::{Event, Observed, Phase, Step, next, resume};
 pub use key::{Epoch, IdKind, TimeKey};

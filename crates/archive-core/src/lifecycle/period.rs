@@ -36,6 +36,12 @@ impl Moment {
         exists.then_some(Self { year, month, day, hour, minute, second })
     }
 
+    /// The moment so many seconds after 2000-01-01, where PostgreSQL counts from; `None` outside the years 1 to 9999.
+    pub fn after_2000(seconds: i64) -> Option<Self> {
+        const FAR: i64 = 400_000_000_000;
+        Self::date(2000, 1, 1)?.plus(seconds.clamp(-FAR, FAR))
+    }
+
     /// The moment so many seconds later; `None` outside the years that have labels.
     pub(crate) fn plus(self, seconds: i64) -> Option<Self> {
         let total = self.seconds() + seconds;

@@ -36,6 +36,16 @@ pub struct BatchManifest {
     /// followed by nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
+    /// Keys of objects of the row set that `objects` stand for from now on: merged, or without rows that went back to the table.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaces: Vec<String>,
+    /// Rows of the replaced objects that went back to the table.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub restored: u64,
+}
+
+fn is_zero(rows: &u64) -> bool {
+    *rows == 0
 }
 
 impl BatchManifest {
@@ -54,6 +64,8 @@ impl BatchManifest {
             job: job.to_owned(),
             number,
             after,
+            replaces: Vec::new(),
+            restored: 0,
             created_at,
             digest_algorithm: DIGEST_ALGORITHM.to_owned(),
             rows: objects.iter().map(|object| object.rows).sum(),

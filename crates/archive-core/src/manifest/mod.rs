@@ -7,6 +7,7 @@ mod ddl;
 mod family;
 mod model;
 mod rebuild;
+mod rewrite;
 mod validate;
 
 pub use batch::BatchManifest;

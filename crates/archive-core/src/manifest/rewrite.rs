@@ -1,0 +1,111 @@
+//! Manifests of objects that stand for earlier objects of their row set: merged, or without rows that went back to the table.
+
+use std::collections::HashMap;
+
+use super::{BatchManifest, ManifestObject};
+
+impl BatchManifest {
+    /// The manifest of objects that stand for those with the keys `replaces`, of which `restored` rows are in the table again.
+    #[must_use]
+    pub fn replacing(self, replaces: Vec<String>, restored: u64) -> Self {
+        Self { replaces, restored, ..self }
+    }
+
+    /// The objects of a row set, whose batches these are, oldest first: each that no later batch replaced, in the order written.
+    ///
+    /// Errors: the key of an object that is replaced but was never there.
+    pub fn objects<'a>(chain: impl IntoIterator<Item = &'a Self>) -> Result<Vec<&'a ManifestObject>, String> {
+        let mut objects: Vec<Option<&ManifestObject>> = Vec::new();
+        let mut places: HashMap<&str, usize> = HashMap::new();
+        for batch in chain {
+            for key in &batch.replaces {
+                let place = places.remove(key.as_str()).and_then(|place| objects.get_mut(place));
+                *place.ok_or_else(|| key.clone())? = None;
+            }
+            for object in &batch.objects {
+                places.insert(&object.key, objects.len());
+                objects.push(Some(object));
+            }
+        }
+        Ok(objects.into_iter().flatten().collect())
+    }
+
+    /// The chain without a last manifest that took rows out of the archive, and how many rows these are: whether it was committed
+    /// the storage cannot tell, and rows that are in the archive once too often can be found, but none that are nowhere.
+    pub fn without_unsure(mut chain: Vec<&Self>) -> (Vec<&Self>, u64) {
+        let restored = chain.last().map_or(0, |last| last.restored);
+        if restored > 0 {
+            chain.pop();
+        }
+        (chain, restored)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Digest;
+
+    fn object(key: &str, rows: u64) -> ManifestObject {
+        ManifestObject {
+            key: key.to_owned(),
+            bytes: 10 * rows,
+            rows,
+            sha256: String::new(),
+            digest: Digest { rows, ..Digest::default() },
+            row_groups: 1,
+            null_counts: Vec::new(),
+            sidecars: Vec::new(),
+            ranges: Vec::new(),
+        }
+    }
+
+    fn batch(objects: &[(&str, u64)], replaces: &[&str], restored: u64) -> BatchManifest {
+        let objects: Vec<_> = objects.iter().map(|(key, rows)| object(key, *rows)).collect();
+        let digest = Digest { rows: objects.iter().map(|object| object.rows).sum(), ..Digest::default() };
+        BatchManifest::new("set", ("job", 1), String::new(), digest, objects, None)
+            .replacing(replaces.iter().map(|key| (*key).to_owned()).collect(), restored)
+    }
+
+    fn keys(chain: &[BatchManifest]) -> Result<Vec<&str>, String> {
+        Ok(BatchManifest::objects(chain)?.iter().map(|object| object.key.as_str()).collect())
+    }
+
+    #[test]
+    fn what_was_replaced_is_not_there() {
+        let chain = [
+            batch(&[("a", 1), ("b", 2)], &[], 0),
+            batch(&[("c", 3)], &[], 0),
+            batch(&[("ac", 4)], &["a", "c"], 0),
+            batch(&[("d", 1)], &[], 0),
+            batch(&[], &["d"], 1),
+        ];
+        assert_eq!(keys(&chain), Ok(vec!["b", "ac"]));
+        assert_eq!(keys(&chain[..3]), Ok(vec!["b", "ac"]));
+        assert_eq!(keys(&chain[..2]), Ok(vec!["a", "b", "c"]));
+    }
+
+    #[test]
+    fn what_was_never_there_cannot_be_replaced() {
+        assert_eq!(keys(&[batch(&[("b", 1)], &["a"], 0)]), Err("a".to_owned()));
+        let twice = [batch(&[("a", 1)], &[], 0), batch(&[("b", 1)], &["a"], 0), batch(&[("c", 1)], &["a"], 0)];
+        assert_eq!(keys(&twice), Err("a".to_owned()));
+    }
+
+    #[test]
+    fn rows_may_have_gone_back_only_where_something_followed() {
+        let chain = [batch(&[("a", 2)], &[], 0), batch(&[("b", 1)], &["a"], 1), batch(&[("c", 1)], &[], 0)];
+        let all: Vec<_> = chain.iter().collect();
+        assert_eq!(BatchManifest::without_unsure(all.clone()), (all.clone(), 0));
+        assert_eq!(BatchManifest::without_unsure(all[..2].to_vec()), (all[..1].to_vec(), 1));
+        assert_eq!(BatchManifest::without_unsure(Vec::new()), (Vec::new(), 0));
+    }
+
+    #[test]
+    fn a_rewrite_comes_back_as_it_was() {
+        let rewrite = batch(&[("b", 1)], &["a"], 1);
+        assert_eq!(BatchManifest::from_json(&rewrite.to_json().unwrap()).unwrap(), rewrite);
+        let plain = batch(&[("b", 1)], &[], 0).to_json().unwrap();
+        assert!(!plain.contains("replaces") && !plain.contains("restored"));
+    }
+}

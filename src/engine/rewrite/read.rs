@@ -1,0 +1,48 @@
+//! The rows of an object, one by one.
+
+use std::ops::Range;
+
+use archive_core::codec::{DecodedBatch, ObjectReader, ScanOptions};
+use archive_core::manifest::ManifestObject;
+use archive_core::schema::TableSchema;
+use archive_core::store::BlockingStore;
+
+use crate::error::Result;
+use crate::export::ExportSource;
+use crate::pg::guc::GucNest;
+use crate::pg::interrupts;
+use crate::pg::memory::MemoryContext;
+use crate::pg::row::RowBuffer;
+
+/// A row: the batch it was decoded in, its place there, and its datums.
+pub type Visit<'a> = &'a mut dyn FnMut(&DecodedBatch, usize, &RowBuffer) -> Result<()>;
+
+/// Visits the rows of an object of `schema` in order; all, or those in these ranges. Datums live until the next row.
+pub fn rows(
+    source: &ExportSource,
+    store: &BlockingStore,
+    schema: &TableSchema,
+    object: &ManifestObject,
+    row_ranges: Option<Vec<Range<u64>>>,
+    visit: Visit<'_>,
+) -> Result<()> {
+    let _text = GucNest::lossless_text();
+    let columns = schema.fields.iter().map(|field| field.id).collect();
+    let options = ScanOptions { columns, row_ranges, ..ScanOptions::default() };
+    let mut reader = ObjectReader::open(store.reader(&object.key, object.bytes), object.bytes, schema, options)?;
+    let mut memory = MemoryContext::new(c"archive_ext rewritten row");
+    let mut buffer = RowBuffer::new(source.attributes());
+    while let Some(batch) = reader.next_batch()? {
+        for at in 0..batch.rows() {
+            interrupts::check();
+            memory.reset();
+            memory.within(|| {
+                for (column, io) in source.io.iter().enumerate() {
+                    io.write(&batch.get(column, at)?, &mut buffer)?;
+                }
+                visit(&batch, at, &buffer)
+            })?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! The end of a rewrite: its manifest, and the catalog.
+
+use archive_core::ErrorKind;
+use archive_core::codec::{Digest, KeyFilter, sha256_of_bytes};
+use archive_core::manifest::{BatchManifest, ManifestObject};
+use archive_core::naming::{self, BatchName};
+use archive_core::store::{BlockingStore, PutMode};
+use pgrx::Uuid;
+
+use crate::catalog::rewrite::{Numbered, Replacement};
+use crate::catalog::row_set::{self, RowSet};
+use crate::catalog::{self, rewrite};
+use crate::engine::manifest;
+use crate::engine::plan::job_hex;
+use crate::error::{Error, Result, SqlState};
+
+/// What was written in the place of some objects of a row set, and verified.
+#[derive(Debug)]
+pub struct Rewritten {
+    /// The objects that go.
+    pub gone: Vec<Numbered>,
+    /// The objects that come.
+    pub objects: Vec<ManifestObject>,
+    /// The key filter of each of these, where it has one.
+    pub filters: Vec<Option<KeyFilter>>,
+    /// Digest of the rows that leave the archive.
+    pub left: Digest,
+}
+
+/// Names the new objects in the place of the old ones. The row set is locked only here, so that batches wait for no more than a small
+/// manifest. `now` is the table's schema and name, `step` the rewrite's number within its job.
+///
+/// Errors: 42P01 when the row set is gone, 55000 when another session replaced one of the objects first.
+pub fn swap(
+    set: i64,
+    store: &BlockingStore,
+    now: &(String, String),
+    (job, step): (Uuid, u32),
+    rewritten: &Rewritten,
+) -> Result<()> {
+    let set = row_set::lock(set)?
+        .ok_or_else(|| Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, "the archive was dropped meanwhile"))?;
+    let manifest = write_manifest(&set, store, now, (&job_hex(job), step), rewritten)?;
+    let Rewritten { gone, objects, filters, left } = rewritten;
+    rewrite::replace(&set, &Replacement { gone, objects, filters, left, manifest: &manifest })
+}
+
+/// Writes the manifest and reads it back; its key.
+fn write_manifest(
+    set: &RowSet,
+    store: &BlockingStore,
+    now: &(String, String),
+    (job, number): (&str, u32),
+    rewritten: &Rewritten,
+) -> Result<String> {
+    let mut digest = Digest::default();
+    rewritten.objects.iter().for_each(|object| digest.merge(&object.digest));
+    let (created_at, after) = (catalog::storage::now_text()?, set.last_batch.clone());
+    let replaces = rewritten.gone.iter().map(|gone| gone.object.key.clone()).collect();
+    let objects = rewritten.objects.clone();
+    let manifest = BatchManifest::new(&set.manifest_key, (job, number), created_at, digest, objects, after)
+        .replacing(replaces, rewritten.left.rows);
+    let json = manifest.to_json()?;
+    let sha256 = sha256_of_bytes(json.as_bytes());
+    let (schema, table) = set.table_name(now);
+    let key = naming::batch_manifest_key(schema, table, &set.name, BatchName { job, number, sha256: &sha256 });
+    match store.put(&key, json.into_bytes().into(), PutMode::CreateOnly) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        written => drop(written?),
+    }
+    if manifest::load_batch(store, &key)? == manifest {
+        return Ok(key);
+    }
+    Err(Error::new(SqlState::ERRCODE_DATA_CORRUPTED, format!("archive object \"{key}\" failed verification"))
+        .detail("The manifest read back is not the manifest written.")
+        .hint("Nothing was changed. Check the storage, then run it again."))
+}
