@@ -79,6 +79,7 @@ COMMENT ON FUNCTION register_static_table IS 'registers a table as one that neve
 COMMENT ON FUNCTION unregister_static_table IS 'lets a table that was registered as static age again';
 
 COMMENT ON FUNCTION archive_ext.replace_price IS 'trigger function: a price that is inserted replaces the one there is';
+COMMENT ON PROCEDURE archive_ext.wait_for_calm IS 'internal: waits while the cluster is busier than the limits allow';
 COMMENT ON PROCEDURE archive_ext.run_steps IS 'internal: runs a job to its end, committing after each step';
 COMMENT ON FUNCTION archive_ext.begin_merge IS 'internal: the job of merge_partitions_steps';
 COMMENT ON FUNCTION archive_ext.begin_split IS 'internal: the job of split_partition_steps';
@@ -91,6 +92,9 @@ COMMENT ON FUNCTION archive_ext.archive_step IS 'internal: the next step of a jo
 COMMENT ON FUNCTION archive_ext.fail_job IS 'internal: ends a job after an error and lifts its guards';
 COMMENT ON FUNCTION archive_ext.worker_slots IS 'internal: the rows of archive_ext.workers';
 COMMENT ON FUNCTION archive_ext.worker_hold IS 'why no background worker does anything in this database; NULL when they do';
+COMMENT ON FUNCTION archive_ext.dead_rows IS 'dead rows of a table and its partitions, as the statistics have it: what a VACUUM would free';
+COMMENT ON FUNCTION archive_ext.note_stop IS 'internal: notes why a run left a job that is not done';
+COMMENT ON FUNCTION archive_ext.window_open IS 'internal: whether a maintenance window is open';
 COMMENT ON FUNCTION archive_ext.throttled IS 'why jobs wait for other sessions just now; NULL when they need not';
 COMMENT ON FUNCTION archive_ext.sees_every_row IS 'whether row-level security hides no row of a table from the caller, who may then read errors that quote rows';
 COMMENT ON FUNCTION archive_ext.standing_alerts IS 'internal: the rows of archive_ext.alerts';

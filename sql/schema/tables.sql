@@ -164,7 +164,9 @@ CREATE TABLE archive_ext.archival_job (
     error_code       text,
     scheduled        boolean NOT NULL DEFAULT false,
     pid_started      timestamptz,
-    suspended_at     timestamptz
+    suspended_at     timestamptz,
+    -- Why a run left the job before it was done, where its status does not say.
+    why_stopped      text
 );
 CREATE INDEX archival_job_table_name_idx ON archive_ext.archival_job (table_name, started_at);
 CREATE INDEX archival_job_unfinished_idx ON archive_ext.archival_job (status)

@@ -159,6 +159,12 @@ mod archive_ext {
         batch::purge(source.0, batch_rows).map(|purged| purged.rows.cast_signed()).or_raise()
     }
 
+    /// Notes why a run left a job that is not done.
+    #[pg_extern]
+    fn note_stop(job_id: Uuid, why: &str) {
+        batch::note_stop(job_id, why).or_raise();
+    }
+
     /// The job that archives rows in batches, new or taken up again.
     #[pg_extern]
     #[allow(clippy::too_many_arguments)]

@@ -52,6 +52,7 @@ fn count(table: &Leaf, time: &str) -> Result<Vec<Counted>> {
                     {archived} AS archived FROM {relation} t"
         )
     };
+    // What stays of archived rows is counted there.
     let live = remnant::of(table.oid)?.map_or_else(String::new, |marker| format!(" WHERE {}", marker.live("t")));
     let mut selects = vec![format!("{}{live}", select(&table.qualified(), false))];
     selects.extend(archive.map(|archive| select(&archive, true)));

@@ -255,3 +255,15 @@ def test_an_import_is_looked_up_without_filters(archive, cluster):
     assert other.value("SELECT count(key_filter_bytes) FROM archive_ext.objects") == 0
     assert all(tier(other, "t", key) == "cold" for key in keys)
     other.drop()
+
+
+def test_stubs_are_whole_and_counted_once(archive):
+    archive.execute("CREATE TABLE t (id int PRIMARY KEY, at date NOT NULL, body text, archived_at timestamptz, archive_tier text,"
+                    " archive_key text)")
+    archive.execute("INSERT INTO t (id, at, body) VALUES (1, '2020-01-01', 'one'), (2, '2022-01-01', 'two')")
+    archive.execute("SELECT archive_table_batch('t', '2021-01-01', mode => 'offload', payload => '{body}')")
+    assert archive.value("SELECT body FROM t WHERE id = 1") is None
+    assert [record(archive, "t", key)["body"] for key in "12"] == ["one", "two"]
+    assert [tier(archive, "t", key) for key in "12"] == ["cold", "hot"]
+    counted = archive.all("SELECT month::text, hot, archived FROM reconcile_counts('t', 'at')")
+    assert [tuple(row) for row in counted] == [("2020-01-01", 0, 1), ("2022-01-01", 1, 0)]

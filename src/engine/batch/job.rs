@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 
 use super::columns::KeyColumn;
 use super::plan::{BATCH_BYTES, BATCH_ROWS, Locked, Plan, Referenced, Request};
-use super::{archive_as, keep, take_up};
+use super::{archive_as, keep, pace, take_up};
+use crate::catalog::batch_job;
 use crate::catalog::job::Job;
+use crate::engine::lifecycle::steer;
 use crate::engine::session;
 use crate::error::{Error, Result, SqlState};
 use crate::partition::check;
@@ -17,7 +19,10 @@ pub fn begin(request: &Request) -> Result<Uuid> {
     check::transaction("archiving rows")?;
     let plan = Plan::of(request)?;
     keep::guard(&plan)?;
-    Ok(take_up(&plan, None)?.id)
+    let mut job = take_up(&plan, None)?;
+    pace::estimate(&plan, &mut job)?;
+    batch_job::advance(&job)?;
+    Ok(job.id)
 }
 
 /// Does one batch of a job; `false` when it is done. The caller commits.
@@ -37,6 +42,12 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
         )
         .hint("Run it again when these have finished.")),
     }
+}
+
+/// Notes why a run left a job that is not done. For whoever started it or may act as the table's owner (42501).
+pub fn note_stop(job: Uuid, why: &str) -> Result<()> {
+    steer::mine(job)?;
+    batch_job::note_stop(job, why)
 }
 
 /// What makes two requests the same job: the rows, and the order that its checkpoint is of.

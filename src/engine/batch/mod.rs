@@ -8,6 +8,7 @@ mod due;
 mod job;
 mod keep;
 mod mode;
+mod pace;
 mod plan;
 mod purge;
 mod references;
@@ -17,7 +18,7 @@ mod select;
 
 pub use columns::{KeyColumn, filter_fields, key, time};
 pub use due::due;
-pub use job::{begin, step};
+pub use job::{begin, note_stop, step};
 pub use keep::forget_marker;
 pub use mode::Wanted;
 pub use plan::{Locked, Plan, Referenced, Request};
@@ -45,6 +46,7 @@ use crate::pg::relation::{LockMode, Relation};
 use crate::pg::tuple_id::TupleId;
 use crate::pg::user;
 use mode::Mode;
+use pace::Laps;
 use select::Chosen;
 
 /// What one call did.
@@ -88,7 +90,12 @@ impl Outcome {
 /// the archive. Errors: 25001 in REPEATABLE READ and SERIALIZABLE, 55006 when another session archives rows of the table,
 /// XX001 when what was read back differs, 55000 when rows cannot be deleted.
 pub fn archive(request: &Request) -> Result<Outcome> {
-    archive_as(request, None)
+    let outcome = archive_as(request, None)?;
+    if let (Some(job), false) = (outcome.job, outcome.done) {
+        // Between two calls nobody works on it.
+        batch_job::note_stop(job, "max_batches")?;
+    }
+    Ok(outcome)
 }
 
 /// The same for a job that is there.
@@ -101,6 +108,10 @@ fn archive_as(request: &Request, job: Option<Uuid>) -> Result<Outcome> {
     select::refuse_referenced(&plan)?;
     keep::prepare(&plan)?;
     let mut job = take_up(&plan, job)?;
+    if job.expected.is_none() {
+        pace::estimate(&plan, &mut job)?;
+    }
+    let laps = Laps::begin();
     loop {
         let found = select::next(&plan, &job.pass.checkpoint)?;
         let Some(last) = found.last().map(|row| row.key.clone()) else {
@@ -112,7 +123,7 @@ fn archive_as(request: &Request, job: Option<Uuid>) -> Result<Outcome> {
         };
         let chosen = select::without_referenced(&plan, found)?;
         if !chosen.is_empty() {
-            return batch(&plan, job, chosen);
+            return batch(&plan, job, chosen, laps);
         }
         job.pass = job.pass.after_nothing(last);
     }
@@ -187,7 +198,8 @@ fn end_of_pass(plan: &Plan, job: &BatchJob) -> Result<Outcome> {
     Ok(Outcome::nothing(Some(job.id), true))
 }
 
-fn batch(plan: &Plan, mut job: BatchJob, mut chosen: Vec<Chosen>) -> Result<Outcome> {
+fn batch(plan: &Plan, mut job: BatchJob, mut chosen: Vec<Chosen>, mut laps: Laps) -> Result<Outcome> {
+    job.seconds.select += laps.lap();
     let mut progress = Progress::new(job.id, plan.request.source, &plan.table.qualified(), chosen.len() as u64);
     catalog::storage::claim(&plan.storage, &plan.store)?;
     let archive = row_set::ensure_archive(plan)?;
@@ -196,13 +208,17 @@ fn batch(plan: &Plan, mut job: BatchJob, mut chosen: Vec<Chosen>) -> Result<Outc
     let set = row_set::ensure(plan, &source, archive)?;
     let packed = pack(plan, &job, &set, &source, &chosen, &mut progress)?;
     chosen.truncate(packed.rows);
+    job.seconds.pack += laps.lap();
     let (objects, manifest) = write(plan, &job, &set, packed.objects, &packed.digest)?;
+    job.seconds.write += laps.lap();
     verify::objects(&source, &plan.store, &source.schema, objects.iter(), &mut progress)?;
+    job.seconds.verify += laps.lap();
     match plan.mode {
         Mode::Delete => remove::delete(plan, &chosen)?,
         Mode::Mark(_) | Mode::Offload(_) => keep::keep(plan, &chosen, &objects)?,
     }
     catalog::row_set::append(&set, &objects, &packed.filters, &packed.digest, &manifest)?;
+    job.seconds.delete += laps.lap();
     let outcome = Outcome::of(Some(job.id), &chosen, objects.into_iter().next().map(|object| object.key));
     job.batches += 1;
     job.rows += outcome.rows;

@@ -8,6 +8,7 @@ use pgrx::spi::{quote_identifier, quote_literal};
 
 use super::columns::KeyColumn;
 use super::mode::Mode;
+use super::pace;
 use super::plan::{Locked, Plan, Referenced};
 use super::references::Reference;
 use crate::engine::{rows, where_clause};
@@ -136,6 +137,13 @@ pub fn behind(key: &[KeyColumn], expressions: &[String], checkpoint: &[String]) 
     let values: Vec<_> =
         values.map(|(text, key)| format!("{}::{}", quote_literal(text.as_str()), key.type_sql)).collect();
     Some(format!("({}) > ({})", expressions.join(", "), values.join(", ")))
+}
+
+/// About how many rows are to be archived, as the planner estimates.
+pub fn estimated(plan: &Plan) -> Result<u64> {
+    let query = format!("EXPLAIN SELECT FROM {} WHERE {}", plan.table.qualified(), eligible(plan));
+    let lines = user::own_sql(user::current(), || spi::writing_rows(&query, &[], |row| row.need::<String>(1)))?;
+    Ok(lines.first().and_then(|line| pace::planned_rows(line)).unwrap_or(0))
 }
 
 /// Whether rows are left that are to be archived and that nothing references: somebody else has locked them.

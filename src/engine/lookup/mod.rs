@@ -54,7 +54,7 @@ fn search(
         let query = format!("SELECT rows.found::pg_catalog.text FROM ({query}) rows LIMIT 1");
         spi::optional(&query, &[], |row| read(row))
     };
-    // What stays of an archived row is not the row.
+    // Of what stays of an archived row, the archive has the whole.
     let live = remnant::of(source)?.map_or_else(String::new, |marker| format!(" AND {}", marker.live("t")));
     let hot = format!("{}{live}", select(&table.qualified()));
     if let Some(found) = first(hot.clone())? {
