@@ -35,7 +35,7 @@ pub(super) fn sample(table: pg_sys::Oid, sample: &mut SampleRows) -> Result<u64>
     let Some(relation) = Relation::open(table, LockMode::AccessShare) else {
         return Err(Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, "the foreign table was dropped meanwhile"));
     };
-    let files = archive.objects()?;
+    let files = archive.objects(&[])?;
     let mut random = Random::seeded();
     let wanted = blocks(archive.partition.rows, &mut random);
     let candidates = wanted.iter().map(|rows| rows.end - rows.start).sum();

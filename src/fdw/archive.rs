@@ -51,12 +51,12 @@ impl Archive {
         })
     }
 
-    /// The partition's objects. Their rows must add up: the answer is never a part of the data (P12).
-    pub(super) fn objects(&self) -> Result<Vec<ArchivedObject>> {
+    /// The partition's objects, with what is known of these fields only. Their rows must add up: the answer is never a part of the data (P12).
+    pub(super) fn objects(&self, fields: &[i32]) -> Result<Vec<ArchivedObject>> {
         let (objects, expected) = if self.partition.row_set {
-            object::of_row_set(self.partition.id, self.partition.version)?
+            object::of_row_set(self.partition.id, self.partition.version, fields)?
         } else {
-            (object::of_partition(self.partition.id, self.partition.version)?, self.partition.rows)
+            (object::of_partition(self.partition.id, self.partition.version, fields)?, self.partition.rows)
         };
         let rows: u64 = objects.iter().map(|object| object.rows).sum();
         if rows == expected {

@@ -8,7 +8,7 @@ use archive_core::store::{BlockingStore, StoreMetrics};
 
 use super::archive::Archive;
 use super::key_filter::KeyFilters;
-use super::prune::FilePruner;
+use super::prune::{self, FilePruner};
 use super::pushdown::{self, PlanData};
 use super::source::{ObjectSource, RangeCache};
 use crate::catalog::object::ArchivedObject;
@@ -63,7 +63,7 @@ pub(super) struct Totals {
 pub(super) fn begin(node: &mut ScanNode<Scan>, explain_only: bool) -> Result<()> {
     let plan = PlanData::from_text(&node.plan_data())?;
     let archive = Archive::of(node.relation())?;
-    let files = archive.objects()?;
+    let files = archive.objects(&prune::fields(&archive, &plan.conditions))?;
     let pruner = FilePruner::new(&archive, &plan.conditions, &files);
     // What cannot be read can still be explained.
     let decoder = if explain_only { archive.lenient_reshaper()? } else { archive.reshaper(plan.columns.as_deref())? };

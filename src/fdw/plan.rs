@@ -6,7 +6,7 @@ use pgrx::pg_sys;
 
 use super::archive::Archive;
 use super::key_filter;
-use super::prune::FilePruner;
+use super::prune::{self, FilePruner};
 use super::pushdown::{self, PlanData};
 use crate::error::{Error, Result, SqlState};
 use crate::pg::clause::{Clause, Expression};
@@ -57,7 +57,7 @@ fn reach(archive: &Archive, clauses: &[Clause]) -> Result<Reach> {
     if conditions.is_empty() {
         return Ok(Reach { files: bytes.div_ceil(TYPICAL_OBJECT), rows, bytes });
     }
-    let objects = archive.objects()?;
+    let objects = archive.objects(&prune::fields(archive, &conditions))?;
     let values: Vec<_> = values.iter().map(Expression::estimate).collect();
     let surviving = match pushdown::bind(&conditions, &values) {
         Some(bounds) => FilePruner::new(archive, &conditions, &objects).surviving(&bounds),

@@ -56,6 +56,15 @@ impl FilePruner {
     }
 }
 
+/// The fields that pruning by these conditions looks at.
+pub(super) fn fields(archive: &Archive, conditions: &[Condition]) -> Vec<i32> {
+    let field = |condition: &Condition| archive.field(archive.column(condition.attribute)?).map(|field| field.id);
+    let mut fields: Vec<_> = conditions.iter().filter_map(field).collect();
+    fields.sort_unstable();
+    fields.dedup();
+    fields
+}
+
 fn comparator(condition: &Condition) -> Option<Comparator> {
     let operand = condition.operand()?;
     let [family, left, right, collation] =

@@ -8,7 +8,7 @@ import pytest
 
 from harness.cluster import Database, wait_until
 from harness.proxy import CorruptAnswer
-from harness.sessions import Call, Repeat
+from harness.sessions import Call, PeakMemory, Repeat
 
 ROWS = 6000
 
@@ -212,15 +212,19 @@ def test_p5_every_value_comes_through(audit):
     assert keys[0].startswith("public.t/archive_year=2020/archive_month=01/") and keys[1].startswith("public.t/t.b")
 
 
-def test_rows_of_other_columns_are_left_as_they_are(audit):
+def test_rows_of_other_columns_are_merged_as_they_were_archived(audit):
+    """A label was renamed, columns were added, dropped and retyped since."""
+    audit.execute("CREATE TYPE mood AS ENUM ('sad', 'happy'); ALTER TABLE audit ADD COLUMN m mood DEFAULT 'sad', ADD COLUMN n int")
     archive(audit, before="2022-02-01Z")
-    audit.execute("ALTER TABLE audit ADD COLUMN kind text DEFAULT 'plain'")
+    audit.execute("ALTER TYPE mood RENAME VALUE 'sad' TO 'gloomy'")
+    audit.execute("ALTER TABLE audit ADD COLUMN kind text DEFAULT 'plain', DROP COLUMN note, ALTER COLUMN n TYPE bigint")
     archive(audit, before="2022-03-01Z")
     expected = archived(audit)
+    assert {row.m for row in expected} == {"gloomy"}
     audit.execute("CALL compact_archive_steps('audit')")
     assert archived(audit) == expected
     by_set = audit.all("SELECT partition_name, count(*) FROM archive_ext.objects GROUP BY 1 ORDER BY 1")
-    assert by_set == [("audit_rows", 8), ("audit_rows2", 1)]
+    assert by_set == [("audit_rows", 1), ("audit_rows2", 1)]
 
 
 def test_customers_by_hash_are_merged_by_their_key(audit):
@@ -321,3 +325,27 @@ def test_a_dump_knows_what_was_replaced(audit):
     compact(audit)
     dumped = audit.value("SELECT count(*) FROM pg_extension, unnest(extconfig) c WHERE c = 'archive_ext.replaced_object'::regclass")
     assert dumped == 1
+
+
+@pytest.mark.timeout(600)
+def test_p7_merging_and_restoring_stay_under_300_mb(audit):
+    """700 MB of text that is hard to compress, in objects of 10 MB; a fresh backend each time."""
+    audit.execute("CREATE TABLE big (id int PRIMARY KEY, at date NOT NULL, note text)")
+    audit.execute("""
+        INSERT INTO big SELECT n, date '2022-01-01' + (n % 28), (SELECT string_agg(md5((n * 31 + i)::text), '') FROM generate_series(1, 31) i)
+        FROM generate_series(1, 700000) n""")
+    counted = "SELECT count(*), sum(id), sum(hashtext(note)) FROM {}"
+    expected = audit.row(counted.format("big"))
+    audit.execute("CALL archive_table('big', '2023-01-01', batch_rows => 20000, batch_bytes => 1000000000)")
+    assert audit.value("SELECT sum(bytes) FROM archive_ext.objects") > 340 << 20
+    merger = audit.connect(options="-c maintenance_work_mem=64MB")
+    with PeakMemory(merger.info.backend_pid) as merging:
+        merged = merger.execute("SELECT * FROM compact_archive('big')").fetchone()
+    assert (merged.objects, merged.into_objects) == (35, 1)
+    assert audit.row(counted.format("archive.big")) == expected
+    assert merging.peak < 300 << 20
+    restorer = audit.connect()
+    with PeakMemory(restorer.info.backend_pid) as restoring:
+        assert restorer.execute("SELECT restore_rows('big', 'id % 2 = 0')").fetchone()[0] == 350_000
+    assert audit.row(counted.format("archive.big_all")) == expected
+    assert restoring.peak < 300 << 20

@@ -25,6 +25,7 @@ pub fn failed(id: Uuid, error: &Error) -> Result<bool> {
         SqlState::ERRCODE_LOCK_NOT_AVAILABLE,
         SqlState::ERRCODE_OBJECT_IN_USE,
         SqlState::ERRCODE_T_R_DEADLOCK_DETECTED,
+        SqlState::ERRCODE_T_R_SERIALIZATION_FAILURE,
     ];
     let code = code_of(error.sqlstate());
     let text = full_text(error);

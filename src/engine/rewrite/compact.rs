@@ -7,6 +7,7 @@ use archive_core::store::BlockingStore;
 use pgrx::Uuid;
 use serde_json::json;
 
+use super::archived::{self, ArchivedRows, Fate};
 use super::read;
 use super::request::{self, Request};
 use super::swap::{self, Rewritten};
@@ -97,15 +98,19 @@ fn merge_next(request: &Request, table: Leaf, job: impl FnOnce() -> Result<(Uuid
         source: ExportSource::open(request.source, request.source, LockMode::AccessShare)?,
         table,
     };
-    // Rows that have other columns than the table has now are left as they are: no more are added to them.
-    for set in sets.iter().filter(|set| set.schema == plan.source.schema) {
+    for set in &sets {
         let small = rewrite::small_objects(set.id, plan.time_field(), request::small_bytes())?;
         let group = next_group(&small, request.threshold());
-        if !group.is_empty() {
+        if !group.is_empty() && is_readable(&plan.table, &plan.source, set) {
             return merge(&plan, set, rewrite::objects(set, &group)?, job()?);
         }
     }
     Ok(nothing())
+}
+
+/// Whether the rows of a row set can be written again: types that they were archived with may be gone.
+pub(super) fn is_readable(table: &Leaf, now: &ExportSource, set: &RowSet) -> bool {
+    set.schema == now.schema || archived::shape(table, set.id).is_ok()
 }
 
 fn nothing() -> Outcome {
@@ -118,9 +123,10 @@ fn merge(plan: &Plan, set: &RowSet, old: Vec<Numbered>, (job, step): (Uuid, u32)
     let store = storage::open_for(&set.storage, plan.table.owner)?;
     catalog::storage::claim(&set.storage, &store)?;
     progress.phase(Phase::Exporting);
-    let written = write(plan, set, &old, &store, (job, step), &mut progress)?;
-    same_rows(&old, &written.digest)?;
-    verify::objects(&plan.source, &store, &set.schema, written.objects.iter(), &mut progress)?;
+    let written = match set.schema == plan.source.schema {
+        true => sorted(plan, set, &old, &store, (job, step), &mut progress)?,
+        false => in_order(plan, set, &old, &store, (job, step))?,
+    };
     let outcome = Outcome {
         job: Some(job),
         merged: (old.len() as u64, old.iter().map(|old| old.object.bytes).sum()),
@@ -139,7 +145,25 @@ fn merge(plan: &Plan, set: &RowSet, old: Vec<Numbered>, (job, step): (Uuid, u32)
     Ok(outcome)
 }
 
-fn write(
+/// Writes rows that have other columns than the table has now one after the other, as they were archived: in the order of the key.
+fn in_order(plan: &Plan, set: &RowSet, old: &[Numbered], store: &BlockingStore, of: (Uuid, u32)) -> Result<Exported> {
+    let source = archived::shape(&plan.table, set.id)?;
+    let filter_fields = request::filter_fields(&plan.table, &source)?;
+    let rows =
+        ArchivedRows { source, filter_fields, store, table: &plan.table.name, of, attempt: catalog::job::new_id()? };
+    let Some(first) = old.first() else { return Err(nothing_to_merge()) };
+    let (written, _) = rows.write(old.iter().map(|old| &old.object), &first.object, &mut || Fate::Keep)?;
+    same_rows(old, &written.digest)?;
+    written.objects.iter().try_for_each(|object| rows.read_back(object))?;
+    Ok(written)
+}
+
+fn nothing_to_merge() -> Error {
+    Error::new(SqlState::ERRCODE_INTERNAL_ERROR, "there is nothing to merge")
+}
+
+/// Writes the rows sorted, those of each month to objects of its own.
+fn sorted(
     plan: &Plan,
     set: &RowSet,
     old: &[Numbered],
@@ -164,7 +188,12 @@ fn write(
     };
     let time = plan.time.as_ref().and_then(|time| plan.position(time));
     let filtered = request::filter_fields(&plan.table, &plan.source)?;
-    export::sorted(&plan.source, &mut sort, time, &filtered, store, &key, &mut |rows, bytes| progress.tick(rows, bytes))
+    let written = export::sorted(&plan.source, &mut sort, time, &filtered, store, &key, &mut |rows, bytes| {
+        progress.tick(rows, bytes)
+    })?;
+    same_rows(old, &written.digest)?;
+    verify::objects(&plan.source, store, &set.schema, written.objects.iter(), progress)?;
+    Ok(written)
 }
 
 impl Plan {

@@ -4,6 +4,7 @@ use archive_core::lifecycle::{Threshold, next_group};
 use pgrx::pg_sys;
 use serde_json::Value;
 
+use super::compact::is_readable;
 use super::request::{self, Request};
 use crate::catalog::{managed_table, rewrite, row_set};
 use crate::error::Result;
@@ -40,9 +41,9 @@ fn has_group(source: pg_sys::Oid, least: u64) -> Result<bool> {
     let time = request::time(&table, None)?;
     let field = shape.schema.fields.iter().find(|field| Some(&field.name) == time.as_ref()).map(|field| field.id);
     let threshold = Threshold { objects: usize::try_from(least).unwrap_or(usize::MAX), bytes: guc::object_bytes() };
-    for set in row_set::all(managed.id)?.iter().filter(|set| set.schema == shape.schema) {
+    for set in row_set::all(managed.id)? {
         let small = rewrite::small_objects(set.id, field, request::small_bytes())?;
-        if !next_group(&small, threshold).is_empty() {
+        if !next_group(&small, threshold).is_empty() && is_readable(&table, &shape, &set) {
             return Ok(true);
         }
     }

@@ -4,6 +4,7 @@
 //! read the list of objects by the snapshot by which they read the table, so none misses a row or sees it twice. What a rewrite
 //! leaves that rolled back nothing names.
 
+mod archived;
 mod compact;
 mod due;
 mod insert;

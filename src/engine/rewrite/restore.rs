@@ -90,7 +90,7 @@ fn rewrite_all(table: &Leaf, sets: &[Shrinking]) -> Result<usize> {
     let (id, name) = (catalog::job::new_id()?, (table.schema.clone(), table.name.clone()));
     let mut objects = 0;
     for (number, shrinking) in (1..).zip(sets).filter(|(_, shrinking)| shrinking.taken.objects().next().is_some()) {
-        let (store, rewritten) = without::rewrite(table, shrinking, &name, (id, number))?;
+        let (store, rewritten) = without::rewrite(table, shrinking, (id, number))?;
         objects += rewritten.gone.len();
         swap::swap(shrinking.set.id, &store, &name, (id, number), &rewritten)?;
     }

@@ -189,7 +189,7 @@ fn other_kind(name: &str, kind: Kind) -> Error {
         ),
         Kind::Hash => (
             "is partitioned by hash",
-            "Its rows have no age: set_lifecycle_where(…, 'ARCHIVED') takes them to the archive, and no other status is theirs.".to_owned(),
+            "Its rows have no age: set_lifecycle_where(…, 'ARCHIVED') takes them to the archive, restore_rows() brings them back.".to_owned(),
         ),
         Kind::List | Kind::Lifecycle => (
             "is not partitioned by lifecycle labels",
