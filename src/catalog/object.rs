@@ -43,7 +43,7 @@ pub fn of_row_set(partition: i64, version: i32) -> Result<(Vec<ArchivedObject>, 
     }
     let text = user::elevated(|| {
         spi::active_text(&format!(
-            "SELECT jsonb_build_object('rows', p.rows, 'objects', {}) FROM archive_ext.partition p WHERE p.id = {partition}",
+            "SELECT json_build_object('rows', p.rows, 'objects', {}) FROM archive_ext.partition p WHERE p.id = {partition}",
             as_json(partition, version)
         ))
     })?;
@@ -53,9 +53,10 @@ pub fn of_row_set(partition: i64, version: i32) -> Result<(Vec<ArchivedObject>, 
     Ok((found.objects, found.rows))
 }
 
+// As json, not jsonb, which takes five times as long to build and to print.
 fn as_json(partition: i64, version: i32) -> String {
     format!(
-        "(SELECT coalesce(jsonb_agg(jsonb_build_object('id', id, 'ordinal', ordinal, 'key', key, 'bytes', bytes, 'rows', rows,
+        "(SELECT coalesce(json_agg(json_build_object('id', id, 'ordinal', ordinal, 'key', key, 'bytes', bytes, 'rows', rows,
                  'ranges', ranges, 'null_counts', null_counts) ORDER BY ordinal), '[]')
           FROM archive_ext.object WHERE partition_id = {partition} AND version = {version})"
     )
