@@ -123,3 +123,4 @@ COMMENT ON FUNCTION archive_ext.refuse_remnant IS 'trigger function that refuses
 COMMENT ON FUNCTION compact_archive IS 'merges small objects of the archive of a table whose rows are archived one by one into large sorted ones, one group a call';
 COMMENT ON FUNCTION archive_ext.begin_compaction IS 'the job that merges small objects, new or taken up again; used by compact_archive_steps';
 COMMENT ON PROCEDURE compact_archive_steps IS 'merges small objects of a table''s archive, committing after each group';
+COMMENT ON FUNCTION restore_rows IS 'puts archived rows that match back into the table that they came from, and takes them out of its archive';

@@ -74,6 +74,22 @@ impl<'a> Archived<'a> {
         .detail(why)
     }
 
+    /// The columns of archived rows as they were archived, in the order of the schema, at the same positions; 0A000 for one
+    /// whose type does not exist any more.
+    pub fn columns(&self) -> Result<Vec<(Column, PgType)>> {
+        let column = |(position, field): (usize, &Field)| {
+            let step = self.map.field(field.id).and_then(|column| {
+                column.type_at(&field.type_sql, self.archived_at).and_then(|at| column.types.get(at))
+            });
+            let Some((of, pg_type)) = archived_type(field, step) else {
+                let why = format!("It was archived with type {}, which does not exist any more.", field.type_sql);
+                return Err(self.refused(&field.name, &why));
+            };
+            Ok((of.as_column(position, &field.name), pg_type))
+        };
+        self.schema.fields.iter().enumerate().map(column).collect()
+    }
+
     /// Columns that were dropped: in the objects, but in the table no more.
     pub fn dropped(&self) -> impl Iterator<Item = &'a Field> {
         let map = self.map;

@@ -14,6 +14,7 @@ mod policy;
 pub mod progress;
 mod reading;
 mod reattach;
+mod restore_rows;
 mod rows;
 pub mod show;
 mod steps;

@@ -38,6 +38,17 @@ pub fn count_small(source: pg_sys::Oid, bytes: u64) -> Result<i64> {
     })
 }
 
+/// Id and rows of every object of a row set as committed now, in the order in which queries count rows.
+pub fn sizes(set: i64) -> Result<Vec<(i64, u64)>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT id, rows FROM archive_ext.object WHERE partition_id = $1 AND version = $2 ORDER BY ordinal",
+            &[set.into(), VERSION.into()],
+            |row| Ok((row.need(1)?, row.need::<i64>(2)?.unsigned_abs())),
+        )
+    })
+}
+
 /// An object with its id in the catalog.
 #[derive(Debug)]
 pub struct Numbered {
@@ -47,17 +58,20 @@ pub struct Numbered {
     pub object: ManifestObject,
 }
 
-/// Those of the objects with these ids that are there, in order.
-pub fn objects(ids: &[i64]) -> Result<Vec<Numbered>> {
+/// The objects of a row set with these ids, in order.
+///
+/// Errors: 40001 when one of them is gone.
+pub fn objects(set: &RowSet, ids: &[i64]) -> Result<Vec<Numbered>> {
     let sql =
         "SELECT id, jsonb_build_object('key', key, 'bytes', bytes, 'rows', rows, 'sha256', sha256, 'digest', digest,
                   'row_groups', row_groups, 'null_counts', null_counts, 'sidecars', sidecars, 'ranges', ranges)
          FROM archive_ext.object WHERE id = ANY ($1) ORDER BY ordinal";
-    user::elevated(|| {
+    let found = user::elevated(|| {
         spi::rows(sql, &[ids.to_vec().into()], |row| {
             Ok(Numbered { id: row.need(1)?, object: serde_json::from_value(row.need::<JsonB>(2)?.0)? })
         })
-    })
+    })?;
+    if found.len() == ids.len() { Ok(found) } else { Err(changed(&set.name)) }
 }
 
 /// What takes the place of some objects of a row set.
@@ -78,7 +92,7 @@ pub struct Replacement<'a> {
 /// Puts objects in the place of others; the caller has locked the row set. Readers with older snapshots still see the old ones,
 /// so these stay in the storage, and `archive_ext.replaced_object` tells which they are.
 ///
-/// Errors: 55000 when one of the objects that go is gone already.
+/// Errors: 40001 when one of the objects that go is gone already.
 pub fn replace(set: &RowSet, with: &Replacement<'_>) -> Result<()> {
     let mut digest = set.digest.clone();
     digest.remove(with.left);
@@ -133,7 +147,7 @@ fn take_out(set: &RowSet, with: &Replacement<'_>) -> Result<()> {
 /// The error for objects that another session replaced first.
 fn changed(name: &str) -> Error {
     Error::new(
-        SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        SqlState::ERRCODE_T_R_SERIALIZATION_FAILURE,
         format!("another session has replaced objects of \"{name}\" meanwhile"),
     )
     .hint("Nothing was changed. Run it again.")

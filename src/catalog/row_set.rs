@@ -32,6 +32,8 @@ pub struct RowSet {
     pub last_batch: Option<String>,
     /// Schema and name that the table had when it was made, unless they are too long to be told from the manifest's key.
     pub made_for: Option<(String, String)>,
+    /// The foreign table that reads it.
+    pub foreign_table: Option<pg_sys::Oid>,
 }
 
 impl RowSet {
@@ -60,6 +62,12 @@ pub fn all(managed_table: i64) -> Result<Vec<RowSet>> {
     find("managed_table = $1 AND row_set ORDER BY id", &[managed_table.into()])
 }
 
+/// The same, locked until the end of the transaction.
+pub fn lock_all(managed_table: i64) -> Result<Vec<RowSet>> {
+    let _patient = GucNest::new().set(c"lock_timeout", "0");
+    find("managed_table = $1 AND row_set ORDER BY id FOR UPDATE", &[managed_table.into()])
+}
+
 /// The row set with this id as it is now, locked until the end of the transaction; `None` when it is gone.
 pub fn lock(id: i64) -> Result<Option<RowSet>> {
     let _patient = GucNest::new().set(c"lock_timeout", "0");
@@ -68,7 +76,7 @@ pub fn lock(id: i64) -> Result<Option<RowSet>> {
 
 fn find(condition: &str, given: &[DatumWithOid<'_>]) -> Result<Vec<RowSet>> {
     let sql = format!(
-        "SELECT id, partition_name::text, storage::text, manifest_key, columns, digest, last_batch
+        "SELECT id, partition_name::text, storage::text, manifest_key, columns, digest, last_batch, foreign_table::oid
          FROM archive_ext.partition WHERE {condition}"
     );
     user::elevated(|| spi::writing_rows(&sql, given, row_set))
@@ -83,8 +91,21 @@ fn row_set(row: &spi::Row<'_>) -> Result<RowSet> {
         schema: serde_json::from_value(row.need::<JsonB>(5)?.0)?,
         digest: serde_json::from_value(row.need::<JsonB>(6)?.0)?,
         last_batch: row.get(7)?,
+        foreign_table: row.get(8)?,
         made_for: naming::table_of_prefix(&manifest_key),
         manifest_key,
+    })
+}
+
+/// Whether the hot table `source` has row sets.
+pub fn any(source: pg_sys::Oid) -> Result<bool> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT EXISTS (SELECT FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
+                            WHERE m.source = $1::oid AND p.row_set)",
+            &[source.into()],
+            |row| row.need(1),
+        )
     })
 }
 

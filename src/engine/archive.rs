@@ -244,8 +244,7 @@ fn export_segments(
     progress: &mut Progress,
 ) -> Result<Exported> {
     let date = plan.span.map(period::Span::hive_date);
-    let mut all =
-        Exported { objects: Vec::new(), digest: export::no_rows(source), positions: Vec::new(), filters: Vec::new() };
+    let mut all = Exported::nothing(export::no_rows(source));
     let (mut written, mut rows, mut bytes) = (0, 0, 0);
     for segment in segments {
         let exported = match segment {

@@ -1,5 +1,6 @@
 //! Heap to Parquet objects: one pass over the rows, bounded memory.
 
+mod archived;
 mod batch;
 mod sink;
 mod sorted;
@@ -11,6 +12,7 @@ use archive_core::codec::{
 use archive_core::manifest::{ColumnRange, ManifestObject};
 use archive_core::store::BlockingStore;
 
+pub use archived::{ArchivedWriter, hash_archived};
 pub use batch::{Packed, pack};
 pub use sink::StoreSink;
 pub use sorted::sorted;
@@ -38,6 +40,13 @@ pub struct Exported {
     pub positions: Vec<TupleId>,
     /// The key filter of each object, where it has one.
     pub filters: Vec<Option<KeyFilter>>,
+}
+
+impl Exported {
+    /// No objects yet.
+    pub fn nothing(digest: Digest) -> Self {
+        Self { objects: Vec::new(), digest, positions: Vec::new(), filters: Vec::new() }
+    }
 }
 
 /// Rows of a table by their places, the second excluded.

@@ -26,8 +26,7 @@ pub fn sorted(
     tick: Tick<'_>,
 ) -> Result<Exported> {
     let _text = GucNest::lossless_text();
-    let mut all =
-        Exported { objects: Vec::new(), digest: Digest::default(), positions: Vec::new(), filters: Vec::new() };
+    let mut all = Exported::nothing(Digest::default());
     let month = |row: &Row<'_>| month(source, time, row);
     let mut rows_before = 0;
     let mut more = sort.advance();

@@ -42,6 +42,20 @@ impl ExportSource {
         Self { relation, columns, schema, io, key_fields }
     }
 
+    /// Rows as they were archived, of `schema` and with these columns, from the table `relation`: its I/O takes and gives archived
+    /// values. The positions of the columns are those of the schema's fields.
+    pub fn archived(
+        relation: Relation,
+        schema: TableSchema,
+        columns: Vec<(Column, PgType)>,
+        key_fields: Vec<i32>,
+    ) -> Self {
+        let _settings = GucNest::new().safe_search_path();
+        let io = columns.iter().map(|(column, pg_type)| ColumnIo::archived(column, pg_type, &schema)).collect();
+        let columns = columns.into_iter().map(|(column, _)| column).collect();
+        Self { relation, columns, schema, io, key_fields }
+    }
+
     /// The same for a look at it: no lock is kept.
     pub fn peek(partition: pg_sys::Oid, root: pg_sys::Oid) -> Result<Self> {
         Self::of(Relation::peek(partition), root)
@@ -49,7 +63,7 @@ impl ExportSource {
 
     /// Attributes of its rows, dropped ones included.
     pub fn attributes(&self) -> usize {
-        self.relation.attribute_count()
+        self.relation.attribute_count().max(self.columns.iter().map(|column| column.index + 1).max().unwrap_or(0))
     }
 
     fn of(relation: Option<Relation>, root: pg_sys::Oid) -> Result<Self> {

@@ -18,12 +18,15 @@ use crate::pg::expr::{Evaluated, Expressions};
 use crate::pg::foreign_scan::ScanNode;
 use crate::pg::reshape::Reshaper;
 use crate::pg::row::RowBuffer;
+use crate::pg::tuple_id::TupleId;
 
 /// The state of a scan. The query's memory owns it; it holds nothing that must be given back to PostgreSQL.
 pub(super) struct Scan {
     archive: Archive,
     plan: PlanData,
     files: Vec<ArchivedObject>,
+    /// Place of each object's first row, where places are asked for.
+    first_places: Vec<u64>,
     pruner: FilePruner,
     filters: KeyFilters,
     expressions: Expressions,
@@ -45,6 +48,8 @@ struct Run {
     batch: Option<DecodedBatch>,
     /// Next row of the batch.
     at: usize,
+    /// Place of that row among all rows of the archive, as long as none is skipped within an object.
+    next_place: u64,
 }
 
 /// What was done so far, for EXPLAIN.
@@ -67,8 +72,23 @@ pub(super) fn begin(node: &mut ScanNode<Scan>, explain_only: bool) -> Result<()>
     let planned = files.len();
     let (store, cache, run, done) = (None, None, None, Totals::default());
     let filters = KeyFilters::default();
-    let mut scan =
-        Scan { archive, plan, files, pruner, filters, expressions, decoder, row, store, cache, run, planned, done };
+    let first_places = if plan.places { first_places(&files) } else { Vec::new() };
+    let mut scan = Scan {
+        archive,
+        plan,
+        files,
+        first_places,
+        pruner,
+        filters,
+        expressions,
+        decoder,
+        row,
+        store,
+        cache,
+        run,
+        planned,
+        done,
+    };
     if explain_only {
         let values = scan.expressions.evaluate_at_start();
         scan.planned = scan.select(&values)?.map_or(0, |(files, _)| files.len());
@@ -77,16 +97,22 @@ pub(super) fn begin(node: &mut ScanNode<Scan>, explain_only: bool) -> Result<()>
     Ok(())
 }
 
+fn first_places(files: &[ArchivedObject]) -> Vec<u64> {
+    let count = |next: &mut u64, file: &ArchivedObject| Some(std::mem::replace(next, *next + file.rows));
+    files.iter().scan(0, count).collect()
+}
+
 impl Scan {
-    /// The next row, in the current memory context.
-    pub(super) fn next_row(&mut self) -> Result<Option<&RowBuffer>> {
+    /// The next row, in the current memory context; with its place, if the query asks for that.
+    pub(super) fn next_row(&mut self) -> Result<Option<(&RowBuffer, Option<TupleId>)>> {
         let mut run = match self.run.take() {
             Some(run) => run,
             None => self.start()?,
         };
         let found = self.advance(&mut run)?;
+        let place = self.plan.places.then(|| TupleId::of_number(run.next_place.saturating_sub(1)));
         self.run = Some(run);
-        Ok(found.then_some(&self.row))
+        Ok(found.then_some((&self.row, place)))
     }
 
     /// Fills `self.row` with the next row, opening objects as needed. On an error the run is dropped.
@@ -95,6 +121,7 @@ impl Scan {
             if let Some(batch) = run.batch.as_ref().filter(|batch| run.at < batch.rows()) {
                 self.decoder.decode(batch, run.at, &mut self.row)?;
                 run.at += 1;
+                run.next_place += 1;
                 return Ok(true);
             }
             // The old batch is freed before the next one is read.
@@ -117,7 +144,7 @@ impl Scan {
         let values = self.expressions.evaluate();
         let (files, predicates) = self.select(&values)?.unwrap_or_default();
         self.planned = files.len();
-        Ok(Run { files: files.into_iter(), predicates, reader: None, batch: None, at: 0 })
+        Ok(Run { files: files.into_iter(), predicates, reader: None, batch: None, at: 0, next_place: 0 })
     }
 
     /// Objects to read and predicates on their rows. `None` when no row can match.
@@ -130,7 +157,8 @@ impl Scan {
     }
 
     fn open_next(&mut self, run: &mut Run) -> Result<bool> {
-        let Some(file) = run.files.next().and_then(|position| self.files.get(position)) else { return Ok(false) };
+        let Some(position) = run.files.next() else { return Ok(false) };
+        let Some(file) = self.files.get(position) else { return Ok(false) };
         if self.archive.partition.tier == tier::GLACIER {
             return Err(tier::in_glacier(&self.archive.partition.name));
         }
@@ -138,11 +166,13 @@ impl Scan {
             self.store = Some(storage::open(&self.archive.partition.storage, self.archive.owner)?);
         }
         let Some(store) = &self.store else { return Ok(false) };
-        let options = ScanOptions {
-            columns: self.decoder.fields().to_vec(),
-            predicates: run.predicates.clone(),
-            ..ScanOptions::default()
-        };
+        let mut options = ScanOptions { columns: self.decoder.fields().to_vec(), ..ScanOptions::default() };
+        if self.plan.places {
+            // Rows are counted, so none may be skipped.
+            run.next_place = self.first_places.get(position).copied().unwrap_or_default();
+        } else {
+            options.predicates.clone_from(&run.predicates);
+        }
         run.reader = Some(open(store, file, &self.archive, options, self.cache.clone())?);
         self.done.files += 1;
         Ok(true)

@@ -14,14 +14,21 @@ pub(super) fn refusal(table: pg_sys::Oid) -> Error {
 
 fn build(table: pg_sys::Oid) -> Result<Error> {
     let name = catalog::qualified_name(table)?;
-    let partition = Archive::of(table).map_or_else(|_| name.clone(), |archive| archive.partition.name);
+    let partition = Archive::of(table).map(|archive| archive.partition).ok();
+    let hint = match partition.as_ref().map(|partition| (partition.row_set, partition.source)) {
+        Some((true, Some(source))) => {
+            let source = quote_literal(catalog::qualified_name(source)?);
+            format!("Bring the rows back first: SELECT restore_rows({source}, 'where_clause');")
+        }
+        _ => {
+            let partition = quote_literal(partition.map_or_else(|| name.clone(), |partition| partition.name));
+            format!("Bring the partition back first: SELECT reattach_partition({partition}, writable => true);")
+        }
+    };
     Ok(Error::new(
         SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!("cannot change archived partition {name}"),
     )
     .detail("Archived rows are read-only.")
-    .hint(format!(
-        "Bring the partition back first: SELECT reattach_partition({}, writable => true);",
-        quote_literal(partition)
-    )))
+    .hint(hint))
 }

@@ -146,7 +146,7 @@ pub(super) fn data(rel: &BaseRel, clauses: &[Clause]) -> Result<(CString, Vec<Ex
         Needed::All => None,
         Needed::Some(columns) => Some(columns),
     };
-    let text = PlanData { columns, conditions }.to_text()?;
+    let text = PlanData { columns, conditions, places: rel.needs_places(clauses) }.to_text()?;
     let text = CString::new(text)
         .map_err(|_| Error::new(SqlState::ERRCODE_INTERNAL_ERROR, "plan of an archive scan holds a NUL byte"))?;
     Ok((text, values))

@@ -24,6 +24,8 @@ pub(super) struct PlanData {
     pub(super) columns: Option<Vec<i16>>,
     /// Conditions that every row must meet.
     pub(super) conditions: Vec<Condition>,
+    /// Whether each row tells its place, as `ctid`: its number among all rows of the archive.
+    pub(super) places: bool,
 }
 
 /// A condition on one column.

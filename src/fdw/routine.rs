@@ -86,8 +86,10 @@ unsafe extern "C-unwind" fn begin_foreign_scan(node: *mut pg_sys::ForeignScanSta
 unsafe extern "C-unwind" fn iterate_foreign_scan(node: *mut pg_sys::ForeignScanState) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: the executor passes a live node whose state begin_foreign_scan kept.
     let (mut node, target) = unsafe { (ScanNode::<Scan>::new(node), ScanNode::<Scan>::new(node)) };
-    let row = node.state().and_then(|scan| scan.next_row().or_raise());
-    target.slot(row)
+    match node.state().and_then(|scan| scan.next_row().or_raise()) {
+        Some((row, place)) => target.slot(Some(row), place),
+        None => target.slot(None, None),
+    }
 }
 
 #[pg_guard]

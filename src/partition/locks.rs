@@ -88,14 +88,28 @@ pub fn serialize(kind: &str, name: &str) -> Result<()> {
 
 /// Makes this session the only one that archives or reattaches this partition, to the end of the transaction.
 pub fn claim_partition(key: &str) -> Result<()> {
-    if try_claim(key)? {
-        return Ok(());
-    }
-    Err(Error::new(
+    if try_claim(key)? { Ok(()) } else { Err(in_use(key)) }
+}
+
+fn in_use(key: &str) -> Error {
+    Error::new(
         SqlState::ERRCODE_OBJECT_IN_USE,
         format!("partition \"{key}\" is being archived or reattached by another session"),
     )
-    .hint("See archive_ext.progress and archive_ext.jobs for the run in progress."))
+    .hint("See archive_ext.progress and archive_ext.jobs for the run in progress.")
+}
+
+/// The same, but waits for another session, `archive_ext.lock_timeout` at most (55006).
+pub fn wait_for_partition(key: &str) -> Result<()> {
+    let timeout = guc::lock_timeout_ms();
+    let waited = xact::subtransaction(|| {
+        let _timeout = GucNest::new().set(c"lock_timeout", &timeout.to_string());
+        user::elevated(|| {
+            spi::execute("SELECT pg_advisory_xact_lock(hashtextextended('archive_ext ' || $1, 0))", &[key.into()])
+        })
+        .or_raise();
+    });
+    waited.map_err(|_| in_use(key))
 }
 
 fn try_claim(key: &str) -> Result<bool> {

@@ -8,6 +8,7 @@ use pgrx::{PgMemoryContexts, pg_sys};
 use super::expr::Expressions;
 use super::foreign::{list_pointers, string_value};
 use super::row::RowBuffer;
+use super::tuple_id::TupleId;
 
 /// A node whose state, once kept, is a `T`. The query's memory owns the state, so an error anywhere frees it.
 #[derive(Debug)]
@@ -67,14 +68,17 @@ impl<T> ScanNode<T> {
     }
 
     /// Puts a row into the node's slot, or leaves it empty, and returns the slot. The row's values live in the per-tuple
-    /// memory.
-    pub fn slot(&self, row: Option<&RowBuffer>) -> *mut pg_sys::TupleTableSlot {
+    /// memory. `place` is the row's `ctid`, where the query asks for it.
+    pub fn slot(&self, row: Option<&RowBuffer>, place: Option<TupleId>) -> *mut pg_sys::TupleTableSlot {
         // SAFETY: the slot of a live node.
         unsafe {
             let slot = (*self.node).ss.ss_ScanTupleSlot;
             match row {
                 Some(row) => fill_slot(slot, row),
                 None => drop(pg_sys::ExecClearTuple(slot)),
+            }
+            if let Some(place) = place {
+                (*slot).tts_tid = place.pointer();
             }
             slot
         }

@@ -29,6 +29,7 @@ pub mod load;
 pub mod lock;
 pub mod mailbox;
 pub mod memory;
+pub mod move_rows;
 pub mod planner;
 pub mod relation;
 pub mod relcache;

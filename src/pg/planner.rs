@@ -135,6 +135,21 @@ impl BaseRel {
 
     /// The columns that the target list and `clauses` use.
     pub fn needed(&self, clauses: &[Clause]) -> Needed {
+        let (mut whole, mut columns) = (false, Vec::new());
+        for attribute in self.used(clauses) {
+            whole |= attribute == 0;
+            columns.extend((attribute > 0).then_some(attribute));
+        }
+        if whole { Needed::All } else { Needed::Some(columns) }
+    }
+
+    /// Whether the target list or `clauses` use `ctid`.
+    pub fn needs_places(&self, clauses: &[Clause]) -> bool {
+        self.used(clauses).any(|attribute| i32::from(attribute) == pg_sys::SelfItemPointerAttributeNumber)
+    }
+
+    /// The attribute numbers that the target list and `clauses` use, ascending; 0 for the whole row.
+    fn used(&self, clauses: &[Clause]) -> impl Iterator<Item = i16> {
         let mut set = std::ptr::null_mut();
         // SAFETY: live expression trees; pull_varattnos adds to the set.
         unsafe {
@@ -143,13 +158,7 @@ impl BaseRel {
                 pg_sys::pull_varattnos(clause.node, self.rel().relid, &mut set);
             }
         }
-        let attributes = members(set).map(|member| (member + FIRST_LOW_INVALID) as i16);
-        let (mut whole, mut columns) = (false, Vec::new());
-        for attribute in attributes {
-            whole |= attribute == 0;
-            columns.extend((attribute > 0).then_some(attribute));
-        }
-        if whole { Needed::All } else { Needed::Some(columns) }
+        members(set).map(|member| (member + FIRST_LOW_INVALID) as i16)
     }
 
     /// Adds a path that scans the relation, with values from outer relations where given.

@@ -2,6 +2,10 @@
 
 use pgrx::pg_sys;
 
+/// Lines of a block where rows are only counted: half of what a line number can be.
+const LINE_BITS: u32 = 15;
+const LAST_LINE: u64 = (1 << LINE_BITS) - 1;
+
 /// A row's place: block, then line pointer. The order is that of a sequential scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TupleId(u64);
@@ -30,6 +34,16 @@ impl TupleId {
     /// The last place before this one.
     pub(super) fn before(self) -> Self {
         Self(self.0.saturating_sub(1))
+    }
+
+    /// The place of row `number` where rows are only counted, as in an archive. Every line is one that PostgreSQL takes for valid.
+    pub fn of_number(number: u64) -> Self {
+        Self((number >> LINE_BITS) << 16 | ((number & LAST_LINE) + 1))
+    }
+
+    /// The number that [`Self::of_number`] gave this place.
+    pub fn number(self) -> u64 {
+        (self.0 >> 16) << LINE_BITS | (self.0 & 0xffff).saturating_sub(1)
     }
 
     /// The place that PostgreSQL prints as `(block,line)`.

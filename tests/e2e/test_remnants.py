@@ -262,3 +262,55 @@ def test_lookups_and_counts_go_past_remnants(mail, mode):
     assert mail.value("SELECT archive_tier_of('mail', '2900')") == "hot"
     assert mail.value("SELECT get_archived_record('mail', '7')")["headers"] == {"n": 7}
     assert mail.value("SELECT sum(hot + archived) FROM reconcile_counts('mail')") == ROWS
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_remnants_become_rows_again(mail, mode):
+    """restore_rows fills them up; what the table has besides is a conflict as ever."""
+    before = mail.all("SELECT id, at, subject, body, headers FROM mail ORDER BY id")
+    mail.execute(f"CALL archive_table('mail', '2022-02-01', {MODES[mode]})")
+    mail.execute("CREATE TABLE attachment (id int PRIMARY KEY, mail bigint NOT NULL REFERENCES mail)")
+    mail.execute("INSERT INTO attachment SELECT n, n FROM generate_series(1, 50) n")
+    assert mail.value("SELECT restore_rows('mail', 'id BETWEEN 5 AND 14')") == 10
+    assert tuple(mail.row(EVERYTHING)) == EXPECTED
+    assert mail.value(f"SELECT count(*) FROM mail WHERE id BETWEEN 5 AND 14 AND NOT ({REMNANT[mode]}) AND archive_key IS NULL") == 10
+    mail.execute("UPDATE mail SET subject = 'corrected' WHERE id = 7")
+    mail.execute("DELETE FROM mail WHERE id = 100")
+    assert mail.value("SELECT restore_rows('mail', 'true')") == 743 - 10
+    assert mail.value("SELECT count(*) FROM archive.mail") == 0
+    mail.execute("UPDATE mail SET subject = 'subject 7' WHERE id = 7")
+    assert mail.all("SELECT id, at, subject, body, headers FROM mail ORDER BY id") == before
+    mail.execute("SELECT forget_marker('mail')")
+    mail.execute("UPDATE mail SET is_archived = true WHERE id = 1")
+
+
+def test_restoring_stubs_reports_rows_that_took_their_keys(mail):
+    mail.execute(f"CALL archive_table('mail', '2022-01-02', {STUBS})")
+    mail.execute("DELETE FROM mail WHERE id = 3; INSERT INTO mail VALUES (3, now(), 'another')")
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        mail.execute("SELECT restore_rows('mail', 'true')")
+    assert mail.value("SELECT restore_rows('mail', 'true', on_conflict => 'skip')") == 22
+    assert mail.value("SELECT subject FROM mail WHERE id = 3") == "another"
+    assert mail.value("SELECT restore_rows('mail', 'true', on_conflict => 'replace')") == 1
+    assert mail.value("SELECT subject FROM mail WHERE id = 3") == "subject 3"
+    assert mail.value("SELECT count(*) FROM archive.mail") == 0
+
+
+def test_stubs_of_a_partition_become_rows_again(sales):
+    """Then the partition is one like others: it can be archived as a whole."""
+    before = sales.all("SELECT id, day, customer, total FROM sale ORDER BY id, day")
+    sales.execute("SELECT archive_family('sale_1', keep_keys => true)")
+    sales.execute("SELECT archive_family('sale_3', keep_keys => true)")
+    assert sales.value("SELECT restore_rows('sale', 'day < ''2024-01-11''')") == 1000
+    assert sales.value("SELECT restore_rows('sale', 'day < ''2024-02-01''')") == 2100
+    assert sales.value("SELECT count(*) FROM archive.sale") == 3000
+    sales.execute("SELECT reattach_family('line_1'); DELETE FROM refund WHERE day < '2024-02-01'")
+    sales.execute("SELECT archive_family('sale_1')")
+    assert not sales.exists("archive.sale_1_rows")
+    assert sales.all("SELECT id, day, customer, total FROM archive.sale_all ORDER BY id, day") == before
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="holds stubs"):
+        sales.execute("SELECT archive_partition('sale_3')")
+    # Compaction and lookups know such rows, too.
+    assert sales.value("SELECT archive_tier_of('sale', '{\"id\": 60, \"day\": \"2024-03-01\"}')") == "cold"
+    assert sales.value("SELECT restore_rows('sale', 'true')") == 3000
+    assert sales.value("SELECT count(*) FROM sale WHERE archived_at IS NOT NULL") == 0

@@ -64,8 +64,7 @@ fn create(plan: &Plan, source: &ExportSource, managed_table: i64, archive: pg_sy
         names: &plan.names,
         family: None,
     };
-    let nothing =
-        Exported { objects: Vec::new(), digest: Digest::default(), positions: Vec::new(), filters: Vec::new() };
+    let nothing = Exported::nothing(Digest::default());
     let version = manifest::next_version(&plan.store, &plan.name, &name, 0)?;
     let key = naming::manifest_key(&plan.name.0, &plan.name.1, &name, version);
     let manifest = manifest::build(subject, source, nothing, version)?;
@@ -87,5 +86,6 @@ fn create(plan: &Plan, source: &ExportSource, managed_table: i64, archive: pg_sy
         digest: manifest.digest,
         last_batch: None,
         made_for: Some(plan.name.clone()),
+        foreign_table: Some(table),
     })
 }

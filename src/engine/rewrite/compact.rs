@@ -14,7 +14,6 @@ use crate::catalog::compact_job::{self, NewCompaction};
 use crate::catalog::rewrite::{self, Numbered};
 use crate::catalog::row_set::{self, RowSet};
 use crate::catalog::{self, managed_table};
-use crate::engine::batch;
 use crate::engine::plan::job_hex;
 use crate::engine::progress::{Phase, Progress};
 use crate::engine::{storage, verify};
@@ -103,7 +102,7 @@ fn merge_next(request: &Request, table: Leaf, job: impl FnOnce() -> Result<(Uuid
         let small = rewrite::small_objects(set.id, plan.time_field(), request::small_bytes())?;
         let group = next_group(&small, request.threshold());
         if !group.is_empty() {
-            return merge(&plan, set, rewrite::objects(&group)?, job()?);
+            return merge(&plan, set, rewrite::objects(set, &group)?, job()?);
         }
     }
     Ok(nothing())
@@ -150,7 +149,7 @@ fn write(
 ) -> Result<Exported> {
     let mut sort = RowSort::begin(&plan.source.relation, &plan.order()?)?;
     for old in old {
-        read::rows(&plan.source, store, &set.schema, &old.object, None, &mut |_, _, row| {
+        read::rows(&plan.source, store, &set.schema, &old.object, &mut |_, _, row| {
             sort.put(row);
             Ok(())
         })?;
@@ -164,7 +163,7 @@ fn write(
         naming::batch_key(schema, table, date, BatchName { job: &hex, number, sha256: &sha256 })
     };
     let time = plan.time.as_ref().and_then(|time| plan.position(time));
-    let filtered = batch::filter_fields(&plan.table, &plan.source)?;
+    let filtered = request::filter_fields(&plan.table, &plan.source)?;
     export::sorted(&plan.source, &mut sort, time, &filtered, store, &key, &mut |rows, bytes| progress.tick(rows, bytes))
 }
 

@@ -6,12 +6,16 @@
 
 mod compact;
 mod due;
+mod insert;
 mod job;
 mod read;
 mod request;
+mod restore;
 mod swap;
+mod without;
 
 pub use compact::compact;
 pub use due::due;
 pub use job::{begin, step};
 pub use request::Request;
+pub use restore::{Conflict, restore};

@@ -1,7 +1,5 @@
 //! The rows of an object, one by one.
 
-use std::ops::Range;
-
 use archive_core::codec::{DecodedBatch, ObjectReader, ScanOptions};
 use archive_core::manifest::ManifestObject;
 use archive_core::schema::TableSchema;
@@ -17,18 +15,17 @@ use crate::pg::row::RowBuffer;
 /// A row: the batch it was decoded in, its place there, and its datums.
 pub type Visit<'a> = &'a mut dyn FnMut(&DecodedBatch, usize, &RowBuffer) -> Result<()>;
 
-/// Visits the rows of an object of `schema` in order; all, or those in these ranges. Datums live until the next row.
+/// Visits the rows of an object of `schema` in order. Datums live until the next row.
 pub fn rows(
     source: &ExportSource,
     store: &BlockingStore,
     schema: &TableSchema,
     object: &ManifestObject,
-    row_ranges: Option<Vec<Range<u64>>>,
     visit: Visit<'_>,
 ) -> Result<()> {
     let _text = GucNest::lossless_text();
     let columns = schema.fields.iter().map(|field| field.id).collect();
-    let options = ScanOptions { columns, row_ranges, ..ScanOptions::default() };
+    let options = ScanOptions { columns, ..ScanOptions::default() };
     let mut reader = ObjectReader::open(store.reader(&object.key, object.bytes), object.bytes, schema, options)?;
     let mut memory = MemoryContext::new(c"archive_ext rewritten row");
     let mut buffer = RowBuffer::new(source.attributes());

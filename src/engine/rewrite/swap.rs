@@ -30,7 +30,7 @@ pub struct Rewritten {
 /// Names the new objects in the place of the old ones. The row set is locked only here, so that batches wait for no more than a small
 /// manifest. `now` is the table's schema and name, `step` the rewrite's number within its job.
 ///
-/// Errors: 42P01 when the row set is gone, 55000 when another session replaced one of the objects first.
+/// Errors: 42P01 when the row set is gone, 40001 when another session replaced one of the objects first.
 pub fn swap(
     set: i64,
     store: &BlockingStore,

@@ -61,6 +61,7 @@ CALL split_partition_steps('no_such', 'month');
 SELECT register_static_table('no_such', 'x');
 SELECT unregister_static_table('no_such');
 SELECT compact_archive('no_such', 'at', '2', '1000');
+SELECT restore_rows('no_such', 'true', 'skip');
 CALL compact_archive_steps('no_such', 'at', '2', '1000', '1 hour', '1 s');
 SELECT count(*) FROM archive_ext.progress;
 -- Options are refused with the valid ones named.

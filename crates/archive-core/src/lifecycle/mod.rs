@@ -15,6 +15,7 @@ mod period;
 mod relabel;
 mod selection;
 mod status;
+mod taken;
 mod throttle;
 pub mod transition;
 
@@ -31,4 +32,5 @@ pub use period::{Granularity, Moment, Period};
 pub use relabel::{Granularities, partition_name, relabel};
 pub use selection::{Patterns, Selection};
 pub use status::Status;
+pub use taken::{Taken, TakenRows};
 pub use throttle::{Hold, Limits, Meter, Pressure, TokenBucket, decide};

@@ -83,6 +83,12 @@ pub fn batch_key(schema: &str, table: &str, date: Option<HiveDate>, batch: Batch
     format!("{}{directories}{}.parquet", table_prefix(schema, table), batch.of(table))
 }
 
+/// The key of an object in the directory of another, `beside`: it holds rows of the same months.
+pub fn batch_key_beside(beside: &str, table: &str, batch: BatchName<'_>) -> String {
+    let directory = beside.rsplit_once('/').map_or("", |(directory, _)| directory);
+    format!("{directory}/{}.parquet", batch.of(table))
+}
+
 /// The key of a batch's manifest; `set` is the row set that it belongs to.
 pub fn batch_manifest_key(schema: &str, table: &str, set: &str, batch: BatchName<'_>) -> String {
     format!("{}_manifests/{}.json", table_prefix(schema, table), batch.of(set))
@@ -152,6 +158,8 @@ mod tests {
             batch_key("public", "ticket", date, batch),
             "public.ticket/archive_year=2022/archive_month=01/ticket.b01234567.000007.f00df00df00df00d.parquet"
         );
+        let key = batch_key("public", "ticket", date, batch);
+        assert_eq!(batch_key_beside(&key, "ticket", batch), key);
         let manifest = batch_manifest_key("public", "ticket", "ticket_rows", batch);
         assert_eq!(manifest, "public.ticket/_manifests/ticket_rows.b01234567.000007.f00df00df00df00d.json");
         assert_eq!(version_of(&manifest, "ticket_rows"), None);

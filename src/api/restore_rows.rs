@@ -1,0 +1,16 @@
+//! `restore_rows`.
+
+use pgrx::prelude::*;
+
+use crate::engine::rewrite::{self, Conflict};
+use crate::error::OrRaise;
+use crate::pg::args::{Regclass, Text};
+
+/// Puts archived rows back into the table that they came from, in the caller's transaction; how many.
+#[pg_extern]
+fn restore_rows(source: Regclass, where_clause: Text, on_conflict: default!(&str, "'error'")) -> i64 {
+    Conflict::parse(on_conflict)
+        .and_then(|conflict| rewrite::restore(source.0, &where_clause.0, conflict))
+        .or_raise()
+        .cast_signed()
+}

@@ -1,0 +1,218 @@
+//! The rows that match, from the archive into the table: the caller's SQL, with the caller's rights.
+
+use pgrx::pg_sys;
+use pgrx::spi::quote_identifier;
+
+use super::request;
+use super::restore::{Conflict, Shrinking};
+use crate::catalog::{self, remnant};
+use crate::engine::where_clause;
+use crate::error::{Error, Result, SqlState};
+use crate::partition::discover::{self, Attribute, Leaf};
+use crate::partition::remnant_guard::Lifted;
+use crate::pg::move_rows::{Origin, move_rows};
+use crate::pg::{spi, user};
+
+/// How many rows went where.
+#[derive(Debug, Default)]
+pub struct Moved {
+    /// Rows that are in the table now.
+    pub restored: u64,
+    /// Rows that stay in the archive, because the table has rows with their keys.
+    pub skipped: u64,
+}
+
+/// What inserts the rows.
+pub struct Insertion {
+    name: String,
+    /// `archive.<table>` under the name of the table, which the clause may use.
+    from: String,
+    condition: String,
+    /// Columns that are inserted: all that are not generated.
+    columns: Vec<Attribute>,
+    /// The columns of the key, quoted.
+    key: Vec<String>,
+    conflict: Conflict,
+    on_conflict: String,
+    /// Whether what stays of archived rows is in the table: it becomes the row again.
+    fills_remnants: bool,
+    /// The tables that store rows.
+    storing: Vec<pg_sys::Oid>,
+}
+
+impl Insertion {
+    /// Checks the clause and everything that can be known before a row is read.
+    ///
+    /// Errors: those of the clause; to replace, 55000 for a table without a key, 0A000 for one with identity values that cannot be.
+    pub fn new(
+        table: &Leaf,
+        archive: pg_sys::Oid,
+        clause: &str,
+        conflict: Conflict,
+        sets: &[Shrinking],
+    ) -> Result<Self> {
+        let from = format!("{} AS {}", catalog::qualified_name(archive)?, quote_identifier(&table.name));
+        where_clause::check(Some(clause), &from)?;
+        let columns: Vec<_> =
+            discover::attributes(table.oid)?.into_iter().filter(|column| column.generated.is_empty()).collect();
+        let key: Vec<_> = request::key(table)?.iter().map(|key| quote_identifier(&key.name).to_string()).collect();
+        let marker = remnant::of(table.oid)?;
+        let on_conflict = match (conflict, &marker) {
+            (Conflict::Replace, _) => replacing(table, &columns, &key)?,
+            (_, Some(marker)) => {
+                let is_remnant = marker.remnant(&quote_identifier(&table.name));
+                format!("{} WHERE {is_remnant}", replacing(table, &columns, &key)?)
+            }
+            (Conflict::Error, None) => String::new(),
+            (Conflict::Skip, None) => " ON CONFLICT DO NOTHING".to_owned(),
+        };
+        let fills_remnants = marker.is_some();
+        let mut storing = if fills_remnants { discover::tree(table.oid)? } else { Vec::new() };
+        storing.push(table.oid);
+        let condition = format!("{} AND {}", of_sets(table, sets), where_clause::condition(Some(clause)));
+        let name = table.qualified();
+        Ok(Self { name, from, condition, columns, key, conflict, on_conflict, fills_remnants, storing })
+    }
+
+    /// Inserts the rows, and takes those that are in the table now from the archive's.
+    pub fn run(&self, sets: &mut [Shrinking]) -> Result<Moved> {
+        self.refuse_two_of_one_key()?;
+        let (query, insert) = self.statements();
+        let types: Vec<_> = self.columns.iter().map(|column| column.type_oid).collect();
+        let mut moved = Moved::default();
+        let _ours = self.fills_remnants.then(|| Lifted::of(self.storing.clone()));
+        user::own_sql(user::current(), || {
+            move_rows(&query, &insert, &types, |origin, rows| self.note(&mut moved, sets, origin, rows))
+        })?;
+        Ok(moved)
+    }
+
+    fn statements(&self) -> (String, String) {
+        let columns: Vec<_> = self.columns.iter().map(|column| quote_identifier(&column.name).to_string()).collect();
+        let archived = |column: &str| columns.iter().map(|name| format!(", {column}{name}")).collect::<String>();
+        let alias = self.from.rsplit_once(" AS ").map_or("", |(_, alias)| alias);
+        let places: Vec<_> = (1..=columns.len()).map(|number| format!("${number}")).collect();
+        (
+            format!(
+                "SELECT {alias}.tableoid, {alias}.ctid{} FROM {} WHERE {}",
+                archived(&format!("{alias}.")),
+                self.from,
+                self.condition
+            ),
+            format!(
+                "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({}){}",
+                self.name,
+                columns.join(", "),
+                places.join(", "),
+                self.on_conflict
+            ),
+        )
+    }
+
+    fn note(&self, moved: &mut Moved, sets: &mut [Shrinking], origin: Origin, rows: u64) -> Result<()> {
+        if rows == 0 && self.conflict == Conflict::Skip {
+            moved.skipped += 1;
+            return Ok(());
+        }
+        if rows == 0 && !self.on_conflict.ends_with("NOTHING") {
+            return Err(if self.fills_remnants { self.key_is_taken() } else { self.kept_out() });
+        }
+        moved.restored += 1;
+        let set = sets.iter_mut().find(|shrinking| shrinking.set.foreign_table == Some(origin.relation));
+        match set.is_some_and(|shrinking| shrinking.taken.take(origin.place.number())) {
+            true => Ok(()),
+            false => Err(Error::new(
+                SqlState::ERRCODE_INTERNAL_ERROR,
+                format!("a row of relation {} is in no object of the archive", origin.relation.to_u32()),
+            )),
+        }
+    }
+
+    fn kept_out(&self) -> Error {
+        Error::new(
+            SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("an archived row was not inserted into \"{}\"", self.name),
+        )
+        .detail("A BEFORE INSERT trigger or a rule kept it out. Nothing was changed.")
+        .hint("Leave such rows out by the where_clause, or disable the trigger.")
+    }
+
+    /// Where remnants become rows again, rows with the same key that are no remnants are found by the statement itself.
+    fn key_is_taken(&self) -> Error {
+        let message = format!("\"{}\" has rows with keys of archived rows that match", self.name);
+        Error::new(SqlState::ERRCODE_UNIQUE_VIOLATION, message)
+            .detail("Or a BEFORE trigger or a rule kept such a row out. Nothing was changed.")
+            .hint("on_conflict => 'skip' leaves such rows in the archive, 'replace' gives the table their values.")
+    }
+
+    /// Two archived rows with one key cannot both replace the row that has it: one of them would be lost (21000).
+    fn refuse_two_of_one_key(&self) -> Result<()> {
+        if self.conflict != Conflict::Replace {
+            return Ok(());
+        }
+        let key = self.key.join(", ");
+        let query = format!(
+            "SELECT pg_catalog.concat_ws(', ', {key}) FROM {} WHERE {} GROUP BY {key} HAVING pg_catalog.count(*) > 1 LIMIT 1",
+            self.from, self.condition
+        );
+        let twice = user::own_sql(user::current(), || spi::writing_rows(&query, &[], |row| row.need::<String>(1)))?;
+        let Some(twice) = twice.into_iter().next() else { return Ok(()) };
+        let message = format!("several archived rows of \"{}\" that match have the same key", self.name);
+        Err(Error::new(SqlState::ERRCODE_CARDINALITY_VIOLATION, message)
+            .detail(format!("Key ({}) = ({twice}).", self.key.join(", ")))
+            .hint("Leave all but one of them out by the where_clause; on_conflict => 'skip' restores one."))
+    }
+}
+
+/// That a row of the archive is one of a row set: partitions that were archived as a whole come back as a whole.
+fn of_sets(table: &Leaf, sets: &[Shrinking]) -> String {
+    let alias = quote_identifier(&table.name);
+    let tables: Vec<_> = sets.iter().filter_map(|one| Some(one.set.foreign_table?.to_u32().to_string())).collect();
+    match table.kind == 'p' {
+        true => format!("{alias}.tableoid OPERATOR(pg_catalog.=) ANY ('{{{}}}'::pg_catalog.oid[])", tables.join(",")),
+        false => "true".to_owned(),
+    }
+}
+
+/// `ON CONFLICT` with an update of everything but the key.
+fn replacing(table: &Leaf, columns: &[Attribute], key: &[String]) -> Result<String> {
+    let name = table.qualified();
+    if key.is_empty() {
+        return Err(Error::new(
+            SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("rows of \"{name}\" cannot be replaced: it has no unique key"),
+        )
+        .hint("Restore with on_conflict => 'error' or 'skip'."));
+    }
+    let quoted = columns.iter().map(|column| quote_identifier(&column.name).to_string());
+    let others: Vec<_> = quoted.filter(|column| !key.contains(column)).collect();
+    let fixed = always_identity(table.oid)?;
+    if let Some(column) = fixed.iter().find(|column| others.contains(column)) {
+        return Err(Error::new(
+            SqlState::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("rows of \"{name}\" cannot be replaced: column {column} is GENERATED ALWAYS AS IDENTITY"),
+        )
+        .hint(format!(
+            "ALTER TABLE {name} ALTER COLUMN {column} SET GENERATED BY DEFAULT, or delete these rows first."
+        )));
+    }
+    let target = key.join(", ");
+    if others.is_empty() {
+        // Rows with the same key are the same then.
+        return Ok(format!(" ON CONFLICT ({target}) DO NOTHING"));
+    }
+    let updates: Vec<_> = others.iter().map(|column| format!("{column} = EXCLUDED.{column}")).collect();
+    Ok(format!(" ON CONFLICT ({target}) DO UPDATE SET {}", updates.join(", ")))
+}
+
+/// Columns that an UPDATE cannot give a value, quoted.
+fn always_identity(table: pg_sys::Oid) -> Result<Vec<String>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT quote_ident(attname) FROM pg_attribute
+             WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND attidentity = 'a'",
+            &[table.into()],
+            |row| row.need(1),
+        )
+    })
+}

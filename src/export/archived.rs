@@ -1,0 +1,72 @@
+//! Archived rows, written again as they were archived: a label may have another name since, and an object another OID.
+
+use archive_core::codec::{Appended, Decoded, DecodedBatch, RowHasher};
+use archive_core::store::BlockingStore;
+
+use super::{Export, ExportSource, Exported, StoreSink};
+use crate::error::Result;
+use crate::pg::row::Row;
+
+/// Writes archived rows to objects. Needs [`crate::pg::guc::GucNest::lossless_text`].
+pub struct ArchivedWriter<'a>(Export<'a, StoreSink<'a>>);
+
+impl<'a> ArchivedWriter<'a> {
+    /// A writer to objects named by `key` from their number, with filters of the keys over the columns with the ids
+    /// `filter_fields`.
+    pub fn new(
+        source: &'a ExportSource,
+        filter_fields: Vec<i32>,
+        store: &'a BlockingStore,
+        key: &'a dyn Fn(u32) -> String,
+    ) -> Result<Self> {
+        Ok(Self(Export::new(source, filter_fields, StoreSink::new(store, key))?))
+    }
+
+    /// Adds a row of a batch; `row` are its datums.
+    pub fn row(&mut self, batch: &DecodedBatch, at: usize, row: &Row<'_>) -> Result<()> {
+        let Self(export) = self;
+        for (index, io) in export.source.io.iter().enumerate() {
+            let cell = batch.get(index, at)?;
+            let appended = match &cell {
+                Decoded::Null => export.writer.append(index, None)?,
+                Decoded::Value(value) => export.writer.append(index, Some(value))?,
+                Decoded::Text(_) => export.writer.append(index, io.read(row)?.as_ref())?,
+            };
+            match (appended, &cell) {
+                (Appended::NeedsText, Decoded::Text(text)) => export.writer.append_text(index, text)?,
+                (Appended::NeedsText, _) => export.writer.append_text(index, &io.text(row))?,
+                _ => {}
+            }
+        }
+        export.ranges.observe(row, &export.memory);
+        export.writer.end_row()?;
+        if export.writer.is_full() {
+            export.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Ends the last object.
+    pub fn finish(self) -> Result<Exported> {
+        self.0.finish()
+    }
+}
+
+/// Adds a row of a batch to a digest, as it was archived; `row` are its datums.
+pub fn hash_archived(
+    source: &ExportSource,
+    hasher: &mut RowHasher,
+    batch: &DecodedBatch,
+    at: usize,
+    row: &Row<'_>,
+) -> Result<()> {
+    for (index, io) in source.io.iter().enumerate() {
+        match batch.get(index, at)? {
+            Decoded::Null => hasher.column(index, None),
+            Decoded::Value(value) => hasher.column(index, Some(&value)),
+            Decoded::Text(_) => hasher.column(index, io.read(row)?.as_ref()),
+        }
+    }
+    hasher.end_row();
+    Ok(())
+}
