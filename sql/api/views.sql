@@ -34,6 +34,7 @@ SET search_path = pg_catalog, pg_temp AS $$
     WHERE c.oid = source OR c.oid IN (SELECT t.relid FROM pg_partition_tree(source) t WHERE t.isleaf)
 $$;
 
+-- When a backend began is hidden from those who may not see what it does; its pid is not.
 CREATE VIEW archive_ext.jobs WITH (security_barrier) AS
 SELECT j.job_id,
        j.operation,
@@ -55,7 +56,7 @@ SELECT j.job_id,
                      WHEN 'failed' THEN 'error'
                      WHEN 'pending' THEN CASE WHEN j.suspended_at IS NOT NULL THEN 'window' WHEN j.error IS NOT NULL THEN 'error' END
                      WHEN 'running' THEN coalesce(j.why_stopped, CASE WHEN NOT EXISTS (
-                         SELECT FROM pg_stat_activity a WHERE a.pid = j.pid AND a.backend_start = j.pid_started) THEN 'interrupted' END)
+                         SELECT FROM pg_stat_activity a WHERE a.pid = j.pid AND coalesce(a.backend_start = j.pid_started, true)) THEN 'interrupted' END)
                      ELSE j.status END AS why_stopped,
        b.progress -> 'seconds' AS phase_seconds,
        round((j.rows_archived / nullif(s.spent, 0))::numeric) AS rows_per_second,

@@ -44,6 +44,20 @@ pub fn keys_of(objects: &[i64]) -> Result<Vec<Vec<i32>>> {
     Ok(serde_json::from_str(found.as_deref().unwrap_or("[]"))?)
 }
 
+/// The key, by field ids, of the filter of a partition's newest object, and how many keys that has: for the planner, which need not
+/// know all.
+pub fn newest(partition: i64, version: i32) -> Result<Option<(Vec<i32>, u64)>> {
+    let found = user::elevated(|| {
+        spi::active_text(&format!(
+            "SELECT json_build_array(f.field_ids, f.keys) FROM archive_ext.key_filter f
+             WHERE f.format = {KEY_FILTER_FORMAT} AND f.object_id =
+                   (SELECT id FROM archive_ext.object WHERE partition_id = {partition} AND version = {version}
+                    ORDER BY ordinal DESC LIMIT 1)"
+        ))
+    })?;
+    Ok(found.as_deref().map(serde_json::from_str).transpose()?)
+}
+
 /// Which of the objects have a filter over `fields` that holds none of `keys`. Of each filter only the blocks of these keys are
 /// read.
 pub fn without(objects: &[i64], fields: &[i32], keys: &[KeyHash]) -> Result<Vec<i64>> {

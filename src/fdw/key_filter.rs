@@ -63,9 +63,18 @@ fn without(objects: &[i64], key: &[i32], archive: &Archive, predicates: &[Predic
 /// How many keys of an array are expected before it is known.
 const TYPICAL_ARRAY: u64 = 10;
 
-/// About how many keys conditions ask for that the filters of these objects know; `None` when no filter will be asked. For the
-/// planner: it must not take a lookup for a scan of all objects.
-pub(super) fn expected_keys(archive: &Archive, conditions: &[Condition], objects: &[i64]) -> Result<Option<u64>> {
+/// A lookup of single keys, as the planner expects it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lookup {
+    /// Keys that are looked for: about as many objects are read.
+    pub(super) keys: u64,
+    /// Rows of each object.
+    pub(super) rows_each: u64,
+}
+
+/// What conditions look for, if key filters will be asked about it; `None` when they will not. For the planner: it must not take a
+/// lookup for a scan of all objects.
+pub(super) fn lookup(archive: &Archive, conditions: &[Condition]) -> Result<Option<Lookup>> {
     let mut asked: Vec<(i32, u64)> = Vec::new();
     for condition in conditions {
         let values = match &condition.test {
@@ -76,10 +85,13 @@ pub(super) fn expected_keys(archive: &Archive, conditions: &[Condition], objects
         let field = archive.column(condition.attribute).and_then(|column| archive.field(column));
         asked.extend(field.map(|field| (field.id, values)));
     }
-    if asked.is_empty() || objects.len() < 2 {
+    if asked.is_empty() {
         return Ok(None);
     }
-    let values_of = |id: &i32| asked.iter().filter(|(field, _)| field == id).map(|(_, values)| *values).min();
-    let keys = key_filter::keys_of(objects)?.into_iter();
-    Ok(keys.filter_map(|key| key.iter().map(values_of).product::<Option<u64>>()).min())
+    let newest = key_filter::newest(archive.partition.id, archive.partition.version)?;
+    Ok(newest.and_then(|(key, rows_each)| {
+        let values_of = |id: &i32| asked.iter().filter(|(field, _)| field == id).map(|(_, values)| *values).min();
+        let keys = key.iter().map(values_of).product::<Option<u64>>()?;
+        Some(Lookup { keys, rows_each: rows_each.max(1) })
+    }))
 }

@@ -5,17 +5,20 @@ use std::ffi::CString;
 use pgrx::pg_sys;
 
 use super::archive::Archive;
-use super::key_filter;
+use super::key_filter::{self, Lookup};
 use super::prune::{self, FilePruner};
 use super::pushdown::{self, PlanData};
 use crate::error::{Error, Result, SqlState};
 use crate::pg::clause::{Clause, Expression};
-use crate::pg::planner::{self, BaseRel, Needed, PathCost};
+use crate::pg::planner::{self, BaseRel, Needed, Parameterisation, PathCost};
 
 const BLOCK_BYTES: u64 = 8192;
 
 /// Cost of opening an object and reading its footer, in units of `seq_page_cost`: a round trip to the store.
 const FILE_COST: f64 = 100.0;
+
+/// Cost of asking the key filter of an object, in units of `seq_page_cost`.
+const FILTER_COST: f64 = 0.5;
 
 /// Bytes of an object before the catalog was asked.
 const TYPICAL_OBJECT: u64 = 512 << 20;
@@ -25,7 +28,7 @@ const TYPICAL_OBJECT: u64 = 512 << 20;
 const PARAMETERISED_SHARE: f64 = 0.25;
 
 /// What the first callback finds out for the later ones.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Planned {
     columns: usize,
     reach: Reach,
@@ -69,46 +72,65 @@ fn reach(archive: &Archive, clauses: &[Clause]) -> Result<Reach> {
         rows: reached().map(|object| object.rows).sum(),
         bytes: reached().map(|object| object.bytes).sum(),
     };
-    let ids: Vec<i64> = reached().map(|object| object.id).collect();
-    let keys = key_filter::expected_keys(archive, &conditions, &ids)?;
-    Ok(keys.map_or(reach, |keys| reach.limited_to(keys)))
+    let lookup = key_filter::lookup(archive, &conditions)?;
+    Ok(lookup.map_or(reach, |lookup| reach.limited_to(lookup)))
 }
 
 impl Reach {
-    /// What is read of it to find so many keys, when key filters tell which objects cannot have them.
-    fn limited_to(self, keys: u64) -> Self {
-        let files = self.files.min(keys);
-        let share = |all: u64| (all * files).div_ceil(self.files.max(1));
-        Self { files, rows: share(self.rows), bytes: share(self.bytes) }
+    /// What a lookup reads of it, as key filters tell which objects cannot have its keys.
+    fn limited_to(self, lookup: Lookup) -> Self {
+        let rows = self.rows.min(lookup.keys.saturating_mul(lookup.rows_each));
+        let bytes = (self.bytes as f64 * rows as f64 / self.rows.max(1) as f64) as u64;
+        Self { files: self.files.min(lookup.keys), rows, bytes }
     }
 }
 
 /// `GetForeignPaths`: the plain scan, and scans with values from other relations of the join.
-pub(super) fn paths(rel: &mut BaseRel) {
-    let Some(full) = scan_cost(rel) else { return };
+pub(super) fn paths(rel: &mut BaseRel, table: pg_sys::Oid) -> Result<()> {
+    let Some(planned) = kept(rel).copied() else { return Ok(()) };
+    let full = scan_cost(rel, planned, planned.reach);
     rel.add_path(full, None);
     let usable = |clause: &Clause| pushdown::conditions(&[*clause]).is_ok_and(|(found, _)| !found.is_empty());
-    for with in rel.parameterisations(&usable) {
+    let parameterisations = rel.parameterisations(&usable);
+    let archive = if parameterisations.is_empty() { None } else { Some(Archive::of(table)?) };
+    for with in parameterisations {
         let share = |cost: f64| full.startup + (cost - full.startup) * PARAMETERISED_SHARE;
-        rel.add_path(PathCost { rows: with.rows(), total: share(full.total), ..full }, Some(with));
+        let part = PathCost { rows: with.rows(), total: share(full.total), ..full };
+        let single = archive.as_ref().map(|archive| lookup_cost(rel, planned, archive, &with)).transpose()?.flatten();
+        let best = single.filter(|single| single.total < part.total).unwrap_or(part);
+        rel.add_path(best, Some(with));
     }
+    Ok(())
 }
 
-fn scan_cost(rel: &BaseRel) -> Option<PathCost> {
-    let needed = rel.needed(&rel.restrictions());
-    let planned = kept(rel)?;
-    let share = match &needed {
+/// The cost of one scan that looks for keys from an outer row, where key filters tell which objects cannot have them.
+fn lookup_cost(
+    rel: &BaseRel,
+    planned: Planned,
+    archive: &Archive,
+    with: &Parameterisation,
+) -> Result<Option<PathCost>> {
+    let mut clauses = rel.restrictions();
+    clauses.extend(rel.clauses_with(with));
+    let (conditions, _) = pushdown::conditions(&clauses)?;
+    let Some(lookup) = key_filter::lookup(archive, &conditions)? else { return Ok(None) };
+    let cost = scan_cost(rel, planned, planned.reach.limited_to(lookup));
+    let asked = planned.reach.rows.div_ceil(lookup.rows_each) as f64 * FILTER_COST * planner::cost_units().0;
+    Ok(Some(PathCost { rows: with.rows(), startup: cost.startup + asked, total: cost.total + asked }))
+}
+
+fn scan_cost(rel: &BaseRel, planned: Planned, reach: Reach) -> PathCost {
+    let share = match &rel.needed(&rel.restrictions()) {
         Needed::All => 1.0,
         Needed::Some(columns) => columns.len() as f64 / planned.columns.max(1) as f64,
     };
     let (page, tuple, _) = planner::cost_units();
     let (startup, per_row) = rel.restriction_cost();
-    let reach = planned.reach;
     let startup = startup + if reach.files > 0 { FILE_COST * page } else { 0.0 };
     let files = FILE_COST * page * reach.files.saturating_sub(1) as f64;
     let pages = reach.bytes.div_ceil(BLOCK_BYTES) as f64 * share * page;
     let rows = reach.rows as f64 * (tuple + per_row);
-    Some(PathCost { rows: rel.rows(), startup, total: startup + files + pages + rows })
+    PathCost { rows: rel.rows(), startup, total: startup + files + pages + rows }
 }
 
 #[allow(unsafe_code)]

@@ -48,11 +48,11 @@ unsafe extern "C-unwind" fn get_foreign_rel_size(
 unsafe extern "C-unwind" fn get_foreign_paths(
     root: *mut pg_sys::PlannerInfo,
     rel: *mut pg_sys::RelOptInfo,
-    _table: pg_sys::Oid,
+    table: pg_sys::Oid,
 ) {
     // SAFETY: as above.
     let mut rel = unsafe { BaseRel::new(root, rel) };
-    plan::paths(&mut rel);
+    plan::paths(&mut rel, table).or_raise();
 }
 
 #[pg_guard]

@@ -83,6 +83,12 @@ impl BaseRel {
         unsafe { self.clauses(self.rel().baserestrictinfo) }
     }
 
+    /// The join clauses that a parameterised scan of this relation tests.
+    pub fn clauses_with(&self, with: &Parameterisation) -> Vec<Clause> {
+        // SAFETY: ppi_clauses is a list of RestrictInfos.
+        unsafe { self.clauses((*with.info).ppi_clauses) }
+    }
+
     /// Sets size and width, and the row estimate from the selectivity of the restrictions.
     pub fn set_size(&mut self, rows: f64, pages: u32) {
         // SAFETY: the callback may set tuples and pages of its relation.

@@ -143,3 +143,14 @@ def test_how_fast_it_is_and_how_long_it_takes(audit):
     assert done.remaining is None and sum(done.phase_seconds.values()) > spent
     audit.execute("VACUUM audit")
     wait_until(lambda: audit.value("SELECT dead_rows FROM archive_ext.jobs") == 0, 20, "the statistics")
+
+
+def test_who_may_not_see_what_others_do_is_not_told_that_they_are_gone(audit, role):
+    reader = role("reader")
+    audit.execute(f"GRANT SELECT ON audit TO {reader}")
+    session, watcher = audit.connect(), audit.connect(reader)
+    call = Call(lambda: archive(audit, "sleep => '200 ms'", "run_for => '2 s'", session=session))
+    wait_until(lambda: audit.value("SELECT count(*) FROM archive_ext.jobs WHERE rows_archived > 0") == 1, 10, "a batch")
+    assert watcher.execute("SELECT status, why_stopped FROM archive_ext.jobs").fetchone() == ("running", None)
+    call.result()
+    assert watcher.execute("SELECT why_stopped FROM archive_ext.jobs").fetchone()[0] == "run_for"

@@ -1,5 +1,7 @@
 """Rows per month: hot + archived is what there ever was, as far as it was counted; what is missing is an alert."""
 
+import subprocess
+
 import psycopg
 import pytest
 
@@ -95,3 +97,23 @@ def test_only_who_sees_everything_counts(audit, role):
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="hides rows"):
         session.execute("SELECT reconcile_counts('doc')")
     audit.execute("DROP TABLE doc")
+
+
+def test_a_dump_keeps_what_was_counted_and_the_filters(audit):
+    audit.execute("CALL archive_table('audit', '2023-02-01Z', batch_rows => 100)")
+    counts(audit)
+    audit.execute("DELETE FROM audit WHERE at < '2023-02-02Z'")
+    counts(audit)
+    server = ["-h", str(audit.cluster.dir), "-U", "postgres"]
+    dump = subprocess.run([audit.cluster.program("pg_dump"), *server, audit.name], check=True, stdout=subprocess.PIPE)
+    with audit.cluster.connect() as conn:
+        conn.execute(f"CREATE DATABASE {audit.name}_copy TEMPLATE template0")
+    psql = [audit.cluster.program("psql"), *server, "-X", "-q", "-v", "ON_ERROR_STOP=1", f"{audit.name}_copy"]
+    subprocess.run(psql, input=dump.stdout, stdout=subprocess.PIPE, check=True)
+    with audit.cluster.connect(f"{audit.name}_copy") as copy:
+        for query in ["SELECT * FROM archive_ext.month_counts", "SELECT ordinal, key_filter_bytes FROM archive_ext.objects",
+                      "SELECT archive_tier_of('audit', id) FROM generate_series(0, 800, 100) id",
+                      "SELECT detail FROM archive_ext.alerts WHERE alert = 'rows are missing'"]:
+            assert copy.execute(query).fetchall() == audit.all(query)
+    with audit.cluster.connect() as conn:
+        conn.execute(f"DROP DATABASE {audit.name}_copy")

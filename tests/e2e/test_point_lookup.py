@@ -267,3 +267,19 @@ def test_stubs_are_whole_and_counted_once(archive):
     assert [tier(archive, "t", key) for key in "12"] == ["cold", "hot"]
     counted = archive.all("SELECT month::text, hot, archived FROM reconcile_counts('t', 'at')")
     assert [tuple(row) for row in counted] == [("2020-01-01", 0, 1), ("2022-01-01", 1, 0)]
+
+
+def test_rows_are_found_and_counted_through_compaction_and_restore(archive):
+    archive.execute("CREATE TABLE t (id uuid PRIMARY KEY, n int NOT NULL UNIQUE, at date NOT NULL)")
+    archive.execute("INSERT INTO t SELECT md5(n::text)::uuid, n, '2020-01-01' FROM generate_series(1, 200) n")
+    archive.execute("CALL archive_table('t', '2021-01-01', batch_rows => 20, order_key => '{n}')")
+    counted = "SELECT sum(total), sum(missing) FROM reconcile_counts('t')"
+    keys = [row[0] for row in archive.all("SELECT id::text FROM archive.t ORDER BY n")]
+    assert tuple(archive.row(counted)) == (200, 0)
+    for change, hot in [("CALL compact_archive_steps('t')", 0), ("SELECT restore_rows('t', 'n <= 50')", 50)]:
+        archive.execute(change)
+        assert tuple(archive.row(counted)) == (200, 0)
+        assert [tier(archive, "t", key) for key in keys] == ["hot"] * hot + ["cold"] * (200 - hot)
+        assert archive.value("SELECT bool_and(key_filter_bytes IS NOT NULL) FROM archive_ext.objects WHERE rows > 0"), change
+        absent = requests(archive, "SELECT * FROM archive.t WHERE id = %s", [uuid.uuid4()])
+        assert absent == 0
