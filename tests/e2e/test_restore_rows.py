@@ -121,6 +121,15 @@ def test_conflicts(audit):
         restore(audit, "id = 11", "'merge'")
 
 
+def test_rows_that_are_nothing_but_their_key_replace_themselves(audit):
+    audit.execute("CREATE TABLE pair (a int, b int, PRIMARY KEY (a, b))")
+    audit.execute("INSERT INTO pair SELECT n, n FROM generate_series(1, 10) n")
+    audit.execute("CALL archive_table('pair', NULL, where_clause => 'true')")
+    audit.execute("INSERT INTO pair VALUES (3, 3)")
+    assert restore(audit, "a < 5", "'replace'", table="pair") == 4
+    assert audit.value("SELECT count(*) FROM archive.pair_all") == 10
+
+
 def test_two_archived_rows_with_one_key(audit):
     audit.execute("INSERT INTO audit VALUES (7, now(), 'second')")
     audit.execute("SELECT archive_table_batch('audit', NULL, where_clause => 'id = 7')")

@@ -144,15 +144,11 @@ fn merge(plan: &Plan, set: &RowSet, old: Vec<Numbered>, (job, step): (Uuid, u32)
 fn in_order(plan: &Plan, set: &RowSet, old: &[Numbered], store: &BlockingStore, of: (Uuid, u32)) -> Result<Exported> {
     let source = archived::shape(&plan.table, set.id)?;
     let rows = ArchivedRows { source, store, table: &plan.table.name, of, attempt: catalog::job::new_id()? };
-    let Some(first) = old.first() else { return Err(nothing_to_merge()) };
-    let (written, _) = rows.write(old.iter().map(|old| &old.object), &first.object, &mut || Fate::Keep)?;
+    let objects: Vec<_> = old.iter().map(|old| &old.object).collect();
+    let (written, _) = rows.write(&objects, &mut || Fate::Keep)?;
     same_rows(old, &written.digest)?;
     written.objects.iter().try_for_each(|object| rows.read_back(object))?;
     Ok(written)
-}
-
-fn nothing_to_merge() -> Error {
-    Error::new(SqlState::ERRCODE_INTERNAL_ERROR, "there is nothing to merge")
 }
 
 /// Writes the rows sorted, those of each month to objects of its own.

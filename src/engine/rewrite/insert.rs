@@ -24,7 +24,9 @@ pub struct Moved {
 /// What inserts the rows.
 pub struct Insertion {
     name: String,
-    /// `archive.<table>` under the name of the table, which the clause may use.
+    /// Name of the table, quoted, by which the clause may call the archive.
+    alias: String,
+    /// `archive.<table>` under that name.
     from: String,
     condition: String,
     /// Columns that are inserted: all that are not generated.
@@ -32,7 +34,19 @@ pub struct Insertion {
     /// The columns of the key, quoted.
     key: Vec<String>,
     conflict: Conflict,
-    on_conflict: String,
+    on_conflict: OnConflict,
+}
+
+/// The clause of INSERT, and whether a row that it does not insert is restored nevertheless.
+struct OnConflict {
+    sql: String,
+    is_there_already: bool,
+}
+
+impl OnConflict {
+    fn of(sql: String) -> Self {
+        Self { sql, is_there_already: false }
+    }
 }
 
 impl Insertion {
@@ -40,18 +54,19 @@ impl Insertion {
     ///
     /// Errors: those of the clause; to replace, 55000 for a table without a key, 0A000 for one with identity values that cannot be.
     pub fn new(table: &Leaf, archive: pg_sys::Oid, clause: &str, conflict: Conflict) -> Result<Self> {
-        let from = format!("{} AS {}", catalog::qualified_name(archive)?, quote_identifier(&table.name));
+        let alias = quote_identifier(&table.name).to_string();
+        let from = format!("{} AS {alias}", catalog::qualified_name(archive)?);
         where_clause::check(Some(clause), &from)?;
         let columns: Vec<_> =
             discover::attributes(table.oid)?.into_iter().filter(|column| column.generated.is_empty()).collect();
         let key: Vec<_> = request::key(table)?.iter().map(|key| quote_identifier(&key.name).to_string()).collect();
         let on_conflict = match conflict {
-            Conflict::Error => String::new(),
-            Conflict::Skip => " ON CONFLICT DO NOTHING".to_owned(),
+            Conflict::Error => OnConflict::of(String::new()),
+            Conflict::Skip => OnConflict::of(" ON CONFLICT DO NOTHING".to_owned()),
             Conflict::Replace => replacing(table, &columns, &key)?,
         };
         let condition = where_clause::condition(Some(clause));
-        Ok(Self { name: table.qualified(), from, condition, columns, key, conflict, on_conflict })
+        Ok(Self { name: table.qualified(), alias, from, condition, columns, key, conflict, on_conflict })
     }
 
     /// Inserts the rows, and takes those that are in the table now from the archive's.
@@ -69,7 +84,7 @@ impl Insertion {
     fn statements(&self) -> (String, String) {
         let columns: Vec<_> = self.columns.iter().map(|column| quote_identifier(&column.name).to_string()).collect();
         let archived = |column: &str| columns.iter().map(|name| format!(", {column}{name}")).collect::<String>();
-        let alias = self.from.rsplit_once(" AS ").map_or("", |(_, alias)| alias);
+        let alias = &self.alias;
         let places: Vec<_> = (1..=columns.len()).map(|number| format!("${number}")).collect();
         (
             format!(
@@ -83,7 +98,7 @@ impl Insertion {
                 self.name,
                 columns.join(", "),
                 places.join(", "),
-                self.on_conflict
+                self.on_conflict.sql
             ),
         )
     }
@@ -93,7 +108,7 @@ impl Insertion {
             moved.skipped += 1;
             return Ok(());
         }
-        if rows == 0 && !self.on_conflict.ends_with("NOTHING") {
+        if rows == 0 && !self.on_conflict.is_there_already {
             return Err(self.kept_out());
         }
         moved.restored += 1;
@@ -136,7 +151,7 @@ impl Insertion {
 }
 
 /// `ON CONFLICT` with an update of everything but the key.
-fn replacing(table: &Leaf, columns: &[Attribute], key: &[String]) -> Result<String> {
+fn replacing(table: &Leaf, columns: &[Attribute], key: &[String]) -> Result<OnConflict> {
     let name = table.qualified();
     if key.is_empty() {
         return Err(Error::new(
@@ -160,10 +175,10 @@ fn replacing(table: &Leaf, columns: &[Attribute], key: &[String]) -> Result<Stri
     let target = key.join(", ");
     if others.is_empty() {
         // Rows with the same key are the same then.
-        return Ok(format!(" ON CONFLICT ({target}) DO NOTHING"));
+        return Ok(OnConflict { sql: format!(" ON CONFLICT ({target}) DO NOTHING"), is_there_already: true });
     }
     let updates: Vec<_> = others.iter().map(|column| format!("{column} = EXCLUDED.{column}")).collect();
-    Ok(format!(" ON CONFLICT ({target}) DO UPDATE SET {}", updates.join(", ")))
+    Ok(OnConflict::of(format!(" ON CONFLICT ({target}) DO UPDATE SET {}", updates.join(", "))))
 }
 
 /// Columns that an UPDATE cannot give a value, quoted.
