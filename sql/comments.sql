@@ -10,6 +10,8 @@ COMMENT ON TABLE archive_ext.column_map IS 'which archived field each column of 
 COMMENT ON TABLE archive_ext.partition IS 'every partition that is no longer LIVE or was ever archived: status, objects, local copy';
 COMMENT ON TABLE archive_ext.archival_job IS 'one row for each run: archive, reattach, and the steps of the lifecycle';
 COMMENT ON TABLE archive_ext.object IS 'the Parquet objects of archived partitions, with digests and column ranges';
+COMMENT ON TABLE archive_ext.month_count IS 'rows per month of a table and its archive, as last counted, and the most that ever were';
+COMMENT ON TABLE archive_ext.key_filter IS 'which keys are certainly not in an object of rows archived one by one: lookups of single rows pass it over';
 COMMENT ON TABLE archive_ext.replaced_object IS 'objects that others stand for since: in the storage for queries with older snapshots';
 COMMENT ON TABLE archive_ext.object_position IS 'where the rows of each object begin in the heap, so that archiving again uploads only what changed';
 COMMENT ON TABLE archive_ext.lifecycle_event IS 'history of what happened to partitions';
@@ -24,7 +26,8 @@ COMMENT ON VIEW archive_ext.progress IS 'runs in progress: rows, percent, rate a
 COMMENT ON VIEW archive_ext.workers IS 'the launcher and the job workers: for whom, at what, since when (needs shared_preload_libraries)';
 COMMENT ON VIEW archive_ext.events IS 'what happened to partitions: who, when, from, to, why; newest first';
 COMMENT ON VIEW archive_ext.policies IS 'how tables age: all settings of their policies';
-COMMENT ON VIEW archive_ext.alerts IS 'what somebody should look at: jobs given up, failing, interrupted or late, policies that nobody carries out';
+COMMENT ON VIEW archive_ext.month_counts IS 'rows per month in tables and their archives when reconcile_counts last counted them, and those missing that were counted before';
+COMMENT ON VIEW archive_ext.alerts IS 'what somebody should look at: jobs given up, failing, interrupted or late, policies that nobody carries out, rows that are missing';
 
 COMMENT ON FUNCTION archive_partition IS 'archives a partition: freezes it, writes Parquet, reads it back, swaps in a foreign table';
 COMMENT ON FUNCTION archive_partitions IS 'archives several partitions; all are verified before the first is swapped';
@@ -37,6 +40,9 @@ COMMENT ON FUNCTION archive_family IS 'archives a partition with the partitions 
 COMMENT ON PROCEDURE archive_family_steps IS 'the same, committing after each step; called again after a crash it goes on';
 COMMENT ON FUNCTION family_blockers IS 'what keeps a partition and its children from being archived, with remedies';
 COMMENT ON FUNCTION reattach_family IS 'puts an archived partition back with those of its children, parents first';
+COMMENT ON FUNCTION get_archived_record IS 'the row with a key as jsonb, from the table or its archive: hot first, then warm, then cold; NULL when there is none';
+COMMENT ON FUNCTION archive_tier_of IS 'where the row with a key is: hot, warm, cold, glacier; NULL when it is nowhere';
+COMMENT ON FUNCTION reconcile_counts IS 'counts the rows of each month in a table and its archive, and tells which are missing that were counted before';
 COMMENT ON FUNCTION cancel_job IS 'ends a job, also one that runs in another session, and makes its partition writable again';
 COMMENT ON FUNCTION pause_job IS 'stops a job after its present step, until resume_job';
 COMMENT ON FUNCTION resume_job IS 'lets a paused job go on';
@@ -73,6 +79,7 @@ COMMENT ON FUNCTION register_static_table IS 'registers a table as one that neve
 COMMENT ON FUNCTION unregister_static_table IS 'lets a table that was registered as static age again';
 
 COMMENT ON FUNCTION archive_ext.replace_price IS 'trigger function: a price that is inserted replaces the one there is';
+COMMENT ON PROCEDURE archive_ext.wait_for_calm IS 'internal: waits while the cluster is busier than the limits allow';
 COMMENT ON PROCEDURE archive_ext.run_steps IS 'internal: runs a job to its end, committing after each step';
 COMMENT ON FUNCTION archive_ext.begin_merge IS 'internal: the job of merge_partitions_steps';
 COMMENT ON FUNCTION archive_ext.begin_split IS 'internal: the job of split_partition_steps';
@@ -85,6 +92,9 @@ COMMENT ON FUNCTION archive_ext.archive_step IS 'internal: the next step of a jo
 COMMENT ON FUNCTION archive_ext.fail_job IS 'internal: ends a job after an error and lifts its guards';
 COMMENT ON FUNCTION archive_ext.worker_slots IS 'internal: the rows of archive_ext.workers';
 COMMENT ON FUNCTION archive_ext.worker_hold IS 'why no background worker does anything in this database; NULL when they do';
+COMMENT ON FUNCTION archive_ext.dead_rows IS 'dead rows of a table and its partitions, as the statistics have it: what a VACUUM would free';
+COMMENT ON FUNCTION archive_ext.note_stop IS 'internal: notes why a run left a job that is not done';
+COMMENT ON FUNCTION archive_ext.window_open IS 'internal: whether a maintenance window is open';
 COMMENT ON FUNCTION archive_ext.throttled IS 'why jobs wait for other sessions just now; NULL when they need not';
 COMMENT ON FUNCTION archive_ext.sees_every_row IS 'whether row-level security hides no row of a table from the caller, who may then read errors that quote rows';
 COMMENT ON FUNCTION archive_ext.standing_alerts IS 'internal: the rows of archive_ext.alerts';
@@ -102,9 +112,14 @@ COMMENT ON FUNCTION archive_ext.after_drop IS 'event trigger function: the archi
 COMMENT ON EVENT TRIGGER archive_ext_before_ddl IS 'makes way for ALTER TABLE on tables that have an archive';
 COMMENT ON EVENT TRIGGER archive_ext_after_ddl IS 'keeps the archive of a table in step with its columns, privileges and policies';
 COMMENT ON EVENT TRIGGER archive_ext_after_drop IS 'keeps the archive of a table in step when a column goes with its type';
-COMMENT ON FUNCTION archive_table_batch(regclass, timestamptz, name, bigint, bigint, text, name[], name, text, text, boolean) IS 'archives the next batch of rows of a table: written, read back, deleted, in the caller''s transaction; with dry_run says which rows those would be';
-COMMENT ON FUNCTION archive_ext.begin_batches(regclass, timestamptz, name, bigint, bigint, text, name[], name, text, text) IS 'the job that archives rows in batches, new or taken up again; used by archive_table';
-COMMENT ON PROCEDURE archive_table(regclass, timestamptz, name, bigint, bigint, text, name[], name, text, text, integer, interval, interval) IS 'archives rows of a table batch after batch, committing each';
+COMMENT ON FUNCTION archive_table_batch IS 'archives the next batch of rows of a table: written, read back, then deleted, marked or left as stubs, in the caller''s transaction; with dry_run says which rows those would be';
+COMMENT ON FUNCTION archive_ext.begin_batches IS 'the job that archives rows in batches, new or taken up again; used by archive_table';
+COMMENT ON PROCEDURE archive_table IS 'archives rows of a table batch after batch, committing each';
+COMMENT ON FUNCTION purge_marked IS 'deletes rows that are marked as archived, once more compared with the archive; the rows deleted';
+COMMENT ON FUNCTION archive_ext.purge_batch IS 'internal: the next batch of purge_marked_steps';
+COMMENT ON PROCEDURE purge_marked_steps IS 'the same in batches, each committed, until none is left that can go';
+COMMENT ON FUNCTION forget_marker IS 'takes the guards off a table of which no row is marked as archived any more';
+COMMENT ON FUNCTION archive_ext.refuse_remnant IS 'trigger function that refuses changes of what stays of archived rows';
 COMMENT ON FUNCTION compact_archive IS 'merges small objects of the archive of a table whose rows are archived one by one into large sorted ones, one group a call';
 COMMENT ON FUNCTION archive_ext.begin_compaction IS 'the job that merges small objects, new or taken up again; used by compact_archive_steps';
 COMMENT ON PROCEDURE compact_archive_steps IS 'merges small objects of a table''s archive, committing after each group';

@@ -28,6 +28,8 @@ static MAX_REPLICATION_LAG: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_REPLICATION_LAG_SIZE: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_WAL_RATE: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_XMIN_AGE: GucSetting<i32> = GucSetting::<i32>::new(0);
+static MAX_LOCK_WAITS: GucSetting<i32> = GucSetting::<i32>::new(0);
+static LAG_STANDBYS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static MAX_LOAD: GucSetting<f64> = GucSetting::<f64>::new(0.0);
 
 /// Registers every `archive_ext.*` setting and reserves the prefix.
@@ -182,6 +184,20 @@ fn register_throttles() {
         &MAX_XMIN_AGE,
         GucFlags::default(),
     );
+    limit(
+        c"archive_ext.max_lock_waits",
+        c"Jobs wait while more sessions than this wait for locks; 0 for no limit.",
+        &MAX_LOCK_WAITS,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"archive_ext.lag_standbys",
+        c"Standbys whose lag makes jobs wait, by application_name, separated by commas; empty for all.",
+        c"",
+        &LAG_STANDBYS,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
     GucRegistry::define_float_guc(
         c"archive_ext.max_load",
         c"Jobs wait while the load average of one minute is above this; 0 for no limit.",
@@ -247,8 +263,15 @@ pub fn limits() -> Limits {
         replication_lag_bytes: positive(&MAX_REPLICATION_LAG_SIZE).map(|megabytes| megabytes << 20),
         wal_rate: positive(&MAX_WAL_RATE).map(|kilobytes| kilobytes << 10),
         xmin_age: positive(&MAX_XMIN_AGE),
+        lock_waits: positive(&MAX_LOCK_WAITS),
         load: Some(MAX_LOAD.get()).filter(|load| *load > 0.0),
     }
+}
+
+/// `archive_ext.lag_standbys`: names, none for all.
+pub fn lag_standbys() -> Vec<String> {
+    let names = settings::text(&LAG_STANDBYS);
+    names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 fn positive(setting: &GucSetting<i32>) -> Option<u64> {

@@ -1,3 +1,26 @@
+-- Waits while the cluster is busier than the limits allow, but no longer than until `ends`; `why` says that it still is. A job that is
+-- paused or cancelled meanwhile waits no more: its next step says so.
+CREATE PROCEDURE archive_ext.wait_for_calm(job uuid, ends timestamptz, INOUT why text)
+LANGUAGE plpgsql AS $$
+DECLARE
+    held  text;
+    waits boolean := false;
+BEGIN
+    LOOP
+        held := archive_ext.throttled();
+        COMMIT;
+        why := CASE WHEN held IS NOT NULL THEN 'throttled' END;
+        EXIT WHEN held IS NULL OR pg_catalog.clock_timestamp() >= ends;
+        EXIT WHEN NOT EXISTS (SELECT FROM archive_ext.jobs j WHERE j.job_id = job AND j.status = 'running');
+        IF NOT waits THEN
+            RAISE NOTICE 'waiting: %', held;
+            waits := true;
+        END IF;
+        PERFORM pg_catalog.pg_sleep(1);
+    END LOOP;
+END
+$$;
+
 -- Runs a job to its end, or as far as the limits let it, each step in a transaction of its own; the phase it reached. Waits for
 -- locks are tried again; any other error ends the job, and what it had frozen is writable again.
 CREATE PROCEDURE archive_ext.run_steps(
@@ -6,10 +29,13 @@ CREATE PROCEDURE archive_ext.run_steps(
     max_steps     int DEFAULT NULL,
     run_for       interval DEFAULT NULL,
     rest          interval DEFAULT '0',
-    patient       boolean DEFAULT false)
+    patient       boolean DEFAULT false,
+    obliging      boolean DEFAULT false,
+    hours         text DEFAULT NULL)
 LANGUAGE plpgsql AS $$
 DECLARE
     ends     timestamptz := pg_catalog.clock_timestamp() + run_for;
+    why      text;
     steps    int := 0;
     attempts int := 0;
     more     boolean := true;
@@ -20,7 +46,13 @@ DECLARE
     hint     text;
 BEGIN
     WHILE more LOOP
-        EXIT WHEN steps >= max_steps OR pg_catalog.clock_timestamp() >= ends;
+        IF obliging THEN
+            CALL archive_ext.wait_for_calm(job, ends, why);
+        END IF;
+        why := CASE WHEN steps >= max_steps THEN 'max_batches'
+                    WHEN NOT archive_ext.window_open(hours) THEN 'window'
+                    WHEN pg_catalog.clock_timestamp() >= ends THEN coalesce(why, 'run_for') END;
+        EXIT WHEN why IS NOT NULL;
         failure := NULL;
         BEGIN
             SELECT s.more, s.phase INTO more, reached FROM archive_ext.archive_step(job) s;
@@ -53,6 +85,10 @@ BEGIN
             PERFORM pg_catalog.pg_sleep_for(rest);
         END IF;
     END LOOP;
+    IF why IS NOT NULL THEN
+        PERFORM archive_ext.note_stop(job, why);
+        COMMIT;
+    END IF;
 END
 $$;
 
@@ -190,10 +226,11 @@ CREATE PROCEDURE set_lifecycle_where_steps(
     where_clause text,
     status       archive_ext.lifecycle_status,
     removal_time timestamptz DEFAULT NULL,
-    batch_rows   bigint DEFAULT 10000)
+    batch_rows   bigint DEFAULT 10000,
+    keep_keys    boolean DEFAULT false)
 LANGUAGE plpgsql AS $$
 DECLARE
-    job     uuid := archive_ext.begin_rows(source, where_clause, status, removal_time, batch_rows);
+    job     uuid := archive_ext.begin_rows(source, where_clause, status, removal_time, batch_rows, keep_keys);
     reached text;
     moved   bigint;
 BEGIN
@@ -236,7 +273,8 @@ END
 $$;
 
 -- Archives rows batch after batch, each committed, until a whole pass finds nothing more, or as many batches or as much time as
--- allowed are used up. Called again after that, after a crash or a cancel, it goes on.
+-- allowed are used up, or the window closes. While the cluster is busy it waits. Called again after that, after a crash or a cancel,
+-- it goes on.
 CREATE PROCEDURE archive_table(
     source         regclass,
     archive_before timestamptz,
@@ -248,22 +286,59 @@ CREATE PROCEDURE archive_table(
     storage        name DEFAULT NULL,
     locked         text DEFAULT 'skip',
     referenced     text DEFAULT 'skip',
+    mode           text DEFAULT 'delete',
+    mark_column    name DEFAULT NULL,
+    payload        name[] DEFAULT NULL,
+    search_column  name DEFAULT NULL,
+    search_config  text DEFAULT NULL,
     max_batches    int DEFAULT NULL,
     run_for        interval DEFAULT NULL,
-    sleep          interval DEFAULT '0')
+    sleep          interval DEFAULT '0',
+    maintenance_window text DEFAULT NULL)
 LANGUAGE plpgsql AS $$
 DECLARE
+    -- Refused before there is a job.
+    is_open  boolean := archive_ext.window_open(maintenance_window);
     job      uuid := archive_ext.begin_batches(source, archive_before, time_column, batch_rows, batch_bytes, where_clause,
-                                               order_key, storage, locked, referenced);
+                                               order_key, storage, locked, referenced, mode, mark_column, payload,
+                                               search_column, search_config);
     reached  text;
     before   bigint;
     archived bigint;
+    why      text;
+    told     text;
 BEGIN
     SELECT j.rows_archived INTO before FROM archive_ext.jobs j WHERE j.job_id = job;
     COMMIT;
-    CALL archive_ext.run_steps(job, reached, max_batches, run_for, sleep);
-    SELECT j.rows_archived - before INTO archived FROM archive_ext.jobs j WHERE j.job_id = job;
-    RAISE NOTICE '% rows archived, %', archived, CASE reached WHEN 'done' THEN 'none are left' ELSE 'more may be left' END;
+    CALL archive_ext.run_steps(job, reached, max_batches, run_for, sleep, obliging => true, hours => maintenance_window);
+    SELECT j.rows_archived - before, j.why_stopped INTO archived, why FROM archive_ext.jobs j WHERE j.job_id = job;
+    told := pg_catalog.format('%s rows archived, %s', archived,
+        CASE reached WHEN 'done' THEN 'none are left' ELSE pg_catalog.format('more may be left (%s)', why) END);
+    IF archived > 0 THEN
+        RAISE NOTICE '%', told USING HINT = pg_catalog.format('VACUUM (ANALYZE) %s lets their room be used again.', source);
+    ELSE
+        RAISE NOTICE '%', told;
+    END IF;
+END
+$$;
+
+-- Deletes marked rows in batches, each committed, until none is left that can go.
+CREATE PROCEDURE purge_marked_steps(source regclass, batch_rows bigint DEFAULT 5000, sleep interval DEFAULT '0')
+LANGUAGE plpgsql AS $$
+DECLARE
+    gone  bigint;
+    total bigint := 0;
+BEGIN
+    LOOP
+        gone := archive_ext.purge_batch(source, batch_rows);
+        COMMIT;
+        EXIT WHEN gone = 0;
+        total := total + gone;
+        IF sleep > interval '0' THEN
+            PERFORM pg_catalog.pg_sleep_for(sleep);
+        END IF;
+    END LOOP;
+    RAISE NOTICE '% marked rows deleted', total;
 END
 $$;
 

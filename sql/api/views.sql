@@ -27,6 +27,13 @@ JOIN archive_ext.managed_table m ON m.id = p.managed_table
 WHERE has_table_privilege(m.source, 'SELECT') AND p.superseded_at IS NULL
 ORDER BY m.source::text, p.id;
 
+-- Dead rows of a table and its partitions, as the statistics have it; NULL when it is gone.
+CREATE FUNCTION archive_ext.dead_rows(source regclass) RETURNS bigint STABLE LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT sum(pg_stat_get_dead_tuples(c.oid))::bigint FROM pg_class c
+    WHERE c.oid = source OR c.oid IN (SELECT t.relid FROM pg_partition_tree(source) t WHERE t.isleaf)
+$$;
+
 CREATE VIEW archive_ext.jobs WITH (security_barrier) AS
 SELECT j.job_id,
        j.operation,
@@ -43,8 +50,23 @@ SELECT j.job_id,
        CASE WHEN archive_ext.sees_every_row(j.table_name) THEN j.error END AS error,
        j.reason,
        j.attempts,
-       j.next_attempt_at
+       j.next_attempt_at,
+       CASE j.status WHEN 'completed' THEN 'done'
+                     WHEN 'failed' THEN 'error'
+                     WHEN 'pending' THEN CASE WHEN j.suspended_at IS NOT NULL THEN 'window' WHEN j.error IS NOT NULL THEN 'error' END
+                     WHEN 'running' THEN coalesce(j.why_stopped, CASE WHEN NOT EXISTS (
+                         SELECT FROM pg_stat_activity a WHERE a.pid = j.pid AND a.backend_start = j.pid_started) THEN 'interrupted' END)
+                     ELSE j.status END AS why_stopped,
+       b.progress -> 'seconds' AS phase_seconds,
+       round((j.rows_archived / nullif(s.spent, 0))::numeric) AS rows_per_second,
+       e.expected AS rows_expected,
+       CASE WHEN j.completed_at IS NULL AND j.rows_archived BETWEEN 1 AND e.expected
+            THEN date_trunc('second', make_interval(secs => (e.expected - j.rows_archived) * s.spent / j.rows_archived)) END AS remaining,
+       CASE WHEN j.operation = 'batch' THEN archive_ext.dead_rows(j.table_name) END AS dead_rows
 FROM archive_ext.archival_job j
+CROSS JOIN LATERAL (SELECT CASE WHEN j.operation = 'batch' THEN j.progress END AS progress) b
+CROSS JOIN LATERAL (SELECT (b.progress ->> 'expected')::bigint AS expected) e
+CROSS JOIN LATERAL (SELECT sum(p.value::float8) AS spent FROM jsonb_each_text(b.progress -> 'seconds') p) s
 WHERE has_table_privilege(j.table_name, 'SELECT')
 ORDER BY j.started_at DESC;
 
@@ -60,9 +82,12 @@ SELECT m.source AS table_name,
        o.key,
        o.sha256,
        o.uploaded_at,
+       octet_length(f.filter) AS key_filter_bytes,
+       round(octet_length(f.filter) / nullif(f.keys, 0)::numeric, 2) AS key_filter_bytes_per_key,
        p.superseded_at,
        p.superseded_by
 FROM archive_ext.object o
+LEFT JOIN archive_ext.key_filter f ON f.object_id = o.id
 JOIN archive_ext.partition p ON p.id = o.partition_id
 JOIN archive_ext.managed_table m ON m.id = p.managed_table
 WHERE has_table_privilege(m.source, 'SELECT')
@@ -117,3 +142,17 @@ ORDER BY e.id DESC;
 CREATE VIEW archive_ext.alerts WITH (security_barrier) AS
 SELECT a.alert, a.table_name, a.partition_name, a.since, a.detail, a.remedy, a.job_id
 FROM archive_ext.standing_alerts() a;
+
+CREATE VIEW archive_ext.month_counts WITH (security_barrier) AS
+SELECT m.source AS table_name,
+       nullif(m.month, '-infinity') AS month,
+       m.hot,
+       m.archived,
+       m.hot + m.archived AS total,
+       m.recorded,
+       greatest(m.recorded - m.hot - m.archived, 0) AS missing,
+       m.missing_since,
+       m.counted_at
+FROM archive_ext.month_count m
+WHERE has_table_privilege(m.source, 'SELECT') AND archive_ext.sees_every_row(m.source)
+ORDER BY m.source::text, m.month;

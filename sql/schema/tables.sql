@@ -9,7 +9,11 @@ CREATE TABLE archive_ext.managed_table (
     archive_name   name NOT NULL,
     archive_table  regclass,
     all_view       regclass,
-    created_at     timestamptz NOT NULL DEFAULT now()
+    -- Of rows that are archived but stay: what the table's column with field id marker_field says about them.
+    marker_kind    text CHECK (marker_kind IN ('marked', 'stub')),
+    marker_field   integer,
+    created_at     timestamptz NOT NULL DEFAULT now(),
+    CHECK ((marker_kind IS NULL) = (marker_field IS NULL))
 );
 
 -- How a table ages, as its owner decided. Jobs run as `owner`.
@@ -123,6 +127,8 @@ CREATE TABLE archive_ext.partition (
     -- Batches of rows of a table that is archived row by row: its objects come one by one, and are read by each query's snapshot.
     row_set          boolean NOT NULL DEFAULT false,
     last_batch       text,
+    -- The hot partition whose rows they were, where these left stubs.
+    rows_of          regclass,
     superseded_at    timestamptz,
     superseded_by    text[],
     UNIQUE (managed_table, schema_name, partition_name)
@@ -158,7 +164,9 @@ CREATE TABLE archive_ext.archival_job (
     error_code       text,
     scheduled        boolean NOT NULL DEFAULT false,
     pid_started      timestamptz,
-    suspended_at     timestamptz
+    suspended_at     timestamptz,
+    -- Why a run left the job before it was done, where its status does not say.
+    why_stopped      text
 );
 CREATE INDEX archival_job_table_name_idx ON archive_ext.archival_job (table_name, started_at);
 CREATE INDEX archival_job_unfinished_idx ON archive_ext.archival_job (status)
@@ -182,6 +190,31 @@ CREATE TABLE archive_ext.object (
     version_id   text,
     uploaded_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     UNIQUE (partition_id, version, ordinal)
+);
+
+-- Which keys are certainly not in an object of a row set, so that looking up one row asks no storage in vain. A help only, which an
+-- import does not have. `format` tells how `filter` is read; it does not compress, and lookups read a slice of it.
+CREATE TABLE archive_ext.key_filter (
+    object_id bigint PRIMARY KEY REFERENCES archive_ext.object ON DELETE CASCADE,
+    format    smallint NOT NULL,
+    field_ids integer[] NOT NULL,
+    keys      bigint NOT NULL,
+    blocks    integer NOT NULL CHECK (blocks > 0),
+    filter    bytea NOT NULL
+);
+ALTER TABLE archive_ext.key_filter ALTER filter SET STORAGE EXTERNAL;
+
+-- Rows of each month, in UTC, of a table and its archive: when they were last counted, and the most that ever were (`recorded`).
+-- Rows without a time are of the month -infinity.
+CREATE TABLE archive_ext.month_count (
+    source        regclass NOT NULL,
+    month         date NOT NULL,
+    hot           bigint NOT NULL,
+    archived      bigint NOT NULL,
+    recorded      bigint NOT NULL,
+    missing_since timestamptz,
+    counted_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (source, month)
 );
 
 -- Where the rows of an object begin in the heap they were exported from or restored into. A hint only: what is archived

@@ -5,7 +5,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 
-use crate::engine::batch::{self, Locked, Outcome, Referenced, Request};
+use crate::engine::batch::{self, Locked, Outcome, Referenced, Request, Wanted};
 use crate::engine::rows;
 use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::pg::args::{Name, Regclass, Text};
@@ -37,6 +37,11 @@ fn archive_table_batch(
     storage: default!(Option<Name>, "NULL"),
     locked: default!(&str, "'skip'"),
     referenced: default!(&str, "'skip'"),
+    mode: default!(&str, "'delete'"),
+    mark_column: default!(Option<Name>, "NULL"),
+    payload: default!(Option<Vec<Option<Name>>>, "NULL"),
+    search_column: default!(Option<Name>, "NULL"),
+    search_config: default!(Option<Text>, "NULL"),
     dry_run: default!(bool, "false"),
 ) -> TableIterator<
     'static,
@@ -58,6 +63,7 @@ fn archive_table_batch(
         order_key,
         storage,
         (locked, referenced),
+        wanted(mode, mark_column, payload, search_column, search_config),
     );
     let run = |request| if dry_run { batch::dry_run(&request) } else { batch::archive(&request) };
     row(request.and_then(run).or_raise())
@@ -84,6 +90,7 @@ fn request(
     order_key: Option<Vec<Option<Name>>>,
     storage: Option<Name>,
     (locked, referenced): (&str, &str),
+    wanted: Wanted,
 ) -> Result<Request> {
     if archive_before.is_none() && where_clause.is_none() {
         return Err(Error::new(
@@ -103,7 +110,37 @@ fn request(
         storage: storage.map(|name| name.0),
         locked: Locked::parse(locked)?,
         referenced: Referenced::parse(referenced)?,
+        wanted,
     })
+}
+
+fn wanted(
+    mode: &str,
+    mark_column: Option<Name>,
+    payload: Option<Vec<Option<Name>>>,
+    search_column: Option<Name>,
+    search_config: Option<Text>,
+) -> Wanted {
+    Wanted {
+        mode: mode.to_owned(),
+        mark_column: mark_column.map(|name| name.0),
+        payload: payload.map(|columns| columns.into_iter().flatten().map(|name| name.0).collect()),
+        search_column: search_column.map(|name| name.0),
+        search_config: search_config.map(|text| text.0),
+        keep_keys: false,
+    }
+}
+
+/// Deletes marked rows of which the archive holds every value; the rows deleted.
+#[pg_extern]
+fn purge_marked(source: Regclass, max_rows: default!(i64, "10000")) -> i64 {
+    batch::purge(source.0, max_rows).map(|purged| purged.rows.cast_signed()).or_raise()
+}
+
+/// No column tells any more which rows of a table are in the archive.
+#[pg_extern]
+fn forget_marker(source: Regclass) {
+    batch::forget_marker(source.0).or_raise();
 }
 
 #[pg_schema]
@@ -115,6 +152,18 @@ mod archive_ext {
     use crate::engine::batch;
     use crate::error::OrRaise;
     use crate::pg::args::{Name, Regclass, Text};
+
+    /// The next batch of `purge_marked_steps`.
+    #[pg_extern]
+    fn purge_batch(source: Regclass, batch_rows: i64) -> i64 {
+        batch::purge(source.0, batch_rows).map(|purged| purged.rows.cast_signed()).or_raise()
+    }
+
+    /// Notes why a run left a job that is not done.
+    #[pg_extern]
+    fn note_stop(job_id: Uuid, why: &str) {
+        batch::note_stop(job_id, why).or_raise();
+    }
 
     /// The job that archives rows in batches, new or taken up again.
     #[pg_extern]
@@ -130,6 +179,11 @@ mod archive_ext {
         storage: Option<Name>,
         locked: &str,
         referenced: &str,
+        mode: &str,
+        mark_column: Option<Name>,
+        payload: Option<Vec<Option<Name>>>,
+        search_column: Option<Name>,
+        search_config: Option<Text>,
     ) -> Uuid {
         super::request(
             source,
@@ -140,6 +194,7 @@ mod archive_ext {
             order_key,
             storage,
             (locked, referenced),
+            super::wanted(mode, mark_column, payload, search_column, search_config),
         )
         .and_then(|request| batch::begin(&request))
         .or_raise()

@@ -82,10 +82,11 @@ fn archive_family(
         name!(local_copy_until, Option<TimestampWithTimeZone>),
     ),
 > {
-    family::refuse_key_stubs(keep_keys).or_raise();
     let options = options(storage, verify, drop_local).or_raise();
-    let outcomes =
-        if dry_run { family::dry_run(partition.0, &options) } else { family::archive(partition.0, &options) };
+    let outcomes = match dry_run {
+        true => family::dry_run(partition.0, &options, keep_keys),
+        false => family::archive(partition.0, &options, keep_keys),
+    };
     TableIterator::new(outcomes.or_raise().into_iter().map(row))
 }
 

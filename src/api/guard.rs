@@ -7,6 +7,8 @@ mod archive_ext {
     use pgrx::prelude::*;
 
     use crate::error::{Error, OrRaise};
+    use crate::partition::freeze::Reason;
+    use crate::partition::remnant_guard;
 
     /// Refuses the write that fired it (55006), saying why and what to do.
     #[pg_trigger]
@@ -15,8 +17,27 @@ mod archive_ext {
     ) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, PgTriggerError> {
         let reason = trigger.extra_args()?.into_iter().next().unwrap_or_default();
         let relation = trigger.relation()?.oid();
+        // Rows of a partition at rest leave stubs.
+        if [Reason::Warm, Reason::ReadOnly].iter().any(|rest| rest.as_str() == reason)
+            && remnant_guard::lifted(relation)
+        {
+            return Ok(trigger.new().or(trigger.old()));
+        }
         Err::<(), Error>(super::refusal(relation, &reason)).or_raise();
         Ok(trigger.old().or(trigger.new()))
+    }
+
+    /// Refuses to change what stays of an archived row, or to make a row that would be taken for it (55006).
+    #[pg_trigger]
+    fn refuse_remnant<'a>(
+        trigger: &'a PgTrigger<'a>,
+    ) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, PgTriggerError> {
+        let relation = trigger.relation()?.oid();
+        if !remnant_guard::lifted(relation) {
+            let change = trigger.extra_args()?.first().is_some_and(|argument| argument == "change");
+            Err::<(), Error>(super::remnant_refusal(relation, change)).or_raise();
+        }
+        Ok(trigger.new())
     }
 }
 
@@ -50,6 +71,24 @@ fn refusal(relation: pg_sys::Oid, reason: &str) -> Error {
     refused(&format!("cannot change partition \"{name}\": it is being archived"))
         .detail("Its rows are frozen so that the archive is exactly what the table holds.")
         .hint("If no run is active (archive_ext.jobs), SELECT cancel_job(job_id) makes it writable; once archived, reattach_partition(…, writable => true) does.")
+}
+
+/// Why a change of a remnant is refused, or an INSERT of a row that would be taken for one.
+fn remnant_refusal(relation: pg_sys::Oid, changes: bool) -> Error {
+    let leaf = discover::leaf(relation).ok().flatten();
+    let table = leaf.as_ref().and_then(|leaf| leaf.root).unwrap_or(relation);
+    let name = catalog::qualified_name(table).unwrap_or_else(|_| relation.to_u32().to_string());
+    let marker = catalog::remnant::of(table).ok().flatten().map(|marker| marker.column).unwrap_or_default();
+    if !changes {
+        return Error::new(
+            SqlState::ERRCODE_OBJECT_IN_USE,
+            format!("only archiving sets \"{marker}\" of a row of \"{name}\""),
+        )
+        .detail("It says that the row is in the archive: who reads the archive would not see a row that is not.");
+    }
+    Error::new(SqlState::ERRCODE_OBJECT_IN_USE, format!("cannot change a row of \"{name}\" that is in the archive"))
+        .detail(format!("\"{marker}\" says so. The change would not be seen where the archive is read."))
+        .hint(format!("SELECT restore_rows('{name}', '…') brings it back, to be changed and archived again."))
 }
 
 /// Whether a partition that was WARM is so again: the run that guarded it for the archive is over.

@@ -34,6 +34,12 @@ mod archive_ext {
         TableIterator::once(lifecycle::step(job_id).or_raise())
     }
 
+    /// Whether a maintenance window is open now; without one it always is.
+    #[pg_extern]
+    fn window_open(maintenance_window: Option<Text>) -> bool {
+        lifecycle::is_open(maintenance_window.as_ref().map(|text| text.0.as_str())).or_raise()
+    }
+
     /// Puts a job back after an error of its step, or gives it up; whether it did.
     #[pg_extern]
     fn job_failed(job_id: Uuid, sqlstate: &str, message: Text, detail: Option<Text>) -> bool {

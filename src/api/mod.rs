@@ -3,11 +3,13 @@
 pub mod archive;
 mod batch;
 mod compact;
+mod counts;
 mod ddl;
 mod family;
 mod guard;
 mod import;
 mod lifecycle;
+mod lookup;
 mod policy;
 pub mod progress;
 mod reading;

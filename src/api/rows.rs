@@ -17,8 +17,9 @@ fn set_lifecycle_where(
     where_clause: Option<Text>,
     status: Option<LifecycleStatus>,
     removal_time: default!(Option<TimestampWithTimeZone>, "NULL"),
+    keep_keys: default!(bool, "false"),
 ) -> i64 {
-    request(source, where_clause, status, removal_time)
+    request(source, where_clause, status, removal_time, keep_keys)
         .and_then(|request| rows::move_where(&request))
         .map(|moved| moved as i64)
         .or_raise()
@@ -29,6 +30,7 @@ fn request(
     where_clause: Option<Text>,
     status: Option<LifecycleStatus>,
     removal_time: Option<TimestampWithTimeZone>,
+    keep_keys: bool,
 ) -> Result<Request> {
     let missing = |name: &str| Error::new(SqlState::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("{name} must not be NULL"));
     let clause = where_clause.ok_or_else(|| missing("where_clause").hint("'true' means all rows."))?;
@@ -40,6 +42,7 @@ fn request(
         to: status.0,
         removal_time: removal_time.as_ref().map(rows::text_of).transpose()?,
         reason: format!("set_lifecycle_where called by {}", user::name_of(user::current())),
+        keep_keys,
     })
 }
 
@@ -106,8 +109,9 @@ mod archive_ext {
         status: Option<LifecycleStatus>,
         removal_time: Option<TimestampWithTimeZone>,
         batch_rows: i64,
+        keep_keys: default!(bool, "false"),
     ) -> Uuid {
-        super::request(source, where_clause, status, removal_time)
+        super::request(source, where_clause, status, removal_time, keep_keys)
             .and_then(|request| rows::begin(&request, batch_rows))
             .or_raise()
     }

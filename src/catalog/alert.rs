@@ -10,7 +10,7 @@ use crate::pg::{spi, user};
 /// Something that somebody should look at.
 #[derive(Debug)]
 pub struct Standing {
-    /// `given up`, `verification failed`, `failing`, `interrupted`, `late`, `nobody runs jobs`, `owner is gone`.
+    /// `given up`, `verification failed`, `failing`, `interrupted`, `late`, `nobody runs jobs`, `owner is gone`, `rows are missing`.
     pub alert: String,
     /// The table.
     pub table: pg_sys::Oid,
@@ -47,7 +47,7 @@ pub fn of_jobs() -> Result<Vec<Standing>> {
                SELECT CASE WHEN j.error_code = 'XX001' THEN 'verification failed'
                            WHEN j.status = 'failed' THEN 'given up'
                            WHEN j.status = 'pending' AND j.attempts > 0 THEN 'failing'
-                           WHEN j.status = 'running' AND NOT EXISTS (
+                           WHEN j.status = 'running' AND j.why_stopped IS NULL AND NOT EXISTS (
                              SELECT FROM pg_stat_activity a WHERE a.pid = j.pid AND a.backend_start = j.pid_started)
                              THEN 'interrupted' END AS alert,
                       c.oid, j.partition_name, j.job_id, coalesce(j.completed_at, j.started_at) AS since,

@@ -2,6 +2,7 @@
 
 use archive_core::lifecycle::Pass;
 use pgrx::{JsonB, Uuid, pg_sys};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result, SqlState};
@@ -53,6 +54,40 @@ pub struct BatchJob {
     pub batches: u32,
     /// Rows so far.
     pub rows: u64,
+    /// Rows that it will have archived in the end, as estimated; `None` when nobody did.
+    pub expected: Option<u64>,
+    /// Seconds spent so far.
+    pub seconds: Seconds,
+}
+
+/// Seconds that the phases of batches took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Seconds {
+    /// Choosing the rows and locking them.
+    pub select: f64,
+    /// Reading them and encoding them.
+    pub pack: f64,
+    /// Writing the objects and the manifest.
+    pub write: f64,
+    /// Reading the objects back and comparing.
+    pub verify: f64,
+    /// Deleting the rows, marking them or taking their payload.
+    pub delete: f64,
+}
+
+impl Seconds {
+    /// Whole microseconds, for the catalog.
+    fn rounded(self) -> Self {
+        let round = |seconds: f64| (seconds * 1e6).round() / 1e6;
+        Self {
+            select: round(self.select),
+            pack: round(self.pack),
+            write: round(self.write),
+            verify: round(self.verify),
+            delete: round(self.delete),
+        }
+    }
 }
 
 /// The unfinished job of these batches, which this backend takes up with the new cutoff; or a new one.
@@ -68,7 +103,8 @@ pub fn take_up(new: &Batches<'_>, id: Uuid) -> Result<BatchJob> {
                       AND started_by = $3::name)
                ORDER BY started_at LIMIT 1 FOR UPDATE)
              UPDATE archive_ext.archival_job j
-             SET status = CASE j.status WHEN 'pending' THEN 'running' ELSE j.status END, pid = pg_backend_pid(), request = $6, archive_before = $4::timestamptz, storage = $5::name,
+             SET status = CASE j.status WHEN 'pending' THEN 'running' ELSE j.status END, why_stopped = NULL,
+                 pid = pg_backend_pid(), request = $6, archive_before = $4::timestamptz, storage = $5::name,
                  pid_started = (SELECT a.backend_start FROM pg_stat_activity a WHERE a.pid = pg_backend_pid())
              FROM found WHERE j.job_id = found.job_id
              RETURNING j.job_id, found.status, coalesce(j.progress, '{}'), j.rows_archived",
@@ -93,7 +129,9 @@ pub fn take_up(new: &Batches<'_>, id: Uuid) -> Result<BatchJob> {
         Some((id, _, progress, rows)) => {
             let pass = progress.get("pass").cloned().map(serde_json::from_value).transpose()?.unwrap_or_default();
             let batches = progress.get("batches").and_then(Value::as_u64).unwrap_or(0) as u32;
-            Ok(BatchJob { id, pass, batches, rows: rows.unsigned_abs() })
+            let seconds = progress.get("seconds").cloned().map(serde_json::from_value).transpose()?.unwrap_or_default();
+            let expected = progress.get("expected").and_then(Value::as_u64);
+            Ok(BatchJob { id, pass, batches, rows: rows.unsigned_abs(), expected, seconds })
         }
         None => match new.job {
             Some(ended) => Err(Error::new(
@@ -126,12 +164,15 @@ fn start(new: &Batches<'_>, id: Uuid) -> Result<BatchJob> {
             ],
         )
     })?;
-    Ok(BatchJob { id, pass: Pass::default(), batches: 0, rows: 0 })
+    let (pass, seconds) = (Pass::default(), Seconds::default());
+    Ok(BatchJob { id, pass, batches: 0, rows: 0, expected: None, seconds })
 }
 
 /// Keeps what a batch did.
 pub fn advance(job: &BatchJob) -> Result<()> {
-    let progress = json!({ "pass": job.pass, "batches": job.batches });
+    let progress = json!({
+        "pass": job.pass, "batches": job.batches, "expected": job.expected, "seconds": job.seconds.rounded(),
+    });
     user::elevated(|| {
         spi::execute(
             "UPDATE archive_ext.archival_job
@@ -142,6 +183,17 @@ pub fn advance(job: &BatchJob) -> Result<()> {
                 (!job.pass.checkpoint.is_empty()).then(|| printed(&job.pass.checkpoint)).into(),
                 JsonB(progress).into(),
             ],
+        )
+    })?;
+    Ok(())
+}
+
+/// Notes why a run left a job that is not done.
+pub fn note_stop(id: Uuid, why: &str) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.archival_job SET why_stopped = $2 WHERE job_id = $1 AND status = 'running'",
+            &[id.into(), why.into()],
         )
     })?;
     Ok(())

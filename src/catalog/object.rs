@@ -11,6 +11,8 @@ use crate::pg::{spi, user};
 /// One object, with what pruning needs to know about it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ArchivedObject {
+    /// Its id, which no other object ever has.
+    pub id: i64,
     /// Position among the partition's objects.
     pub ordinal: i32,
     /// Key below the storage's prefix.
@@ -55,7 +57,7 @@ pub fn of_row_set(partition: i64, version: i32, fields: &[i32]) -> Result<(Vec<A
 fn as_json(partition: i64, version: i32, fields: &[i32]) -> String {
     let (ranges, null_counts) = (only("ranges", ".field_id", fields), only("null_counts", "[0]", fields));
     format!(
-        "(SELECT coalesce(json_agg(json_build_object('ordinal', ordinal, 'key', key, 'bytes', bytes, 'rows', rows,
+        "(SELECT coalesce(json_agg(json_build_object('id', id, 'ordinal', ordinal, 'key', key, 'bytes', bytes, 'rows', rows,
                  'ranges', {ranges}, 'null_counts', {null_counts}) ORDER BY ordinal), '[]')
           FROM archive_ext.object WHERE partition_id = {partition} AND version = {version})"
     )

@@ -132,7 +132,7 @@ pub fn leaves(source: pg_sys::Oid) -> Result<Vec<Leaf>> {
                 CASE WHEN isfinite(b.upper) THEN {warm} END, CASE WHEN isfinite(b.upper) THEN {archive} END,
                 pg_total_relation_size(b.oid), k.reattached_at IS NOT NULL AND k.version > 0, {keep},
                 (SELECT {used} FROM archive_ext.access_sample s WHERE s.partition = b.oid),
-                held.reason, held.freed_by, {lower_text}, b.bounds
+                coalesce(held.reason, stubs.reason), coalesce(held.freed_by, stubs.freed_by), {lower_text}, b.bounds
          FROM b LEFT JOIN archive_ext.archive_policy p ON p.source = $1::oid
          LEFT JOIN archive_ext.managed_table m ON m.source = $1::oid
          LEFT JOIN archive_ext.partition k ON k.managed_table = m.id AND k.schema_name = b.nspname
@@ -143,6 +143,11 @@ pub fn leaves(source: pg_sys::Oid) -> Result<Vec<Leaf>> {
              AND (j.status IN ('pending', 'running', 'paused') OR j.scheduled)
            ORDER BY j.status IN ('pending', 'running', 'paused') DESC, j.started_at DESC LIMIT 1
          ) held ON held.reason IS NOT NULL AND (held.unfinished OR held.completed_at > p.changed_at)
+         LEFT JOIN LATERAL (
+           SELECT format('its rows are in the archive, and left %s stubs', r.rows) AS reason,
+                  format('restore_rows(''%s'', …)', $1::oid::regclass) AS freed_by
+           FROM archive_ext.partition r WHERE r.rows_of = b.oid AND r.rows > 0 LIMIT 1
+         ) stubs ON true
          WHERE b.bounds IS DISTINCT FROM 'DEFAULT'
            AND pg_get_expr((SELECT c.relpartbound FROM pg_class c WHERE c.oid = b.oid), b.oid) IS DISTINCT FROM 'DEFAULT'
          ORDER BY b.upper NULLS LAST, b.nspname, b.relname",
@@ -261,6 +266,8 @@ pub struct ArchivedLeaf {
     pub rows: Option<i64>,
     /// How many objects it has.
     pub objects: Option<i32>,
+    /// Whether its rows left the table one by one.
+    pub by_rows: bool,
     /// When its upper bound passed, on the calendar.
     pub ended: Option<Moment>,
     /// When it is older than `expire_after`, which counts from the time of archiving.
@@ -273,7 +280,8 @@ pub fn archived(source: pg_sys::Oid) -> Result<Vec<ArchivedLeaf>> {
     let sql = format!(
         "SELECT format('%I.%I', p.schema_name, p.partition_name), p.label, p.lower_bound, p.upper_bound,
                 coalesce(p.archived_bytes, 0), p.storage::text, p.tier, p.rows,
-                (SELECT count(*)::int FROM archive_ext.object o WHERE o.partition_id = p.id AND o.version = p.version), {expires}
+                (SELECT count(*)::int FROM archive_ext.object o WHERE o.partition_id = p.id AND o.version = p.version), {expires},
+                p.row_set
          FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
          LEFT JOIN archive_ext.archive_policy a ON a.source = m.source
          WHERE m.source = $1::oid AND p.status = 'ARCHIVED' ORDER BY p.lower_bound, p.id",
@@ -294,6 +302,7 @@ pub fn archived(source: pg_sys::Oid) -> Result<Vec<ArchivedLeaf>> {
                 rows: row.get(8)?,
                 objects: row.get(9)?,
                 expires_at: row.get(10)?,
+                by_rows: row.need(11)?,
             })
         })
     })

@@ -39,6 +39,8 @@ pub struct ArchivedPartition {
     pub map: ColumnMap,
     /// Whether its objects are batches of rows, which come and go one by one.
     pub row_set: bool,
+    /// Where its objects are: `cold` or `glacier`.
+    pub tier: String,
 }
 
 /// The archived partition with this id, as committed now: an older snapshot sees the foreign table, so it must see this.
@@ -50,7 +52,7 @@ pub fn archived(id: i64) -> Result<Option<ArchivedPartition>> {
                     'rows', rows, 'archived_bytes', archived_bytes, 'schema', columns,
                     'archived_at', coalesce(((extract(epoch FROM archived_at) - 946684800) * 1000000)::bigint, 0),
                     'source', (SELECT m.source::oid::bigint FROM archive_ext.managed_table m WHERE m.id = managed_table),
-                    'row_set', p.row_set, 'map', ({MAP}))
+                    'row_set', p.row_set, 'tier', p.tier, 'map', ({MAP}))
              FROM archive_ext.partition p WHERE id = {id} AND status = 'ARCHIVED' AND columns IS NOT NULL",
             MAP = column_map::as_json("p.managed_table")
         ))

@@ -1,12 +1,12 @@
 //! Objects of row sets that are replaced by others: merged, or without rows that went back to the table.
 
-use archive_core::codec::Digest;
+use archive_core::codec::{Digest, KeyFilter};
 use archive_core::lifecycle::SmallObject;
 use archive_core::manifest::ManifestObject;
 use pgrx::{JsonB, pg_sys};
 
-use super::partition;
 use super::row_set::{RowSet, VERSION};
+use super::{key_filter, partition};
 use crate::error::{Error, Result, SqlState};
 use crate::pg::{spi, user};
 
@@ -81,6 +81,8 @@ pub struct Replacement<'a> {
     pub gone: &'a [Numbered],
     /// The verified objects that come.
     pub objects: &'a [ManifestObject],
+    /// The key filter of each of these, where it has one.
+    pub filters: &'a [Option<KeyFilter>],
     /// Digest of the rows that are in the archive no more.
     pub left: &'a Digest,
     /// Key of the manifest that says so.
@@ -102,6 +104,7 @@ pub fn replace(set: &RowSet, with: &Replacement<'_>) -> Result<()> {
         )?;
         take_out(set, with)?;
         partition::insert_objects(set.id, VERSION, first, with.objects)?;
+        key_filter::insert(set.id, VERSION, first, with.filters)?;
         spi::execute(
             "UPDATE archive_ext.partition
              SET rows = rows - $2, digest = $3, last_batch = $4, archived_bytes = archived_bytes + $5,

@@ -1,13 +1,14 @@
 //! Row sets: the archived rows of a table that is archived row by row. A row set is a row of `archive_ext.partition` whose
 //! objects come batch by batch; a table gets another one when its columns change.
 
-use archive_core::codec::Digest;
+use archive_core::codec::{Digest, KeyFilter};
 use archive_core::manifest::{Manifest, ManifestObject};
 use archive_core::naming;
 use archive_core::schema::TableSchema;
+use pgrx::datum::DatumWithOid;
 use pgrx::{JsonB, pg_sys};
 
-use super::partition;
+use super::{key_filter, partition};
 use crate::error::Result;
 use crate::pg::guc::GucNest;
 use crate::pg::{spi, user};
@@ -47,35 +48,38 @@ impl RowSet {
 /// All objects of a row set are of one version.
 pub(super) const VERSION: i32 = 1;
 
-/// The newest row set of a managed table, locked until the end of the transaction.
-pub fn newest(managed_table: i64) -> Result<Option<RowSet>> {
-    let found = find("managed_table = $1 AND row_set ORDER BY id DESC LIMIT 1 FOR UPDATE", managed_table)?;
+/// The newest row set of a managed table, or of one of its partitions, locked until the end of the transaction.
+pub fn newest(managed_table: i64, partition: Option<pg_sys::Oid>) -> Result<Option<RowSet>> {
+    let found = find(
+        "managed_table = $1 AND row_set AND rows_of::oid IS NOT DISTINCT FROM $2 ORDER BY id DESC LIMIT 1 FOR UPDATE",
+        &[managed_table.into(), partition.into()],
+    )?;
     Ok(found.into_iter().next())
 }
 
 /// All row sets of a managed table, oldest first.
 pub fn all(managed_table: i64) -> Result<Vec<RowSet>> {
-    find("managed_table = $1 AND row_set ORDER BY id", managed_table)
+    find("managed_table = $1 AND row_set ORDER BY id", &[managed_table.into()])
 }
 
 /// The same, locked until the end of the transaction.
 pub fn lock_all(managed_table: i64) -> Result<Vec<RowSet>> {
     let _patient = GucNest::new().set(c"lock_timeout", "0");
-    find("managed_table = $1 AND row_set ORDER BY id FOR UPDATE", managed_table)
+    find("managed_table = $1 AND row_set ORDER BY id FOR UPDATE", &[managed_table.into()])
 }
 
 /// The row set with this id as it is now, locked until the end of the transaction; `None` when it is gone.
 pub fn lock(id: i64) -> Result<Option<RowSet>> {
     let _patient = GucNest::new().set(c"lock_timeout", "0");
-    Ok(find("id = $1 AND row_set FOR UPDATE", id)?.into_iter().next())
+    Ok(find("id = $1 AND row_set FOR UPDATE", &[id.into()])?.into_iter().next())
 }
 
-fn find(condition: &str, id: i64) -> Result<Vec<RowSet>> {
+fn find(condition: &str, given: &[DatumWithOid<'_>]) -> Result<Vec<RowSet>> {
     let sql = format!(
         "SELECT id, partition_name::text, storage::text, manifest_key, columns, digest, last_batch, foreign_table::oid
          FROM archive_ext.partition WHERE {condition}"
     );
-    user::elevated(|| spi::writing_rows(&sql, &[id.into()], row_set))
+    user::elevated(|| spi::writing_rows(&sql, given, row_set))
 }
 
 fn row_set(row: &spi::Row<'_>) -> Result<RowSet> {
@@ -93,6 +97,18 @@ fn row_set(row: &spi::Row<'_>) -> Result<RowSet> {
     })
 }
 
+/// Whether the hot table `source` has row sets.
+pub fn any(source: pg_sys::Oid) -> Result<bool> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT EXISTS (SELECT FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
+                            WHERE m.source = $1::oid AND p.row_set)",
+            &[source.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
 /// Whether the hot table `source` has a row set of this name.
 pub fn exists(source: pg_sys::Oid, name: &str) -> Result<bool> {
     user::elevated(|| {
@@ -105,21 +121,24 @@ pub fn exists(source: pg_sys::Oid, name: &str) -> Result<bool> {
     })
 }
 
-/// How many row sets a managed table has.
-pub fn count(managed_table: i64) -> Result<i64> {
+/// How many row sets a managed table has, or one of its partitions.
+pub fn count(managed_table: i64, partition: Option<pg_sys::Oid>) -> Result<i64> {
     user::elevated(|| {
         spi::one(
-            "SELECT count(*) FROM archive_ext.partition WHERE managed_table = $1 AND row_set",
-            &[managed_table.into()],
+            "SELECT count(*) FROM archive_ext.partition
+             WHERE managed_table = $1 AND row_set AND rows_of::oid IS NOT DISTINCT FROM $2",
+            &[managed_table.into(), partition.into()],
             |row| row.need(1),
         )
     })
 }
 
-/// Writes the row of a row set of the hot table `parent`, which `manifest` describes, still without objects; its id.
+/// Writes the row of a row set of the hot table `parent`, or of a partition right below it, which `manifest` describes, still
+/// without objects; its id.
 pub fn create(
     managed_table: i64,
     parent: pg_sys::Oid,
+    partition: Option<pg_sys::Oid>,
     storage: &str,
     manifest_key: &str,
     manifest: &Manifest,
@@ -128,9 +147,9 @@ pub fn create(
         spi::one(
             "INSERT INTO archive_ext.partition
                (managed_table, schema_name, partition_name, parent, bounds, status, tier, storage, version, manifest_key, rows,
-                archived_bytes, digest, columns, ddl, archived_at, row_set)
-             VALUES ($1, $2::name, $3::name, $4::oid, '', 'ARCHIVED', 'cold', $5::name, $6, $7, 0, 0, $8, $9, $10,
-                     clock_timestamp(), true)
+                archived_bytes, digest, columns, ddl, archived_at, row_set, rows_of)
+             VALUES ($1, $2::name, $3::name, $4::oid, $12, 'ARCHIVED', 'cold', $5::name, $6, $7, 0, 0, $8, $9, $10,
+                     clock_timestamp(), true, $11::oid)
              RETURNING id",
             &[
                 managed_table.into(),
@@ -143,6 +162,8 @@ pub fn create(
                 JsonB(serde_json::to_value(Digest::default())?).into(),
                 JsonB(serde_json::to_value(&manifest.schema)?).into(),
                 JsonB(serde_json::to_value(&manifest.ddl)?).into(),
+                partition.into(),
+                manifest.source.bounds.as_deref().unwrap_or_default().into(),
             ],
             |row| row.need(1),
         )
@@ -161,8 +182,14 @@ pub fn set_foreign_table(id: i64, foreign_table: pg_sys::Oid) -> Result<()> {
 }
 
 /// Adds the verified objects of the batch with manifest `batch`, whose rows `digest` is of: with the commit they are in the
-/// archive.
-pub fn append(set: &RowSet, objects: &[ManifestObject], digest: &Digest, batch: &str) -> Result<()> {
+/// archive. Objects of an import have no `filters`.
+pub fn append(
+    set: &RowSet,
+    objects: &[ManifestObject],
+    filters: &[Option<KeyFilter>],
+    digest: &Digest,
+    batch: &str,
+) -> Result<()> {
     let mut all = set.digest.clone();
     all.merge(digest);
     let bytes: u64 = objects.iter().map(|object| object.bytes).sum();
@@ -173,6 +200,7 @@ pub fn append(set: &RowSet, objects: &[ManifestObject], digest: &Digest, batch: 
             |row| row.need(1),
         )?;
         partition::insert_objects(set.id, VERSION, first, objects)?;
+        key_filter::insert(set.id, VERSION, first, filters)?;
         spi::execute(
             "UPDATE archive_ext.partition SET rows = rows + $2, archived_bytes = archived_bytes + $3, digest = $4, last_batch = $5,
                     archived_at = clock_timestamp(), verified_at = clock_timestamp()
@@ -185,6 +213,50 @@ pub fn append(set: &RowSet, objects: &[ManifestObject], digest: &Digest, batch: 
                 batch.into(),
             ],
         )
+    })?;
+    Ok(())
+}
+
+/// The row set of a hot partition whose rows left stubs.
+#[derive(Debug)]
+pub struct OfPartition {
+    /// Id in `archive_ext.partition`.
+    pub id: i64,
+    /// Its foreign table.
+    pub foreign_table: pg_sys::Oid,
+    /// Rows in it.
+    pub rows: u64,
+    /// Bytes of its objects.
+    pub bytes: u64,
+    /// How many objects it has.
+    pub objects: usize,
+}
+
+/// The row set with the rows of a hot partition that left stubs; it may have no rows any more.
+pub fn of_partition(partition: pg_sys::Oid) -> Result<Option<OfPartition>> {
+    user::elevated(|| {
+        spi::optional(
+            "SELECT p.id, p.foreign_table::oid, p.rows, p.archived_bytes,
+                    (SELECT count(*) FROM archive_ext.object o WHERE o.partition_id = p.id AND o.version = p.version)
+             FROM archive_ext.partition p WHERE p.rows_of = $1::oid AND p.foreign_table IS NOT NULL",
+            &[partition.into()],
+            |row| {
+                Ok(OfPartition {
+                    id: row.need(1)?,
+                    foreign_table: row.need(2)?,
+                    rows: row.need::<i64>(3)?.unsigned_abs(),
+                    bytes: row.need::<i64>(4)?.unsigned_abs(),
+                    objects: usize::try_from(row.need::<i64>(5)?).unwrap_or_default(),
+                })
+            },
+        )
+    })
+}
+
+/// Forgets a row set without rows, whose foreign table is gone.
+pub fn forget(id: i64) -> Result<()> {
+    user::elevated(|| {
+        spi::execute("DELETE FROM archive_ext.partition WHERE id = $1 AND row_set AND rows = 0", &[id.into()])
     })?;
     Ok(())
 }

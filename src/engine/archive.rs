@@ -63,11 +63,17 @@ pub fn archive(partitions: &[pg_sys::Oid], options: &Options) -> Result<Vec<Outc
 
 /// Freezes, exports, verifies and swaps what was planned, in this order of partitions.
 pub fn run(plans: &[Plan]) -> Result<Vec<Outcome>> {
+    run_after(plans, || Ok(()))
+}
+
+/// The same; `work` is done when everything is verified, before any lock of a swap is taken.
+pub fn run_after(plans: &[Plan], work: impl FnOnce() -> Result<()>) -> Result<Vec<Outcome>> {
     freeze_all(plans)?;
     let mut archived = Vec::with_capacity(plans.len());
     for plan in plans {
         archived.push((plan, export_and_verify(plan)?));
     }
+    work()?;
     finish_all(archived)
 }
 
@@ -238,13 +244,16 @@ fn export_segments(
     progress: &mut Progress,
 ) -> Result<Exported> {
     let date = plan.span.map(period::Span::hive_date);
-    let mut all = Exported { objects: Vec::new(), digest: export::no_rows(source), positions: Vec::new() };
+    let mut all = Exported::nothing(export::no_rows(source));
     let (mut written, mut rows, mut bytes) = (0, 0, 0);
     for segment in segments {
         let exported = match segment {
-            Segment::Kept { object, first } => {
-                Exported { digest: object.digest.clone(), objects: vec![*object], positions: vec![first] }
-            }
+            Segment::Kept { object, first } => Exported {
+                digest: object.digest.clone(),
+                objects: vec![*object],
+                positions: vec![first],
+                filters: Vec::new(),
+            },
             Segment::Changed(places) => {
                 let key = |ordinal: u32| {
                     let (schema, table) = (&plan.root_name.0, &plan.root_name.1);
@@ -353,10 +362,18 @@ fn swap_one(plan: &Plan, finished: Finished, (managed_table, mirror): (i64, pg_s
 fn swap_in(plan: &Plan, finished: &Finished, mirror: pg_sys::Oid, id: i64) -> Result<catalog::partition::Placed> {
     check_unchanged(plan, finished)?;
     swap::finalize_pending(plan.parent)?;
+    drop_empty_row_set(plan.leaf.oid)?;
     let foreign_table = swap::put_foreign(&swap::Place::of(&plan.leaf), mirror, &plan.names.schema, &plan.storage, id)?;
     let local_copy = swap::take_out(&plan.leaf, &plan.names.schema, &plan.local_copy, !plan.drops_local_copy())?;
     xact::command_counter_increment();
     Ok(catalog::partition::Placed { foreign_table, local_copy, keep_seconds: plan.keep_seconds })
+}
+
+/// Stubs that came back left a foreign table without rows in the partition's place.
+fn drop_empty_row_set(partition: pg_sys::Oid) -> Result<()> {
+    let Some(set) = catalog::row_set::of_partition(partition)?.filter(|set| set.rows == 0) else { return Ok(()) };
+    swap::drop_foreign(set.foreign_table)?;
+    catalog::row_set::forget(set.id)
 }
 
 /// Under the locks: same file, same columns, guards still there, or the export no longer describes the partition.

@@ -4,10 +4,12 @@
 pub mod archive;
 pub mod batch;
 pub mod clock;
+pub mod counts;
 pub mod drift;
 pub mod family;
 pub mod import;
 pub mod lifecycle;
+pub mod lookup;
 pub mod managed;
 mod manifest;
 mod period;

@@ -216,11 +216,20 @@ pub fn find(name: &str) -> Result<Known> {
     let mut found = catalog::partition::find_by_name(schema, partition)?;
     found.retain(|known| known.status == "ARCHIVED");
     match found.len() {
-        0 => Err(not_archived(name)),
+        0 => Err(stubs_of(name)?.unwrap_or_else(|| not_archived(name))),
         1 => Ok(found.remove(0)),
         _ => Err(Error::new(SqlState::ERRCODE_AMBIGUOUS_PARAMETER, format!("partition name \"{name}\" is ambiguous"))
             .hint(format!("Qualify it: {}.", found.iter().map(qualified).collect::<Vec<_>>().join(", ")))),
     }
+}
+
+/// Why a partition that is there cannot be reattached: its rows left stubs.
+fn stubs_of(name: &str) -> Result<Option<Error>> {
+    let relation = user::own_sql(user::current(), || {
+        spi::one("SELECT pg_catalog.to_regclass($1)::pg_catalog.oid", &[name.into()], |row| row.get::<pg_sys::Oid>(1))
+    })?;
+    let leaf = relation.map(discover::leaf).transpose()?.flatten();
+    Ok(leaf.and_then(|leaf| check::no_stubs(&leaf).err()))
 }
 
 fn by_archive_name(schema: Option<&str>, name: &str) -> Result<Option<Known>> {

@@ -47,10 +47,13 @@ pub fn told(hold: &Hold) -> String {
 fn observe(limits: &Limits) -> Result<Pressure> {
     let mut seen = Pressure { load: limits.load.and_then(|_| load_average()), ..Pressure::default() };
     if limits.replication_lag.is_some() || limits.replication_lag_bytes.is_some() {
-        (seen.replication_lag, seen.replication_lag_bytes) = pressure::replication_lag()?;
+        (seen.replication_lag, seen.replication_lag_bytes) = pressure::replication_lag(&guc::lag_standbys())?;
     }
     if limits.xmin_age.is_some() {
         seen.xmin_age = pressure::oldest_xmin_age()?;
+    }
+    if limits.lock_waits.is_some() {
+        seen.lock_waits = Some(pressure::lock_waits()?);
     }
     if limits.wal_rate.is_some() {
         seen.wal_rate = wal_rate()?;

@@ -11,9 +11,15 @@ use crate::pg::row::Row;
 pub struct ArchivedWriter<'a>(Export<'a, StoreSink<'a>>);
 
 impl<'a> ArchivedWriter<'a> {
-    /// A writer to objects named by `key` from their number.
-    pub fn new(source: &'a ExportSource, store: &'a BlockingStore, key: &'a dyn Fn(u32) -> String) -> Result<Self> {
-        Ok(Self(Export::new(source, StoreSink::new(store, key))?))
+    /// A writer to objects named by `key` from their number, with filters of the keys over the columns with the ids
+    /// `filter_fields`.
+    pub fn new(
+        source: &'a ExportSource,
+        filter_fields: Vec<i32>,
+        store: &'a BlockingStore,
+        key: &'a dyn Fn(u32) -> String,
+    ) -> Result<Self> {
+        Ok(Self(Export::new(source, filter_fields, StoreSink::new(store, key))?))
     }
 
     /// Adds a row of a batch; `row` are its datums.

@@ -1,6 +1,6 @@
 //! Rows that were chosen one by one, packed into Parquet objects in memory: their names hold the hash of their content.
 
-use archive_core::codec::{Digest, ObjectSink};
+use archive_core::codec::{Digest, KeyFilter, ObjectSink};
 use archive_core::manifest::ManifestObject;
 use bytes::{Bytes, BytesMut};
 
@@ -17,6 +17,8 @@ use crate::pg::tuple_id::TupleId;
 pub struct Packed {
     /// The objects, named, with their bytes.
     pub objects: Vec<(ManifestObject, Bytes)>,
+    /// The key filter of each, where it has one.
+    pub filters: Vec<Option<KeyFilter>>,
     /// Digest of every row, taken from the datums.
     pub digest: Digest,
     /// How many of the rows they hold: fewer than were given when the byte limit was reached.
@@ -24,18 +26,20 @@ pub struct Packed {
 }
 
 /// Packs `rows`, each in one of `relations`, in this order, into objects named by `key` from their SHA-256. It ends after the row with
-/// which the objects reach `byte_limit`. The rows are locked by this transaction.
+/// which the objects reach `byte_limit`. The rows are locked by this transaction. Objects get filters of the keys over the columns
+/// with the ids `filter_fields`.
 pub fn pack(
     source: &ExportSource,
     relations: &[Relation],
     rows: &[(usize, TupleId)],
+    filter_fields: Vec<i32>,
     byte_limit: u64,
     key: impl Fn(&str) -> String,
     tick: Tick<'_>,
 ) -> Result<Packed> {
     let snapshot = LatestSnapshot::take();
     let _text = GucNest::lossless_text();
-    let mut export = Export::new(source, MemorySink::default())?;
+    let mut export = Export::new(source, filter_fields, MemorySink::default())?;
     let mut fetches: Vec<_> =
         relations.iter().map(|relation| TupleFetch::begin(relation, &source.relation, &snapshot)).collect();
     let mut packed = 0;
@@ -52,12 +56,13 @@ pub fn pack(
             break;
         }
     }
-    let (summaries, ranges, sink, digest) = export.into_parts()?;
+    let (mut summaries, ranges, sink, digest) = export.into_parts()?;
+    let filters = summaries.iter_mut().map(|summary| summary.key_filter.take()).collect();
     let objects = summaries.iter().zip(sink.objects).map(|(summary, bytes)| {
         let ranges = ranges.get(summary.ordinal as usize).cloned().unwrap_or_default();
         (ManifestObject::new(key(&summary.sha256), summary, ranges), bytes)
     });
-    Ok(Packed { objects: objects.collect(), digest, rows: packed })
+    Ok(Packed { objects: objects.collect(), filters, digest, rows: packed })
 }
 
 fn vanished() -> Error {

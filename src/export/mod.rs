@@ -7,7 +7,7 @@ mod sorted;
 mod source;
 
 use archive_core::codec::{
-    Appended, Digest, Flushed, ObjectSink, ObjectSummary, PartitionWriter, RowHasher, WriterOptions,
+    Appended, Digest, Flushed, KeyFilter, ObjectSink, ObjectSummary, PartitionWriter, RowHasher, WriterOptions,
 };
 use archive_core::manifest::{ColumnRange, ManifestObject};
 use archive_core::store::BlockingStore;
@@ -38,6 +38,15 @@ pub struct Exported {
     pub digest: Digest,
     /// Where the first row of each object is.
     pub positions: Vec<TupleId>,
+    /// The key filter of each object, where it has one.
+    pub filters: Vec<Option<KeyFilter>>,
+}
+
+impl Exported {
+    /// No objects yet.
+    pub fn nothing(digest: Digest) -> Self {
+        Self { objects: Vec::new(), digest, positions: Vec::new(), filters: Vec::new() }
+    }
 }
 
 /// Rows of a table by their places, the second excluded.
@@ -62,7 +71,7 @@ pub fn export(
 ) -> Result<Exported> {
     let snapshot = LatestSnapshot::take();
     let _text = GucNest::lossless_text();
-    let mut export = Export::new(source, StoreSink::new(store, &key))?;
+    let mut export = Export::new(source, Vec::new(), StoreSink::new(store, &key))?;
     let mut scan = scan(source, &snapshot, places);
     while let Some(result) = scan.next_row(|row| export.row(&row)) {
         result?;
@@ -144,10 +153,11 @@ struct Export<'a, S> {
 type Parts<S> = (Vec<ObjectSummary>, Vec<Vec<ColumnRange>>, S, Digest);
 
 impl<'a, S: ObjectSink> Export<'a, S> {
-    fn new(source: &'a ExportSource, sink: S) -> Result<Self> {
+    fn new(source: &'a ExportSource, filter_fields: Vec<i32>, sink: S) -> Result<Self> {
+        let options = WriterOptions { filter_fields, ..writer_options(source) };
         Ok(Self {
             source,
-            writer: PartitionWriter::new(source.schema.clone(), writer_options(source), sink)?,
+            writer: PartitionWriter::new(source.schema.clone(), options, sink)?,
             ranges: Ranges::new(source),
             memory: MemoryContext::new(c"archive_ext ranges"),
             batch_begins: None,
@@ -196,13 +206,14 @@ impl<'a, S: ObjectSink> Export<'a, S> {
 
 impl Export<'_, StoreSink<'_>> {
     fn finish(self) -> Result<Exported> {
-        let ((summaries, ranges, sink, digest), positions) = self.into_parts_and_positions()?;
+        let ((mut summaries, ranges, sink, digest), positions) = self.into_parts_and_positions()?;
+        let filters = summaries.iter_mut().map(|summary| summary.key_filter.take()).collect();
         let mut objects = Vec::with_capacity(summaries.len());
         for (summary, key) in summaries.iter().zip(sink.into_keys()) {
             let ranges = ranges.get(summary.ordinal as usize).cloned().unwrap_or_default();
             objects.push(ManifestObject::new(key, summary, ranges));
         }
-        Ok(Exported { objects, digest, positions })
+        Ok(Exported { objects, digest, positions, filters })
     }
 }
 

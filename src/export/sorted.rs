@@ -15,23 +15,25 @@ use crate::pg::sort::RowSort;
 type MonthKey<'a> = &'a dyn Fn(Option<HiveDate>, u32) -> String;
 
 /// Writes the rows of `sort` in its order. `time` is the column, by its place in the source, whose months part the objects.
+/// Objects get filters of the keys over the columns with the ids `filter_fields`.
 pub fn sorted(
     source: &ExportSource,
     sort: &mut RowSort,
     time: Option<usize>,
+    filter_fields: &[i32],
     store: &BlockingStore,
     key: MonthKey<'_>,
     tick: Tick<'_>,
 ) -> Result<Exported> {
     let _text = GucNest::lossless_text();
-    let mut all = Exported { objects: Vec::new(), digest: Digest::default(), positions: Vec::new() };
+    let mut all = Exported::nothing(Digest::default());
     let month = |row: &Row<'_>| month(source, time, row);
     let mut rows_before = 0;
     let mut more = sort.advance();
     while more {
         let date = sort.visit(|row| month(&row))?;
         let named = |ordinal| key(date, ordinal);
-        let mut export = Export::new(source, StoreSink::new(store, &named))?;
+        let mut export = Export::new(source, filter_fields.to_vec(), StoreSink::new(store, &named))?;
         while more && sort.visit(|row| month(&row))? == date {
             sort.visit(|row| export.row(&row))?;
             if export.writer.is_full() {
@@ -44,6 +46,7 @@ pub fn sorted(
         rows_before += written.digest.rows;
         all.digest.merge(&written.digest);
         all.objects.extend(written.objects);
+        all.filters.extend(written.filters);
     }
     Ok(all)
 }

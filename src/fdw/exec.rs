@@ -7,11 +7,12 @@ use archive_core::codec::{DecodedBatch, ObjectReader, Predicate, ReadMetrics, Sc
 use archive_core::store::{BlockingStore, StoreMetrics};
 
 use super::archive::Archive;
+use super::key_filter::KeyFilters;
 use super::prune::{self, FilePruner};
 use super::pushdown::{self, PlanData};
 use super::source::{ObjectSource, RangeCache};
 use crate::catalog::object::ArchivedObject;
-use crate::catalog::storage;
+use crate::catalog::{storage, tier};
 use crate::error::{Error, Result, SqlState};
 use crate::pg::expr::{Evaluated, Expressions};
 use crate::pg::foreign_scan::ScanNode;
@@ -27,6 +28,7 @@ pub(super) struct Scan {
     /// Place of each object's first row, where places are asked for.
     first_places: Vec<u64>,
     pruner: FilePruner,
+    filters: KeyFilters,
     expressions: Expressions,
     decoder: Reshaper,
     row: RowBuffer,
@@ -69,6 +71,7 @@ pub(super) fn begin(node: &mut ScanNode<Scan>, explain_only: bool) -> Result<()>
     let row = RowBuffer::new(archive.attributes);
     let planned = files.len();
     let (store, cache, run, done) = (None, None, None, Totals::default());
+    let filters = KeyFilters::default();
     let first_places = if plan.places { first_places(&files) } else { Vec::new() };
     let mut scan = Scan {
         archive,
@@ -76,6 +79,7 @@ pub(super) fn begin(node: &mut ScanNode<Scan>, explain_only: bool) -> Result<()>
         files,
         first_places,
         pruner,
+        filters,
         expressions,
         decoder,
         row,
@@ -87,7 +91,7 @@ pub(super) fn begin(node: &mut ScanNode<Scan>, explain_only: bool) -> Result<()>
     };
     if explain_only {
         let values = scan.expressions.evaluate_at_start();
-        scan.planned = scan.select(&values).map_or(0, |(files, _)| files.len());
+        scan.planned = scan.select(&values)?.map_or(0, |(files, _)| files.len());
     }
     node.keep(scan);
     Ok(())
@@ -103,7 +107,7 @@ impl Scan {
     pub(super) fn next_row(&mut self) -> Result<Option<(&RowBuffer, Option<TupleId>)>> {
         let mut run = match self.run.take() {
             Some(run) => run,
-            None => self.start(),
+            None => self.start()?,
         };
         let found = self.advance(&mut run)?;
         let place = self.plan.places.then(|| TupleId::of_number(run.next_place.saturating_sub(1)));
@@ -136,23 +140,28 @@ impl Scan {
     }
 
     /// Begins a pass with the values that parameters have now.
-    fn start(&mut self) -> Run {
+    fn start(&mut self) -> Result<Run> {
         let values = self.expressions.evaluate();
-        let (files, predicates) = self.select(&values).unwrap_or_default();
+        let (files, predicates) = self.select(&values)?.unwrap_or_default();
         self.planned = files.len();
-        Run { files: files.into_iter(), predicates, reader: None, batch: None, at: 0, next_place: 0 }
+        Ok(Run { files: files.into_iter(), predicates, reader: None, batch: None, at: 0, next_place: 0 })
     }
 
     /// Objects to read and predicates on their rows. `None` when no row can match.
-    fn select(&self, values: &[Evaluated]) -> Option<(Vec<usize>, Vec<Predicate>)> {
-        let bounds = pushdown::bind(&self.plan.conditions, values)?;
+    fn select(&mut self, values: &[Evaluated]) -> Result<Option<(Vec<usize>, Vec<Predicate>)>> {
+        let Some(bounds) = pushdown::bind(&self.plan.conditions, values) else { return Ok(None) };
         let files = self.pruner.surviving(&bounds);
-        Some((files, pushdown::predicates(&self.archive, &self.plan.conditions, &bounds)))
+        let predicates = pushdown::predicates(&self.archive, &self.plan.conditions, &bounds);
+        let files = self.filters.surviving(files, &self.files, &self.archive, &predicates)?;
+        Ok(Some((files, predicates)))
     }
 
     fn open_next(&mut self, run: &mut Run) -> Result<bool> {
         let Some(position) = run.files.next() else { return Ok(false) };
         let Some(file) = self.files.get(position) else { return Ok(false) };
+        if self.archive.partition.tier == tier::GLACIER {
+            return Err(tier::in_glacier(&self.archive.partition.name));
+        }
         if self.store.is_none() {
             self.store = Some(storage::open(&self.archive.partition.storage, self.archive.owner)?);
         }
@@ -198,6 +207,11 @@ impl Scan {
     /// Objects that are read, and all.
     pub(super) fn planned(&self) -> (usize, usize) {
         (self.planned, self.files.len())
+    }
+
+    /// Objects that the key filters ruled out.
+    pub(super) fn filtered(&self) -> usize {
+        self.filters.skipped
     }
 
     /// What was done so far.

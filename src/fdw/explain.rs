@@ -22,13 +22,18 @@ fn identity(scan: &Scan, out: &mut Explain) {
     let (planned, all) = scan.planned();
     if out.is_text() {
         out.text(c"Archive", &format!("{location} ({}, version {})", partition.name, partition.version));
-        out.text(c"Files", &format!("{planned} of {all}"));
+        let filtered = match scan.filtered() {
+            0 => String::new(),
+            skipped => format!(" ({skipped} ruled out by key filters)"),
+        };
+        out.text(c"Files", &format!("{planned} of {all}{filtered}"));
     } else {
         out.text(c"Archive", &location);
         out.text(c"Archived Partition", &partition.name);
         out.integer(c"Archive Version", partition.version.unsigned_abs().into());
         out.integer(c"Files", planned as u64);
         out.integer(c"Files Total", all as u64);
+        out.integer(c"Files Ruled Out by Key Filters", scan.filtered() as u64);
     }
 }
 

@@ -5,6 +5,7 @@ use std::ffi::CString;
 use pgrx::pg_sys;
 
 use super::archive::Archive;
+use super::key_filter;
 use super::prune::{self, FilePruner};
 use super::pushdown::{self, PlanData};
 use crate::error::{Error, Result, SqlState};
@@ -63,11 +64,23 @@ fn reach(archive: &Archive, clauses: &[Clause]) -> Result<Reach> {
         None => Vec::new(),
     };
     let reached = || surviving.iter().filter_map(|position| objects.get(*position));
-    Ok(Reach {
+    let reach = Reach {
         files: surviving.len() as u64,
         rows: reached().map(|object| object.rows).sum(),
         bytes: reached().map(|object| object.bytes).sum(),
-    })
+    };
+    let ids: Vec<i64> = reached().map(|object| object.id).collect();
+    let keys = key_filter::expected_keys(archive, &conditions, &ids)?;
+    Ok(keys.map_or(reach, |keys| reach.limited_to(keys)))
+}
+
+impl Reach {
+    /// What is read of it to find so many keys, when key filters tell which objects cannot have them.
+    fn limited_to(self, keys: u64) -> Self {
+        let files = self.files.min(keys);
+        let share = |all: u64| (all * files).div_ceil(self.files.max(1));
+        Self { files, rows: share(self.rows), bytes: share(self.bytes) }
+    }
 }
 
 /// `GetForeignPaths`: the plain scan, and scans with values from other relations of the join.

@@ -5,7 +5,7 @@ use pgrx::spi::quote_identifier;
 
 use super::discover::{self, Attribute};
 use super::mirror;
-use crate::catalog;
+use crate::catalog::{self, remnant};
 use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::pg::{spi, user, xact};
 
@@ -48,7 +48,14 @@ fn body(source: pg_sys::Oid, archive: pg_sys::Oid) -> Result<String> {
     let columns: Vec<_> = discover::attributes(source)?.iter().map(|column| quote_identifier(&column.name)).collect();
     let columns = columns.join(", ");
     let (hot, archive) = (catalog::qualified_name(source)?, catalog::qualified_name(archive)?);
-    Ok(format!("SELECT {columns} FROM {hot} UNION ALL SELECT {columns} FROM {archive}"))
+    // What stays of archived rows is not read besides them.
+    let live = remnant::of(source)?.map_or_else(String::new, |marker| format!(" AS hot WHERE {}", marker.live("hot")));
+    Ok(format!("SELECT {columns} FROM {hot}{live} UNION ALL SELECT {columns} FROM {archive}"))
+}
+
+/// Gives the view its body anew: the table got a marker, or has none any more.
+pub fn refresh(source: pg_sys::Oid, archive: pg_sys::Oid, view: pg_sys::Oid) -> Result<()> {
+    replace(view, &wanted_options(source, view)?, &body(source, archive)?)
 }
 
 /// The options the view has.

@@ -35,6 +35,7 @@ pub fn archivable(oid: pg_sys::Oid) -> Result<Leaf> {
     };
     not_archived_already(&leaf)?;
     not_static(leaf.root.unwrap_or(oid))?;
+    no_stubs(&leaf)?;
     kind(&leaf)?;
     position(&leaf)?;
     access(&leaf)?;
@@ -49,6 +50,19 @@ fn not_archived_already(leaf: &Leaf) -> Result<()> {
         format!("partition \"{name}\" is already archived"),
     )
     .hint(format!("SELECT reattach_partition('{name}') puts it back.")))
+}
+
+/// Refuses partitions whose rows are stubs (55000): the rows themselves are in the archive, in the same place.
+pub fn no_stubs(leaf: &Leaf) -> Result<()> {
+    let Some(set) = catalog::row_set::of_partition(leaf.oid)?.filter(|set| set.rows > 0) else { return Ok(()) };
+    let table = catalog::qualified_name(leaf.root.unwrap_or(leaf.oid))?;
+    let archived = catalog::qualified_name(set.foreign_table)?;
+    Err(Error::new(
+        SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("partition \"{}\" holds stubs of archived rows", leaf.qualified()),
+    )
+    .detail(format!("{} rows are in {archived}.", set.rows))
+    .hint(format!("SELECT restore_rows('{table}', '…') brings them back first.")))
 }
 
 /// Refuses tables that somebody registered as static (55000), with the reason they gave.

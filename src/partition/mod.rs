@@ -18,6 +18,7 @@ pub mod locks;
 pub mod mirror;
 pub mod new_partition;
 pub mod prerequisites;
+pub mod remnant_guard;
 pub mod root_ddl;
 pub mod row_set;
 pub mod snapshots;

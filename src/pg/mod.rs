@@ -23,6 +23,7 @@ pub mod foreign_scan;
 pub mod guc;
 pub mod interrupts;
 pub mod io;
+pub mod key_arg;
 pub mod limited_plans;
 pub mod load;
 pub mod lock;

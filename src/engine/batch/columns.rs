@@ -1,12 +1,16 @@
 //! The columns that decide which rows are taken, and in which order.
 
+use archive_core::codec;
+use archive_core::schema::Field;
 use pgrx::pg_sys;
 use pgrx::spi::quote_identifier;
 
 use crate::catalog::row_policy;
 use crate::error::{Error, Result, SqlState};
+use crate::export::ExportSource;
 use crate::partition::discover::{self, Leaf};
-use crate::pg::{spi, user};
+use crate::pg::columns::Column;
+use crate::pg::{constant, spi, user};
 
 /// A column of the key in whose order rows are taken.
 #[derive(Debug, Clone)]
@@ -56,6 +60,20 @@ pub fn key(table: &Leaf, named: Option<&[String]>) -> Result<Vec<KeyColumn>> {
     Ok(found)
 }
 
+/// Field ids of the key by which single rows are looked up, and of which objects get filters: the primary key, else the first
+/// unique key. None where a column's equality is not that of its bytes.
+pub fn filter_fields(table: &Leaf, source: &ExportSource) -> Result<Vec<i32>> {
+    let key = key(table, None)?;
+    let columns = source.columns.iter().zip(&source.schema.fields);
+    let parts: Vec<_> = columns.filter(|(column, _)| key.iter().any(|part| part.name == column.name)).collect();
+    let has_form = codec::can_filter(parts.iter().map(|(_, field)| &field.pg_type));
+    let is_deterministic = |(column, _): &(&Column, &Field)| {
+        column.collation == pg_sys::InvalidOid || constant::is_deterministic(column.collation)
+    };
+    let usable = has_form && parts.iter().all(is_deterministic);
+    Ok(if usable { parts.iter().map(|(_, field)| field.id).collect() } else { Vec::new() })
+}
+
 /// The unique keys without NULLs, the primary key first.
 fn unique_keys(table: pg_sys::Oid) -> Result<Vec<Vec<KeyColumn>>> {
     let columns = user::elevated(|| {
@@ -80,6 +98,26 @@ fn unique_keys(table: pg_sys::Oid) -> Result<Vec<Vec<KeyColumn>>> {
         }
     }
     Ok(keys.into_iter().map(|(_, key)| key).collect())
+}
+
+/// The columns of unique indexes and of the partition key: others rely on them.
+pub fn of_keys(table: pg_sys::Oid) -> Result<Vec<String>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT a.attname::text FROM pg_attribute a
+             WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+               AND (EXISTS (SELECT FROM pg_index i JOIN pg_depend d ON d.classid = 'pg_class'::regclass
+                            AND d.objid = i.indexrelid AND d.refobjid = i.indrelid AND d.refobjsubid = a.attnum
+                            WHERE i.indrelid = $1 AND (i.indisunique OR i.indisexclusion))
+                 OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = $1 AND k.contype IN ('p', 'u', 'x')
+                            AND a.attnum = ANY (k.conkey))
+                 OR EXISTS (SELECT FROM pg_partition_ancestors($1) t JOIN pg_partitioned_table p ON p.partrelid = t.relid
+                            JOIN pg_attribute k ON k.attrelid = t.relid AND k.attnum = ANY (p.partattrs)
+                            WHERE k.attname = a.attname))",
+            &[table.into()],
+            |row| row.need(1),
+        )
+    })
 }
 
 /// The column with a row's time: as named, as the policy says, or the only one that can be it.

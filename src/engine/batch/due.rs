@@ -8,7 +8,7 @@ use super::columns;
 use super::job;
 use super::plan::{Locked, Referenced, Request};
 use super::references::{self, Reference};
-use crate::catalog::{batch_job, row_policy};
+use crate::catalog::{batch_job, remnant, row_policy};
 use crate::engine::clock;
 use crate::error::Result;
 use crate::partition::discover::{self, Leaf};
@@ -39,7 +39,7 @@ pub fn due(source: pg_sys::Oid) -> Result<Option<Due>> {
         referenced: Referenced::Skip,
         ..Request::of_clause(source, None)
     };
-    let request = batch_job::stored(job::identity(None, Some(&time), &key)?, job::options(&request));
+    let request = batch_job::stored(job::identity(&request, Some(&time), &key)?, job::options(&request));
     let some = exists(&table, &time, &before)?;
     Ok(Some(Due { reason: format!("{time} is before {before}, now less archive_after"), request, some }))
 }
@@ -49,6 +49,7 @@ fn exists(table: &Leaf, time: &str, before: &str) -> Result<bool> {
     let mut conditions =
         vec![format!("{} < {}::pg_catalog.timestamptz", quote_identifier(time), quote_literal(before))];
     conditions.extend(references::to(table)?.iter().map(Reference::absent));
+    conditions.extend(remnant::of(table.oid)?.map(|marker| marker.live(&quote_identifier(&table.name))));
     let query = format!("SELECT EXISTS (SELECT FROM {} WHERE {})", table.qualified(), conditions.join(" AND "));
     user::as_user(table.owner, || spi::one(&query, &[], |row| row.need(1)))
 }

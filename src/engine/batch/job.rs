@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 
 use super::columns::KeyColumn;
 use super::plan::{BATCH_BYTES, BATCH_ROWS, Locked, Plan, Referenced, Request};
-use super::{archive_as, take_up};
+use super::{archive_as, keep, pace, take_up};
+use crate::catalog::batch_job;
 use crate::catalog::job::Job;
+use crate::engine::lifecycle::steer;
 use crate::engine::session;
 use crate::error::{Error, Result, SqlState};
 use crate::partition::check;
@@ -15,7 +17,12 @@ use crate::pg::spi;
 /// The job of a request: an unfinished one of the same role for the same rows is taken up again.
 pub fn begin(request: &Request) -> Result<Uuid> {
     check::transaction("archiving rows")?;
-    Ok(take_up(&Plan::of(request)?, None)?.id)
+    let plan = Plan::of(request)?;
+    keep::guard(&plan)?;
+    let mut job = take_up(&plan, None)?;
+    pace::estimate(&plan, &mut job)?;
+    batch_job::advance(&job)?;
+    Ok(job.id)
 }
 
 /// Does one batch of a job; `false` when it is done. The caller commits.
@@ -37,12 +44,18 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
     }
 }
 
+/// Notes why a run left a job that is not done. For whoever started it or may act as the table's owner (42501).
+pub fn note_stop(job: Uuid, why: &str) -> Result<()> {
+    steer::mine(job)?;
+    batch_job::note_stop(job, why)
+}
+
 /// What makes two requests the same job: the rows, and the order that its checkpoint is of.
-pub(super) fn identity(clause: Option<&str>, time: Option<&str>, key: &[KeyColumn]) -> Result<Value> {
+pub(super) fn identity(request: &Request, time: Option<&str>, key: &[KeyColumn]) -> Result<Value> {
     let (search_path, timezone) = session::current()?;
     let key: Vec<_> = key.iter().map(|column| column.name.as_str()).collect();
     Ok(json!({
-        "where": clause, "time_column": time, "order_key": key, "mode": "delete", "search_path": search_path,
+        "where": request.clause, "time_column": time, "order_key": key, "treatment": request.wanted, "search_path": search_path,
         "timezone": timezone,
     }))
 }
@@ -71,5 +84,6 @@ fn request_of(job: &Job) -> Result<Request> {
         storage: job.storage.clone(),
         locked: Locked::parse(word("locked"))?,
         referenced: Referenced::parse(word("referenced"))?,
+        wanted: job.request.get("treatment").cloned().map(serde_json::from_value).transpose()?.unwrap_or_default(),
     })
 }

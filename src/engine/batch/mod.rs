@@ -6,16 +6,23 @@
 mod columns;
 mod due;
 mod job;
+mod keep;
+mod mode;
+mod pace;
 mod plan;
+mod purge;
 mod references;
 mod remove;
 mod row_set;
 mod select;
 
-pub use columns::{KeyColumn, key, time};
+pub use columns::{KeyColumn, filter_fields, key, time};
 pub use due::due;
-pub use job::{begin, step};
+pub use job::{begin, note_stop, step};
+pub use keep::forget_marker;
+pub use mode::Wanted;
 pub use plan::{Locked, Plan, Referenced, Request};
+pub use purge::purge;
 
 use archive_core::ErrorKind;
 use archive_core::codec::{Digest, sha256_of_bytes};
@@ -38,6 +45,8 @@ use crate::partition::{check, locks};
 use crate::pg::relation::{LockMode, Relation};
 use crate::pg::tuple_id::TupleId;
 use crate::pg::user;
+use mode::Mode;
+use pace::Laps;
 use select::Chosen;
 
 /// What one call did.
@@ -81,7 +90,12 @@ impl Outcome {
 /// the archive. Errors: 25001 in REPEATABLE READ and SERIALIZABLE, 55006 when another session archives rows of the table,
 /// XX001 when what was read back differs, 55000 when rows cannot be deleted.
 pub fn archive(request: &Request) -> Result<Outcome> {
-    archive_as(request, None)
+    let outcome = archive_as(request, None)?;
+    if let (Some(job), false) = (outcome.job, outcome.done) {
+        // Between two calls nobody works on it.
+        batch_job::note_stop(job, "max_batches")?;
+    }
+    Ok(outcome)
 }
 
 /// The same for a job that is there.
@@ -92,7 +106,12 @@ fn archive_as(request: &Request, job: Option<Uuid>) -> Result<Outcome> {
     let plan = Plan::of(request)?;
     locks::claim_partition(&plan.table.qualified())?;
     select::refuse_referenced(&plan)?;
+    keep::prepare(&plan)?;
     let mut job = take_up(&plan, job)?;
+    if job.expected.is_none() {
+        pace::estimate(&plan, &mut job)?;
+    }
+    let laps = Laps::begin();
     loop {
         let found = select::next(&plan, &job.pass.checkpoint)?;
         let Some(last) = found.last().map(|row| row.key.clone()) else {
@@ -104,7 +123,7 @@ fn archive_as(request: &Request, job: Option<Uuid>) -> Result<Outcome> {
         };
         let chosen = select::without_referenced(&plan, found)?;
         if !chosen.is_empty() {
-            return batch(&plan, job, chosen);
+            return batch(&plan, job, chosen, laps);
         }
         job.pass = job.pass.after_nothing(last);
     }
@@ -121,16 +140,22 @@ pub fn dry_run(request: &Request) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Archives everything that a request matches, batch after batch, in this transaction; the rows.
-pub fn archive_all(request: &Request) -> Result<u64> {
+/// Archives everything that a request matches, batch after batch, in this transaction; the job, and the rows.
+pub fn archive_all(request: &Request) -> Result<(Option<Uuid>, u64)> {
     let mut rows = 0;
     loop {
         let outcome = archive(request)?;
         rows += outcome.rows;
         if outcome.done || outcome.rows == 0 {
-            return Ok(rows);
+            return Ok((outcome.job, rows));
         }
     }
+}
+
+/// Where the objects of a request go.
+pub fn location(request: &Request) -> Result<String> {
+    let plan = Plan::of(request)?;
+    Ok(plan.store.location().url_of(&naming::table_prefix(&plan.name.0, &plan.name.1)))
 }
 
 fn take_up(plan: &Plan, job: Option<Uuid>) -> Result<BatchJob> {
@@ -138,7 +163,7 @@ fn take_up(plan: &Plan, job: Option<Uuid>) -> Result<BatchJob> {
     let batches = Batches {
         table: plan.request.source,
         table_name: &name,
-        request: &job::identity(plan.request.clause.as_deref(), plan.time.as_deref(), &plan.key)?,
+        request: &job::identity(&plan.request, plan.time.as_deref(), &plan.key)?,
         options: &job::options(&plan.request),
         started_by: &role,
         storage: &plan.storage,
@@ -166,26 +191,34 @@ fn end_of_pass(plan: &Plan, job: &BatchJob) -> Result<Outcome> {
     batch_job::advance(job)?;
     catalog::job::complete(job.id, job.rows)?;
     if job.rows > 0 {
+        keep::advise_index(plan)?;
         let details = json!({ "rows": job.rows, "batches": job.batches, "storage": plan.storage });
-        let table = plan.request.source;
-        catalog::event::record(table, &plan.table.qualified(), "archived", "ARCHIVED", Some(job.id), details)?;
+        catalog::event::record(plan.root, &plan.table.qualified(), "archived", "ARCHIVED", Some(job.id), details)?;
     }
     Ok(Outcome::nothing(Some(job.id), true))
 }
 
-fn batch(plan: &Plan, mut job: BatchJob, mut chosen: Vec<Chosen>) -> Result<Outcome> {
+fn batch(plan: &Plan, mut job: BatchJob, mut chosen: Vec<Chosen>, mut laps: Laps) -> Result<Outcome> {
+    job.seconds.select += laps.lap();
     let mut progress = Progress::new(job.id, plan.request.source, &plan.table.qualified(), chosen.len() as u64);
     catalog::storage::claim(&plan.storage, &plan.store)?;
     let archive = row_set::ensure_archive(plan)?;
-    let source = ExportSource::open(plan.request.source, plan.request.source, LockMode::RowExclusive)?;
+    let source = ExportSource::open(plan.table.oid, plan.root, LockMode::RowExclusive)?;
     progress.phase(Phase::Exporting);
     let set = row_set::ensure(plan, &source, archive)?;
     let packed = pack(plan, &job, &set, &source, &chosen, &mut progress)?;
     chosen.truncate(packed.rows);
+    job.seconds.pack += laps.lap();
     let (objects, manifest) = write(plan, &job, &set, packed.objects, &packed.digest)?;
+    job.seconds.write += laps.lap();
     verify::objects(&source, &plan.store, &source.schema, objects.iter(), &mut progress)?;
-    remove::delete(plan, &chosen)?;
-    catalog::row_set::append(&set, &objects, &packed.digest, &manifest)?;
+    job.seconds.verify += laps.lap();
+    match plan.mode {
+        Mode::Delete => remove::delete(plan, &chosen)?,
+        Mode::Mark(_) | Mode::Offload(_) => keep::keep(plan, &chosen, &objects)?,
+    }
+    catalog::row_set::append(&set, &objects, &packed.filters, &packed.digest, &manifest)?;
+    job.seconds.delete += laps.lap();
     let outcome = Outcome::of(Some(job.id), &chosen, objects.into_iter().next().map(|object| object.key));
     job.batches += 1;
     job.rows += outcome.rows;
@@ -221,7 +254,8 @@ fn pack(
     let (schema, table) = set.table_name(&plan.name);
     let key = |sha256: &str| naming::batch_key(schema, table, date, BatchName { job: &hex, number, sha256 });
     let mut tick = |rows: u64, bytes: u64| progress.tick(rows, bytes);
-    export::pack(source, &relations, &rows, plan.request.batch_bytes, key, &mut tick)
+    let filter_fields = columns::filter_fields(&plan.table, source)?;
+    export::pack(source, &relations, &rows, filter_fields, plan.request.batch_bytes, key, &mut tick)
 }
 
 /// Writes the objects, then their manifest, which is read back at once; the objects, and the key of the manifest.

@@ -6,8 +6,11 @@ use archive_core::store::BlockingStore;
 use pgrx::pg_sys;
 
 use super::columns::{self, KeyColumn};
+use super::mode::{Mode, Wanted};
 use super::references::{self, Reference};
+use super::row_set;
 use crate::catalog;
+use crate::catalog::remnant::Marker;
 use crate::engine::{storage, where_clause};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::archive_tree::{self, ArchiveNames};
@@ -38,6 +41,8 @@ pub struct Request {
     pub locked: Locked,
     /// What happens to rows that other rows reference.
     pub referenced: Referenced,
+    /// What becomes of the rows.
+    pub wanted: Wanted,
 }
 
 /// What happens to rows that somebody else has locked.
@@ -116,6 +121,7 @@ impl Request {
             storage: None,
             locked: Locked::Wait,
             referenced: Referenced::Refuse,
+            wanted: Wanted::default(),
         }
     }
 
@@ -138,17 +144,21 @@ pub const BATCH_BYTES: u64 = 64 << 20;
 pub struct Plan {
     /// The request.
     pub request: Request,
-    /// The table.
+    /// The table whose rows are archived: a managed table, or a partition of one whose rows stay as stubs.
     pub table: Leaf,
+    /// The managed table.
+    pub root: pg_sys::Oid,
     /// Its schema and name.
     pub name: (String, String),
-    /// Whether it is partitioned.
-    pub partitioned: bool,
     /// The key in whose order rows are taken.
     pub key: Vec<KeyColumn>,
     /// The column with a row's time.
     pub time: Option<String>,
-    /// Foreign keys of other rows to the table's.
+    /// What becomes of the rows.
+    pub mode: Mode,
+    /// What tells rows that are in the archive from others, if such rows stay.
+    pub marker: Option<Marker>,
+    /// Foreign keys of other rows to the table's; none where rows stay.
     pub references: Vec<Reference>,
     /// Its archive relations.
     pub names: ArchiveNames,
@@ -165,15 +175,16 @@ impl Plan {
     /// static ones and those without a unique key; 42703, 42702 about the time column; 42601 and others about the clause.
     pub fn of(request: &Request) -> Result<Self> {
         request.check()?;
-        let table = table(request.source)?;
-        let name = (table.schema.clone(), table.name.clone());
-        let policy = catalog::policy::of(request.source)?;
-        let names = ArchiveNames::of(request.source, &name.1, &policy)?;
+        let table = table(request.source, request.wanted.leaves_stubs())?;
+        let root = table.root.unwrap_or(table.oid);
+        let name = discover::schema_and_name(root)?;
+        let policy = catalog::policy::of(root)?;
+        let names = ArchiveNames::of(root, &name.1, &policy)?;
         archive_tree::check_schema(&names.schema, table.owner)?;
-        let archived = catalog::managed_table::of_source(request.source)?.and_then(|managed| managed.archive_table);
+        let archived = catalog::managed_table::of_source(root)?.and_then(|managed| managed.archive_table);
         if archived.is_none() {
-            let set = naming::row_set_name(&names.table, 1)?;
-            archive_tree::check_names(request.source, &names, &set, &set)?;
+            let set = naming::row_set_name(row_set::base_name(&names, &table), 1)?;
+            archive_tree::check_names(root, &names, &set, &set)?;
         }
         let key = columns::key(&table, request.order_key.as_deref())?;
         let time = match (&request.archive_before, &request.time_column) {
@@ -181,11 +192,14 @@ impl Plan {
             (_, named) => Some(columns::time(&table, named.as_deref())?),
         };
         where_clause::check(request.clause.as_deref(), &table.qualified())?;
+        let mode = Mode::of(&request.wanted, &table, &key, time.as_deref())?;
         let storage = storage::choose(request.storage.as_deref(), &policy)?;
         let store = storage::open_for(&storage, table.owner)?;
         Ok(Self {
-            references: references::to(&table)?,
-            partitioned: table.kind == 'p',
+            references: if mode == Mode::Delete { references::to(&table)? } else { Vec::new() },
+            marker: mode.marker_of(root)?,
+            mode,
+            root,
             request: request.clone(),
             table,
             name,
@@ -198,8 +212,9 @@ impl Plan {
     }
 }
 
-/// The table, or why its rows cannot be archived one by one.
-fn table(source: pg_sys::Oid) -> Result<Leaf> {
+/// The table, or why its rows cannot be archived one by one. Partitions by RANGE or LIST are archived as a whole, unless their
+/// rows leave stubs.
+pub fn table(source: pg_sys::Oid, leaves_stubs: bool) -> Result<Leaf> {
     let Some(table) = discover::leaf(source)? else {
         return Err(Error::new(
             SqlState::ERRCODE_UNDEFINED_TABLE,
@@ -210,15 +225,22 @@ fn table(source: pg_sys::Oid) -> Result<Leaf> {
     let wrong = |what: &str| {
         Error::new(SqlState::ERRCODE_WRONG_OBJECT_TYPE, format!("rows of \"{name}\" cannot be archived: it {what}"))
     };
-    if let Some(root) = table.root.filter(|root| *root != source) {
+    let root = table.root.filter(|root| *root != source);
+    let has_place = table.kind == 'r' && table.bounds.as_deref().is_some_and(|bounds| bounds != "DEFAULT");
+    if let Some(root) = root.filter(|_| !(leaves_stubs && has_place)) {
         let whole = match discover::kind(root)?.is_archived_by_rows() {
             true => format!("Name its table, \"{}\".", catalog::qualified_name(root)?),
             false => format!("SELECT archive_partition('{name}') archives it as a whole."),
         };
         return Err(wrong("is a partition").hint(whole));
     }
-    check::not_static(source)?;
-    match (table.kind, discover::kind(source)?) {
+    let root = root.unwrap_or(source);
+    check::not_static(root)?;
+    match (table.kind, discover::kind(root)?) {
+        ('r', Kind::Lifecycle) => {
+            return Err(wrong("is a partition of a lifecycle label, which rows leave for another")
+                .hint("Give its rows another status with set_lifecycle_where, and archive the partition."));
+        }
         ('r', _) | ('p', Kind::Hash) => {}
         ('p', Kind::Time) => {
             return Err(

@@ -6,10 +6,14 @@ use archive_core::lifecycle::Moment;
 use pgrx::pg_sys;
 use pgrx::spi::{quote_identifier, quote_literal};
 
+use super::columns::KeyColumn;
+use super::mode::Mode;
+use super::pace;
 use super::plan::{Locked, Plan, Referenced};
 use super::references::Reference;
 use crate::engine::{rows, where_clause};
 use crate::error::{Error, Result, SqlState};
+use crate::partition::discover::Leaf;
 use crate::partition::swap;
 use crate::pg::guc::GucNest;
 use crate::pg::tuple_id::TupleId;
@@ -28,13 +32,22 @@ pub struct Chosen {
     pub at: Option<Moment>,
 }
 
-/// Locks the next rows behind `checkpoint`. Locked rows neither change nor get references until this transaction ends.
+impl Chosen {
+    /// Where it is, as [`referenced`] and [`places`] print it.
+    pub fn address(&self) -> (u32, String) {
+        (self.relation.to_u32(), self.place.to_string())
+    }
+}
+
+/// Locks the next rows behind `checkpoint`. Locked rows do not change until this transaction ends; those that are to be deleted
+/// get no references either.
 pub fn next(plan: &Plan, checkpoint: &[String]) -> Result<Vec<Chosen>> {
+    let strength = if plan.mode == Mode::Delete { "UPDATE" } else { "NO KEY UPDATE" };
     let locking = match plan.request.locked {
         Locked::Skip => " SKIP LOCKED",
         Locked::Wait => "",
     };
-    let query = format!("{} FOR UPDATE OF {}{locking}", rows_behind(plan, checkpoint), alias(plan));
+    let query = format!("{} FOR {strength} OF {}{locking}", rows_behind(plan, checkpoint), alias(plan));
     let _settings = plain_keys(swap::bounded());
     user::own_sql(user::current(), || spi::writing_rows(&query, &[], chosen))
 }
@@ -47,11 +60,12 @@ pub fn look(plan: &Plan, checkpoint: &[String]) -> Result<Vec<Chosen>> {
 
 /// Keys are printed so that every session reads them alike. The order of day and month, and the time zone, stay the user's: the clause
 /// may depend on them.
-fn plain_keys(settings: GucNest) -> GucNest {
+pub fn plain_keys(settings: GucNest) -> GucNest {
     settings.set(c"datestyle", "ISO").set(c"intervalstyle", "postgres").set(c"extra_float_digits", "1")
 }
 
-fn chosen(row: &spi::Row<'_>) -> Result<Chosen> {
+/// A row of what [`places_and_keys`] selects.
+pub fn chosen(row: &spi::Row<'_>) -> Result<Chosen> {
     let place = row.need::<String>(2)?;
     let place = TupleId::parse(&place)
         .ok_or_else(|| Error::new(SqlState::ERRCODE_INTERNAL_ERROR, format!("a row has the place {place}")))?;
@@ -68,32 +82,43 @@ fn column(plan: &Plan, name: &str) -> String {
 }
 
 fn rows_behind(plan: &Plan, checkpoint: &[String]) -> String {
-    let alias = alias(plan);
     let key: Vec<_> = plan.key.iter().map(|key| column(plan, &key.name)).collect();
-    let texts: Vec<_> = key.iter().map(|key| format!("{key}::pg_catalog.text")).collect();
     let at = plan.time.as_ref().map_or_else(
         || "NULL".to_owned(),
         |time| format!("pg_catalog.to_char({}::pg_catalog.timestamptz, 'YYYY-MM-DD HH24 AD')", column(plan, time)),
     );
     let mut conditions = vec![eligible(plan)];
-    conditions.extend(behind(plan, &key, checkpoint));
+    conditions.extend(behind(&plan.key, &key, checkpoint));
     if plan.request.referenced == Referenced::Skip {
         conditions.extend(plan.references.iter().map(Reference::absent));
     }
     format!(
-        "SELECT {alias}.tableoid, {alias}.ctid::pg_catalog.text, ARRAY[{}]::pg_catalog.text[], {at}::pg_catalog.text \
-         FROM {} WHERE {} ORDER BY {} LIMIT {}",
-        texts.join(", "),
-        plan.table.qualified(),
+        "{} WHERE {} ORDER BY {} LIMIT {}",
+        places_and_keys(&plan.table, &key, &at),
         conditions.join(" AND "),
         key.join(", "),
         plan.request.batch_rows
     )
 }
 
+/// `SELECT … FROM` the table: what [`chosen`] reads. `key` are the columns of the key, `at` the hour of the row's time, as SQL.
+pub fn places_and_keys(table: &Leaf, key: &[String], at: &str) -> String {
+    let alias = quote_identifier(&table.name);
+    let texts: Vec<_> = key.iter().map(|key| format!("{key}::pg_catalog.text")).collect();
+    format!(
+        "SELECT {alias}.tableoid, {alias}.ctid::pg_catalog.text, ARRAY[{}]::pg_catalog.text[], {at}::pg_catalog.text FROM {}",
+        texts.join(", "),
+        table.qualified()
+    )
+}
+
 /// Which rows are to be archived, wherever the checkpoint is.
 fn eligible(plan: &Plan) -> String {
     let clause = where_clause::condition(plan.request.clause.as_deref());
+    let clause = match &plan.marker {
+        Some(marker) => format!("{} AND {clause}", marker.live(&alias(plan))),
+        None => clause,
+    };
     match (&plan.time, &plan.request.archive_before) {
         (Some(time), Some(before)) => {
             let before = quote_literal(before.as_str());
@@ -103,14 +128,22 @@ fn eligible(plan: &Plan) -> String {
     }
 }
 
-fn behind(plan: &Plan, key: &[String], checkpoint: &[String]) -> Option<String> {
+/// That a row comes behind the checkpoint in the order of the key, whose columns `expressions` are.
+pub fn behind(key: &[KeyColumn], expressions: &[String], checkpoint: &[String]) -> Option<String> {
     if checkpoint.len() != key.len() {
         return None;
     }
-    let values = checkpoint.iter().zip(&plan.key);
+    let values = checkpoint.iter().zip(key);
     let values: Vec<_> =
         values.map(|(text, key)| format!("{}::{}", quote_literal(text.as_str()), key.type_sql)).collect();
-    Some(format!("({}) > ({})", key.join(", "), values.join(", ")))
+    Some(format!("({}) > ({})", expressions.join(", "), values.join(", ")))
+}
+
+/// About how many rows are to be archived, as the planner estimates.
+pub fn estimated(plan: &Plan) -> Result<u64> {
+    let query = format!("EXPLAIN SELECT FROM {} WHERE {}", plan.table.qualified(), eligible(plan));
+    let lines = user::own_sql(user::current(), || spi::writing_rows(&query, &[], |row| row.need::<String>(1)))?;
+    Ok(lines.first().and_then(|line| pace::planned_rows(line)).unwrap_or(0))
 }
 
 /// Whether rows are left that are to be archived and that nothing references: somebody else has locked them.
@@ -144,27 +177,37 @@ pub fn held_back(plan: &Plan) -> Result<Vec<(String, String, i64)>> {
 ///
 /// Errors: 23503 where such rows are to be refused.
 pub fn without_referenced(plan: &Plan, chosen: Vec<Chosen>) -> Result<Vec<Chosen>> {
-    let mut referenced = HashSet::new();
-    for reference in &plan.references {
-        for (relation, places) in places(&chosen) {
+    let referenced = referenced(&plan.table, &plan.references, &chosen)?;
+    if let (Referenced::Refuse, Some((reference, _))) = (plan.request.referenced, referenced.first()) {
+        return Err(referenced_by(plan, &reference.table, &reference.constraint, referenced.len()));
+    }
+    let held: HashSet<_> = referenced.into_iter().map(|(_, address)| address).collect();
+    Ok(chosen.into_iter().filter(|row| !held.contains(&row.address())).collect())
+}
+
+/// Those of the rows that something references by now, by their addresses, and what does.
+pub fn referenced<'a>(
+    table: &Leaf,
+    references: &'a [Reference],
+    chosen: &[Chosen],
+) -> Result<Vec<(&'a Reference, (u32, String))>> {
+    let alias = quote_identifier(&table.name);
+    let mut referenced = Vec::new();
+    for reference in references {
+        for (relation, places) in places(chosen) {
             let query = format!(
                 "SELECT {alias}.ctid::pg_catalog.text FROM {} WHERE {alias}.ctid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.tid[]) \
                  AND {alias}.tableoid OPERATOR(pg_catalog.=) {relation}::pg_catalog.oid AND {}",
-                plan.table.qualified(),
+                table.qualified(),
                 reference.condition,
-                alias = alias(plan)
             );
             let found = user::own_sql(user::current(), || {
                 spi::writing_rows(&query, &[places.into()], |row| row.need::<String>(1))
             })?;
-            if let (Referenced::Refuse, Some(_)) = (plan.request.referenced, found.first()) {
-                return Err(referenced_by(plan, &reference.table, &reference.constraint, found.len()));
-            }
-            referenced.extend(found.into_iter().map(|place| (relation, place)));
+            referenced.extend(found.into_iter().map(|place| (reference, (relation, place))));
         }
     }
-    let free = |row: &Chosen| !referenced.contains(&(row.relation.to_u32(), row.place.to_string()));
-    Ok(chosen.into_iter().filter(free).collect())
+    Ok(referenced)
 }
 
 /// The places of rows, by the relation that stores them.

@@ -22,6 +22,8 @@ pub struct Blocker {
     pub rows: Option<i64>,
     /// What to do about it.
     pub remedy: String,
+    /// The member that rows of other tables reference: a stub of each of its rows would satisfy them.
+    pub referenced: Option<pg_sys::Oid>,
 }
 
 /// Everything that keeps the partition and its children from being archived; nothing is changed. Rows that reference the
@@ -35,7 +37,11 @@ pub fn blockers(partition: pg_sys::Oid) -> Result<Vec<Blocker>> {
                 blockers.extend(lost_keys(&leaf)?);
                 blockers.extend(references(&leaf, &members)?);
             }
-            Err(error) => blockers.push(refused(*member, &error)?),
+            Err(error) => {
+                // What has left stubs can leave more of them.
+                let stubs = catalog::row_set::of_partition(*member)?.filter(|set| set.rows > 0);
+                blockers.push(Blocker { referenced: stubs.map(|_| *member), ..refused(*member, &error)? });
+            }
         }
     }
     Ok(blockers)
@@ -47,7 +53,14 @@ fn refused(member: pg_sys::Oid, error: &Error) -> Result<Blocker> {
         Some(detail) => format!("{} ({})", error.message(), detail.trim_end_matches('.')),
         None => error.message().to_owned(),
     };
-    Ok(Blocker { relation: member, name, reason, rows: None, remedy: error.hint_text().unwrap_or_default().to_owned() })
+    Ok(Blocker {
+        relation: member,
+        name,
+        reason,
+        rows: None,
+        remedy: error.hint_text().unwrap_or_default().to_owned(),
+        referenced: None,
+    })
 }
 
 /// Children whose foreign key was dropped since: nothing says which of their rows belong.
@@ -60,6 +73,7 @@ fn lost_keys(leaf: &Leaf) -> Result<Vec<Blocker>> {
                 relation: edge.child,
                 reason: format!("its foreign key \"{}\" to \"{parent}\" does not exist any more", edge.foreign_key),
                 rows: None,
+                referenced: None,
                 remedy: format!("SELECT drop_child_table('{parent}', '{name}');"),
                 name,
             });
@@ -126,10 +140,11 @@ fn reference(
             format!("rows of a table that is no managed child reference \"{member}\" (foreign key \"{constraint}\")"),
             format!(
                 "SELECT add_child_table('{parent}', '{table}') if it is partitioned in step; else delete these rows, \
-                 or ALTER TABLE {table} DROP CONSTRAINT {}.",
+                 ALTER TABLE {table} DROP CONSTRAINT {}, or leave stubs of the rows by keep_keys => true.",
                 pgrx::spi::quote_identifier(constraint)
             ),
         )
     };
-    Ok(Blocker { relation, name, reason, rows, remedy })
+    let referenced = (rows.is_some() && !managed).then_some(leaf.oid);
+    Ok(Blocker { relation, name, reason, rows, remedy, referenced })
 }

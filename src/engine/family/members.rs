@@ -42,6 +42,11 @@ impl Walk {
     }
 }
 
+/// The partitions of direct children that belong to the partition.
+pub fn children(partition: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
+    discover::leaf(partition)?.map_or_else(|| Ok(Vec::new()), |leaf| children_of(&leaf))
+}
+
 /// The partitions of the direct children whose bounds lie within those of the partition.
 fn children_of(leaf: &Leaf) -> Result<Vec<pg_sys::Oid>> {
     let (Some(root), Some(place)) = (leaf.root, place(leaf)) else { return Ok(Vec::new()) };

@@ -6,8 +6,9 @@ mod members;
 mod reattach;
 mod register;
 mod steps;
+mod stubs;
 
-pub use blockers::blockers;
+pub use blockers::{Blocker, blockers};
 pub use members::members;
 pub use reattach::{reattach, refuse_without_parent};
 pub use register::{add, discover, remove};
@@ -21,44 +22,56 @@ use crate::catalog;
 use crate::error::{Error, Result, SqlState};
 use crate::partition::check;
 
-/// Archives a partition with its children: all are exported and verified before any is swapped, children first.
+/// Archives a partition with its children: all are exported and verified before any is swapped, children first. With
+/// `keep_keys`, of members that other tables reference stubs stay.
 ///
 /// Locks: as `archive_partition` for each member; at the end ACCESS EXCLUSIVE on all their tables at once until commit.
 /// Errors: 55000 with what stands in the way, [`blockers`].
-pub fn archive(partition: pg_sys::Oid, options: &Options) -> Result<Vec<Outcome>> {
+pub fn archive(partition: pg_sys::Oid, options: &Options, keep_keys: bool) -> Result<Vec<Outcome>> {
     check::transaction("archiving")?;
     archive::refuse_second_swap()?;
-    refuse_blocked(partition)?;
-    archive::run(&prepare(partition, options)?)
+    let blockers = blockers(partition)?;
+    refuse_blocked(partition, &blockers, keep_keys)?;
+    let stubs = stubs::of(partition, &blockers)?;
+    let plans = prepare(partition, options, &stubs)?;
+    if stubs.is_empty() {
+        return archive::run(&plans);
+    }
+    let mut left = Vec::new();
+    let mut outcomes = archive::run_after(&plans, || {
+        left = stubs.iter().map(|member| stubs::archive(*member, options)).collect::<Result<_>>()?;
+        Ok(())
+    })?;
+    outcomes.extend(left);
+    Ok(outcomes)
 }
 
 /// What [`archive`] would do; the blockers are told as warnings.
-pub fn dry_run(partition: pg_sys::Oid, options: &Options) -> Result<Vec<Outcome>> {
+pub fn dry_run(partition: pg_sys::Oid, options: &Options, keep_keys: bool) -> Result<Vec<Outcome>> {
     check::transaction("archiving")?;
     let blockers = blockers(partition)?;
-    for blocker in &blockers {
+    let stands_in_the_way = |blocker: &&Blocker| !(keep_keys && blocker.referenced.is_some());
+    let mut blocked = false;
+    for blocker in blockers.iter().filter(stands_in_the_way) {
         crate::pg::server_text::warning!("{}: {}", blocker.name, blocker.reason);
+        blocked = true;
     }
-    if blockers.is_empty() { Ok(archive::announce(&prepare(partition, options)?)) } else { Ok(Vec::new()) }
+    if blocked {
+        return Ok(Vec::new());
+    }
+    let stubs = stubs::of(partition, &blockers)?;
+    let mut outcomes = archive::announce(&prepare(partition, options, &stubs)?);
+    for member in &stubs {
+        outcomes.push(stubs::announce(*member, options)?);
+    }
+    Ok(outcomes)
 }
 
-/// Refuses to keep the keys of archived rows (0A000).
-pub fn refuse_key_stubs(keep_keys: bool) -> Result<()> {
-    if !keep_keys {
-        return Ok(());
-    }
-    Err(Error::new(SqlState::ERRCODE_FEATURE_NOT_SUPPORTED, "the keys of archived rows cannot be kept")
-        .detail(
-            "A foreign key is satisfied by rows of the referenced table only. Rows that hold nothing but their keys \
-             would be read there besides the archived ones.",
-        )
-        .hint("Make the referencing table a child with add_child_table(…), or drop its foreign key."))
-}
-
-fn prepare(partition: pg_sys::Oid, options: &Options) -> Result<Vec<Plan>> {
+/// The plans of the members that leave the table, all but `stubs`.
+fn prepare(partition: pg_sys::Oid, options: &Options, stubs: &[pg_sys::Oid]) -> Result<Vec<Plan>> {
     let members = members(partition)?;
     let mut plans = Vec::with_capacity(members.len());
-    for member in &members {
+    for member in members.iter().filter(|member| !stubs.contains(member)) {
         plans.push(Plan::prepare_member(*member, &members, options, catalog::job::new_id()?)?);
     }
     let family = members::describe(&plans)?;
@@ -67,8 +80,8 @@ fn prepare(partition: pg_sys::Oid, options: &Options) -> Result<Vec<Plan>> {
 }
 
 /// Refuses with the list of everything that stands in the way (55000; one blocker keeps its own words).
-fn refuse_blocked(partition: pg_sys::Oid) -> Result<()> {
-    let blockers = blockers(partition)?;
+fn refuse_blocked(partition: pg_sys::Oid, blockers: &[Blocker], keep_keys: bool) -> Result<()> {
+    let blockers: Vec<_> = blockers.iter().filter(|blocker| !(keep_keys && blocker.referenced.is_some())).collect();
     let Some(first) = blockers.first() else { return Ok(()) };
     let name = catalog::qualified_name(partition)?;
     let lines: Vec<_> = blockers.iter().map(|blocker| format!("{}: {}.", blocker.name, blocker.reason)).collect();

@@ -31,8 +31,8 @@ pub fn begin(partition: pg_sys::Oid, options: &Options) -> Result<Option<Uuid>> 
     if let Some(head) = resumable(partition, &members)? {
         return Ok(Some(head));
     }
-    super::refuse_blocked(partition)?;
-    let plans = super::prepare(partition, options)?;
+    super::refuse_blocked(partition, &super::blockers(partition)?, false)?;
+    let plans = super::prepare(partition, options, &[])?;
     let Some(head) = plans.last().map(|plan| plan.job) else { return Ok(None) };
     for plan in &plans {
         locks::claim_partition(&plan.name())?;

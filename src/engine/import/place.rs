@@ -108,12 +108,15 @@ fn import_row_set(found: &Found, root: pg_sys::Oid, columns: &[MappedColumn], op
     let name = &manifest.source.partition;
     archive_tree::check_names(root, &names, name, name)?;
     let (managed, archive) = archive_tree::ensure(root, root, &names)?;
-    let id = row_set::create(managed.id, root, &options.storage, &found.key, manifest)?;
-    let empty = row_set::newest(managed.id)?.filter(|set| set.id == id);
+    let id = row_set::create(managed.id, root, None, &options.storage, &found.key, manifest)?;
+    let empty = row_set::newest(managed.id, None)?.filter(|set| set.id == id);
     if let (Some(set), Some(batch)) = (empty, &found.last_batch) {
-        row_set::append(&set, &manifest.objects, &manifest.digest, batch)?;
+        row_set::append(&set, &manifest.objects, &[], &manifest.digest, batch)?;
     }
-    let foreign_table = foreign::put_foreign(root, archive, &names, name, &options.storage, id)?;
+    let foreign_table = foreign::put_foreign(
+        &foreign::Place { source: root, archive, names: &names, name, storage: &options.storage },
+        id,
+    )?;
     row_set::set_foreign_table(id, foreign_table)?;
     catalog::partition::set_imported(id, &manifest.created_at, options.verify)?;
     drift::adopt(root, columns)?;

@@ -62,8 +62,15 @@ pub(super) fn survey(store: &BlockingStore, options: &Options) -> Result<(Vec<Ta
             Err(error) => broken.push((key.to_owned(), super::told(&error))),
         }
     }
-    for found in newest.values_mut().filter(|found| found.manifest.source.bounds.is_none()) {
-        lines.extend(collect(found, batches.remove(&found.key).unwrap_or_default(), &sizes));
+    // Those with bounds were stubs' rows of a partition, and become one.
+    for found in newest.values_mut() {
+        match batches.remove(&found.key) {
+            Some(batches) => lines.extend(collect(found, batches, &sizes)),
+            None if found.manifest.source.bounds.is_none() => {
+                lines.extend(collect(found, BTreeMap::new(), &sizes));
+            }
+            None => {}
+        }
     }
     for (set, orphans) in batches {
         let what = format!("{} batches of rows belong to a row set that is not there", orphans.len());

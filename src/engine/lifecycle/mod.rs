@@ -34,6 +34,7 @@ pub use policy::{clear_policy, export, import, set_policy};
 pub use retry::{failed, sqlstate_of};
 pub use show::{explain, map};
 pub use steer::{cancel, pause, resume, retry};
+pub use window::is_open;
 
 /// Adds a job for everything that is due, for the policies of tables whose owner the current user may act as; how many.
 /// A partition never has two unfinished jobs. A table that cannot be looked at is passed over with a warning.

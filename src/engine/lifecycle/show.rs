@@ -73,7 +73,6 @@ pub fn explain(source: pg_sys::Oid) -> Result<Vec<Explained>> {
         lines.push((at, line));
     }
     lines.sort_by_key(|(at, _)| *at);
-    let by_rows = outlook.kind.is_archived_by_rows();
     let archived = catalog::observed::archived(source)?.into_iter().map(|place| Explained {
         partition: place.name,
         status: Status::Archived.as_str(),
@@ -82,7 +81,7 @@ pub fn explain(source: pg_sys::Oid) -> Result<Vec<Explained>> {
         when: None,
         reason: "it is in the storage".to_owned(),
         blocked_by: None,
-        freed_by: (!by_rows).then(|| "reattach_partition".to_owned()),
+        freed_by: Some(if place.by_rows { "restore_rows" } else { "reattach_partition" }.to_owned()),
     });
     let rows = (outlook.kind == Kind::Plain).then(|| explain_rows(&table, &doers)).transpose()?;
     Ok(archived.chain(lines.into_iter().map(|(_, line)| line)).chain(rows).collect())

@@ -48,6 +48,19 @@ pub fn state(text: Option<&str>) -> Result<State> {
     Ok(State { window: Some(window), minute: minute.unsigned_abs() % WEEK })
 }
 
+/// Whether a window that somebody wrote is open now; without a zone it is meant in the session's.
+///
+/// Errors: 22023 when it is none.
+pub fn is_open(text: Option<&str>) -> Result<bool> {
+    let Some(text) = text else { return Ok(true) };
+    let window: Window = text.parse()?;
+    let zone = match &window.zone {
+        Some(zone) => zone.clone(),
+        None => spi::one("SELECT pg_catalog.current_setting('TimeZone')", &[], |row| row.need(1))?,
+    };
+    Ok(state(Some(&window.in_zone(zone).to_string()))?.is_open())
+}
+
 /// Whether PostgreSQL knows a time zone of this name.
 pub fn zone_is_known(zone: &str) -> bool {
     crate::pg::xact::subtransaction(|| {

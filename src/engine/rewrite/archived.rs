@@ -28,6 +28,8 @@ pub(super) enum Fate {
 /// The rows of a row set in the columns of their time, and where they go.
 pub(super) struct ArchivedRows<'a> {
     pub(super) source: ExportSource,
+    /// Fields of the key, whose values the objects' key filters hold.
+    pub(super) filter_fields: Vec<i32>,
     pub(super) store: &'a BlockingStore,
     /// Name of the table.
     pub(super) table: &'a str,
@@ -61,7 +63,7 @@ impl ArchivedRows<'_> {
         let beside = objects.first().map_or("", |object| object.key.as_str());
         let key = |ordinal: u32| self.key(beside, ordinal);
         let _text = GucNest::lossless_text();
-        let mut writer = ArchivedWriter::new(&self.source, self.store, &key)?;
+        let mut writer = ArchivedWriter::new(&self.source, self.filter_fields.clone(), self.store, &key)?;
         let mut taken = RowHasher::new(&self.source.schema);
         for object in objects {
             self.rows(object, &mut |batch, at, row| match fate() {

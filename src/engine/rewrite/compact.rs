@@ -134,7 +134,12 @@ fn merge(plan: &Plan, set: &RowSet, old: Vec<Numbered>, (job, step): (Uuid, u32)
         rows,
         done: false,
     };
-    let rewritten = Rewritten { gone: old, objects: written.objects, left: export::no_rows(&plan.source) };
+    let rewritten = Rewritten {
+        gone: old,
+        objects: written.objects,
+        filters: written.filters,
+        left: export::no_rows(&plan.source),
+    };
     swap::swap(set.id, &store, &plan.name, (job, step), &rewritten)?;
     record(plan, set, &outcome)?;
     Ok(outcome)
@@ -143,7 +148,9 @@ fn merge(plan: &Plan, set: &RowSet, old: Vec<Numbered>, (job, step): (Uuid, u32)
 /// Writes rows that have other columns than the table has now one after the other, as they were archived: in the order of the key.
 fn in_order(plan: &Plan, set: &RowSet, old: &[Numbered], store: &BlockingStore, of: (Uuid, u32)) -> Result<Exported> {
     let source = archived::shape(&plan.table, set.id)?;
-    let rows = ArchivedRows { source, store, table: &plan.table.name, of, attempt: catalog::job::new_id()? };
+    let filter_fields = request::filter_fields(&plan.table, &source)?;
+    let rows =
+        ArchivedRows { source, filter_fields, store, table: &plan.table.name, of, attempt: catalog::job::new_id()? };
     let objects: Vec<_> = old.iter().map(|old| &old.object).collect();
     let (written, _) = rows.write(&objects, &mut || Fate::Keep)?;
     same_rows(old, &written.digest)?;
@@ -176,8 +183,9 @@ fn sorted(
         naming::batch_key(schema, table, date, BatchName { job: &hex, number, sha256: &sha256 })
     };
     let time = plan.time.as_ref().and_then(|time| plan.position(time));
-    let written =
-        export::sorted(&plan.source, &mut sort, time, store, &key, &mut |rows, bytes| progress.tick(rows, bytes))?;
+    let (filtered, tick) =
+        (request::filter_fields(&plan.table, &plan.source)?, &mut |rows, bytes| progress.tick(rows, bytes));
+    let written = export::sorted(&plan.source, &mut sort, time, &filtered, store, &key, tick)?;
     same_rows(old, &written.digest)?;
     verify::objects(&plan.source, store, &set.schema, written.objects.iter(), progress)?;
     Ok(written)

@@ -5,10 +5,11 @@ use pgrx::spi::quote_identifier;
 
 use super::request;
 use super::restore::{Conflict, Shrinking};
-use crate::catalog;
+use crate::catalog::{self, remnant};
 use crate::engine::where_clause;
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover::{self, Attribute, Leaf};
+use crate::partition::remnant_guard::Lifted;
 use crate::pg::move_rows::{Origin, move_rows};
 use crate::pg::{spi, user};
 
@@ -35,6 +36,10 @@ pub struct Insertion {
     key: Vec<String>,
     conflict: Conflict,
     on_conflict: OnConflict,
+    /// Whether what stays of archived rows is in the table: it becomes the row again.
+    fills_remnants: bool,
+    /// The tables that store rows.
+    storing: Vec<pg_sys::Oid>,
 }
 
 /// The clause of INSERT, and whether a row that it does not insert is restored nevertheless.
@@ -47,26 +52,43 @@ impl OnConflict {
     fn of(sql: String) -> Self {
         Self { sql, is_there_already: false }
     }
+
+    /// The same for rows of the table that meet a condition; others are left as they are.
+    fn only_where(self, condition: &str) -> Self {
+        Self::of(format!("{} WHERE {condition}", self.sql))
+    }
 }
 
 impl Insertion {
     /// Checks the clause and everything that can be known before a row is read.
     ///
     /// Errors: those of the clause; to replace, 55000 for a table without a key, 0A000 for one with identity values that cannot be.
-    pub fn new(table: &Leaf, archive: pg_sys::Oid, clause: &str, conflict: Conflict) -> Result<Self> {
+    pub fn new(
+        table: &Leaf,
+        archive: pg_sys::Oid,
+        clause: &str,
+        conflict: Conflict,
+        sets: &[Shrinking],
+    ) -> Result<Self> {
         let alias = quote_identifier(&table.name).to_string();
         let from = format!("{} AS {alias}", catalog::qualified_name(archive)?);
         where_clause::check(Some(clause), &from)?;
         let columns: Vec<_> =
             discover::attributes(table.oid)?.into_iter().filter(|column| column.generated.is_empty()).collect();
         let key: Vec<_> = request::key(table)?.iter().map(|key| quote_identifier(&key.name).to_string()).collect();
-        let on_conflict = match conflict {
-            Conflict::Error => OnConflict::of(String::new()),
-            Conflict::Skip => OnConflict::of(" ON CONFLICT DO NOTHING".to_owned()),
-            Conflict::Replace => replacing(table, &columns, &key)?,
+        let marker = remnant::of(table.oid)?;
+        let on_conflict = match (conflict, &marker) {
+            (Conflict::Replace, _) => replacing(table, &columns, &key)?,
+            (_, Some(marker)) => replacing(table, &columns, &key)?.only_where(&marker.remnant(&alias)),
+            (Conflict::Error, None) => OnConflict::of(String::new()),
+            (Conflict::Skip, None) => OnConflict::of(" ON CONFLICT DO NOTHING".to_owned()),
         };
-        let condition = where_clause::condition(Some(clause));
-        Ok(Self { name: table.qualified(), alias, from, condition, columns, key, conflict, on_conflict })
+        let fills_remnants = marker.is_some();
+        let mut storing = if fills_remnants { discover::tree(table.oid)? } else { Vec::new() };
+        storing.push(table.oid);
+        let condition = format!("{} AND {}", of_sets(table, sets), where_clause::condition(Some(clause)));
+        let name = table.qualified();
+        Ok(Self { name, alias, from, condition, columns, key, conflict, on_conflict, fills_remnants, storing })
     }
 
     /// Inserts the rows, and takes those that are in the table now from the archive's.
@@ -75,6 +97,7 @@ impl Insertion {
         let (query, insert) = self.statements();
         let types: Vec<_> = self.columns.iter().map(|column| column.type_oid).collect();
         let mut moved = Moved::default();
+        let _ours = self.fills_remnants.then(|| Lifted::of(self.storing.clone()));
         user::own_sql(user::current(), || {
             move_rows(&query, &insert, &types, |origin, rows| self.note(&mut moved, sets, origin, rows))
         })?;
@@ -109,7 +132,7 @@ impl Insertion {
             return Ok(());
         }
         if rows == 0 && !self.on_conflict.is_there_already {
-            return Err(self.kept_out());
+            return Err(if self.fills_remnants { self.key_is_taken() } else { self.kept_out() });
         }
         moved.restored += 1;
         let set = sets.iter_mut().find(|shrinking| shrinking.set.foreign_table == Some(origin.relation));
@@ -131,6 +154,14 @@ impl Insertion {
         .hint("Leave such rows out by the where_clause, or disable the trigger.")
     }
 
+    /// Where remnants become rows again, rows with the same key that are no remnants are found by the statement itself.
+    fn key_is_taken(&self) -> Error {
+        let message = format!("\"{}\" has rows with keys of archived rows that match", self.name);
+        Error::new(SqlState::ERRCODE_UNIQUE_VIOLATION, message)
+            .detail("Or a BEFORE trigger or a rule kept such a row out. Nothing was changed.")
+            .hint("on_conflict => 'skip' leaves such rows in the archive, 'replace' gives the table their values.")
+    }
+
     /// Two archived rows with one key cannot both replace the row that has it: one of them would be lost (21000).
     fn refuse_two_of_one_key(&self) -> Result<()> {
         if self.conflict != Conflict::Replace {
@@ -147,6 +178,16 @@ impl Insertion {
         Err(Error::new(SqlState::ERRCODE_CARDINALITY_VIOLATION, message)
             .detail(format!("Key ({}) = ({twice}).", self.key.join(", ")))
             .hint("Leave all but one of them out by the where_clause; on_conflict => 'skip' restores one."))
+    }
+}
+
+/// That a row of the archive is one of a row set: partitions that were archived as a whole come back as a whole.
+fn of_sets(table: &Leaf, sets: &[Shrinking]) -> String {
+    let alias = quote_identifier(&table.name);
+    let tables: Vec<_> = sets.iter().filter_map(|one| Some(one.set.foreign_table?.to_u32().to_string())).collect();
+    match table.kind == 'p' {
+        true => format!("{alias}.tableoid OPERATOR(pg_catalog.=) ANY ('{{{}}}'::pg_catalog.oid[])", tables.join(",")),
+        false => "true".to_owned(),
     }
 }
 

@@ -6,6 +6,7 @@ use pgrx::pg_sys;
 use crate::catalog;
 use crate::engine::batch::{self, KeyColumn};
 use crate::error::{Error, Result, SqlState};
+use crate::export::ExportSource;
 use crate::guc;
 use crate::partition::discover::{self, Leaf};
 use crate::pg::user;
@@ -67,13 +68,16 @@ pub fn table(source: pg_sys::Oid, verb: &str) -> Result<Leaf> {
         Err(Error::new(SqlState::ERRCODE_WRONG_OBJECT_TYPE, message).detail(format!("\"{name}\" {what}.")).hint(hint))
     };
     if let Some(root) = table.root.filter(|root| *root != source) {
-        let hint = match discover::kind(root)?.is_archived_by_rows() {
+        let by_rows = discover::kind(root)?.is_archived_by_rows() || catalog::row_set::of_partition(source)?.is_some();
+        let hint = match by_rows {
             true => format!("Name its table, \"{}\".", catalog::qualified_name(root)?),
             false => format!("reattach_partition('{name}') brings it back as a whole."),
         };
         return wrong("is a partition", hint);
     }
-    if !matches!(table.kind, 'r' | 'p') || !discover::kind(source)?.is_archived_by_rows() {
+    let by_rows = matches!(table.kind, 'r' | 'p')
+        && (discover::kind(source)?.is_archived_by_rows() || catalog::row_set::any(source)?);
+    if !by_rows {
         let hint = "reattach_partition(partition) brings an archived partition back as a whole.".to_owned();
         return wrong("is archived by partitions", hint);
     }
@@ -101,4 +105,9 @@ pub fn key(table: &Leaf) -> Result<Vec<KeyColumn>> {
         Err(error) if error.sqlstate() == SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE => Ok(Vec::new()),
         found => found,
     }
+}
+
+/// The fields of the key that objects get filters of; none for a table that has lost its key.
+pub fn filter_fields(table: &Leaf, source: &ExportSource) -> Result<Vec<i32>> {
+    if key(table)?.is_empty() { Ok(Vec::new()) } else { batch::filter_fields(table, source) }
 }

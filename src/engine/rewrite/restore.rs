@@ -66,7 +66,7 @@ pub fn restore(source: pg_sys::Oid, clause: &str, conflict: Conflict) -> Result<
         return Ok(0);
     };
     let mut sets = row_set::lock_all(managed)?.into_iter().map(shrinking).collect::<Result<Vec<_>>>()?;
-    let insertion = Insertion::new(&table, archive, clause, conflict)?;
+    let insertion = Insertion::new(&table, archive, clause, conflict, &sets)?;
     let moved = insertion.run(&mut sets)?;
     if moved.skipped > 0 {
         crate::pg::server_text::notice!("{} archived rows stay: \"{name}\" has rows with their keys", moved.skipped);

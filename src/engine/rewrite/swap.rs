@@ -1,7 +1,7 @@
 //! The end of a rewrite: its manifest, and the catalog.
 
 use archive_core::ErrorKind;
-use archive_core::codec::{Digest, sha256_of_bytes};
+use archive_core::codec::{Digest, KeyFilter, sha256_of_bytes};
 use archive_core::manifest::{BatchManifest, ManifestObject};
 use archive_core::naming::{self, BatchName};
 use archive_core::store::{BlockingStore, PutMode};
@@ -21,6 +21,8 @@ pub struct Rewritten {
     pub gone: Vec<Numbered>,
     /// The objects that come.
     pub objects: Vec<ManifestObject>,
+    /// The key filter of each of these, where it has one.
+    pub filters: Vec<Option<KeyFilter>>,
     /// Digest of the rows that leave the archive.
     pub left: Digest,
 }
@@ -39,8 +41,8 @@ pub fn swap(
     let set = row_set::lock(set)?
         .ok_or_else(|| Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, "the archive was dropped meanwhile"))?;
     let manifest = write_manifest(&set, store, now, (&job_hex(job), step), rewritten)?;
-    let Rewritten { gone, objects, left } = rewritten;
-    rewrite::replace(&set, &Replacement { gone, objects, left, manifest: &manifest })
+    let Rewritten { gone, objects, filters, left } = rewritten;
+    rewrite::replace(&set, &Replacement { gone, objects, filters, left, manifest: &manifest })
 }
 
 /// Writes the manifest and reads it back; its key.

@@ -7,11 +7,13 @@ use archive_core::store::BlockingStore;
 use pgrx::Uuid;
 
 use super::archived::{self, ArchivedRows, Fate};
+use super::request;
 use super::restore::Shrinking;
 use super::swap::Rewritten;
 use crate::catalog::{self, rewrite};
 use crate::engine::storage;
 use crate::error::{Error, Result, SqlState};
+use crate::export::Exported;
 use crate::partition::discover::Leaf;
 
 /// Writes what is left of each object of which rows are taken, and reads it back. The digests of what is left and of what was taken
@@ -21,35 +23,37 @@ pub(super) fn rewrite(table: &Leaf, shrinking: &Shrinking, of: (Uuid, u32)) -> R
     let store = storage::open_for(&set.storage, table.owner)?;
     catalog::storage::claim(&set.storage, &store)?;
     let source = archived::shape(table, set.id)?;
-    let rows = ArchivedRows { source, store: &store, table: &table.name, of, attempt: of.0 };
+    let filter_fields = request::filter_fields(table, &source)?;
+    let rows = ArchivedRows { source, filter_fields, store: &store, table: &table.name, of, attempt: of.0 };
     let ids: Vec<i64> =
         shrinking.taken.objects().filter_map(|(place, _)| shrinking.objects.get(place)).copied().collect();
     let gone = rewrite::objects(set, &ids)?;
-    let (mut objects, mut left) = (Vec::new(), Digest::default());
+    let (mut objects, mut filters, mut left) = (Vec::new(), Vec::new(), Digest::default());
     for (old, (_, taken)) in gone.iter().zip(shrinking.taken.objects()) {
         let (kept, removed) = shrink(&rows, &old.object, taken)?;
-        objects.extend(kept);
+        objects.extend(kept.objects);
+        filters.extend(kept.filters);
         left.merge(&removed);
     }
-    Ok((store, Rewritten { gone, objects, left }))
+    Ok((store, Rewritten { gone, objects, filters, left }))
 }
 
 /// The objects with what is left of `old`, and the digest of what was taken.
-fn shrink(rows: &ArchivedRows<'_>, old: &ManifestObject, taken: &Taken) -> Result<(Vec<ManifestObject>, Digest)> {
+fn shrink(rows: &ArchivedRows<'_>, old: &ManifestObject, taken: &Taken) -> Result<(Exported, Digest)> {
     if taken.is_everything() {
-        return Ok((Vec::new(), old.digest.clone()));
+        return Ok((Exported::nothing(Digest::default()), old.digest.clone()));
     }
     let mut row = 0..;
     let mut fate = || if row.next().is_some_and(|row| taken.contains(row)) { Fate::Take } else { Fate::Keep };
     let (written, removed) = rows.write(&[old], &mut fate)?;
     let removed = removed.digest();
-    let mut all = written.digest;
+    let mut all = written.digest.clone();
     all.merge(&removed);
     if all != old.digest {
         return Err(not_what_was_archived(old));
     }
     written.objects.iter().try_for_each(|object| rows.read_back(object))?;
-    Ok((written.objects, removed))
+    Ok((written, removed))
 }
 
 fn not_what_was_archived(object: &ManifestObject) -> Error {

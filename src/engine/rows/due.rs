@@ -195,6 +195,7 @@ fn plan(table: &LabelTable, value: &str, to: Status) -> Result<Plan> {
         to,
         removal_time: None,
         reason: String::new(),
+        keep_keys: false,
     })
 }
 

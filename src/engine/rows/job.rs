@@ -100,6 +100,7 @@ fn load(job: &Job) -> Result<(Request, i64)> {
         to,
         removal_time: text("removal_time"),
         reason: text("reason").unwrap_or_else(|| "job".to_owned()),
+        keep_keys: false,
     };
     Ok((request, stored.get("batch_rows").and_then(Value::as_i64).unwrap_or(BATCH_ROWS)))
 }

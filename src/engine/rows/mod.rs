@@ -36,7 +36,7 @@ const BATCH_IN_ONE_TRANSACTION: i64 = 100_000;
 /// Rows of a table that is partitioned by hash have no other status but ARCHIVED: they leave the table for its archive.
 pub fn move_where(request: &Request) -> Result<u64> {
     match batches(request)? {
-        Some(batches) => batch::archive_all(&batches),
+        Some(batches) => Ok(batch::archive_all(&batches)?.1),
         None => Ok(move_all(request)?.total()),
     }
 }
@@ -44,7 +44,14 @@ pub fn move_where(request: &Request) -> Result<u64> {
 /// The request to archive rows of a table that is partitioned by hash; `None` for other requests.
 fn batches(request: &Request) -> Result<Option<batch::Request>> {
     if request.to != Status::Archived || discover::kind(request.source)? != Kind::Hash {
-        return Ok(None);
+        return match request.keep_keys {
+            true => Err(Error::new(
+                SqlState::ERRCODE_FEATURE_NOT_SUPPORTED,
+                "keep_keys is for rows of tables partitioned by hash that become ARCHIVED",
+            )
+            .hint("Rows of plain tables leave their keys with archive_table(…, mode => 'offload').")),
+            false => Ok(None),
+        };
     }
     if request.removal_time.is_some() {
         let name = crate::catalog::qualified_name(request.source)?;
@@ -54,7 +61,8 @@ fn batches(request: &Request) -> Result<Option<batch::Request>> {
         )
         .hint("They are archived by the call itself; leave removal_time out."));
     }
-    Ok(Some(batch::Request::of_clause(request.source, request.clause.clone())))
+    let wanted = if request.keep_keys { batch::Wanted::stubs() } else { batch::Wanted::default() };
+    Ok(Some(batch::Request { wanted, ..batch::Request::of_clause(request.source, request.clause.clone()) }))
 }
 
 fn move_all(request: &Request) -> Result<Tally> {
@@ -108,6 +116,7 @@ pub fn move_partition(
         to: status,
         removal_time,
         reason: reason.to_owned(),
+        keep_keys: false,
     };
     let moved = move_all(&request)?;
     let label = match moved.labels() {

@@ -28,6 +28,8 @@ pub struct Request {
     pub removal_time: Option<String>,
     /// Why, for the events.
     pub reason: String,
+    /// Whether rows that leave the table leave a stub with their keys.
+    pub keep_keys: bool,
 }
 
 /// A request with everything looked up that it needs.

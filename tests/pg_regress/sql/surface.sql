@@ -30,6 +30,8 @@ SELECT archive_family('no_such', 'cold', 'deep', '1 day', 'true', 'false');
 CALL archive_family_steps(NULL, 'cold', 'content', '0');
 SELECT family_blockers('no_such');
 SELECT reattach_family('no_such', '1 day', 'true');
+SELECT get_archived_record('no_such', '42'), archive_tier_of('no_such', '42');
+SELECT reconcile_counts('no_such', 'at', 'true');
 SELECT cancel_job('7b3a0a9e-0000-0000-0000-000000000000');
 SELECT count(*) > 5 AS checks, bool_and(ok) AS all_ok FROM check_storage('cold');
 SELECT adopt_storage('no_such');

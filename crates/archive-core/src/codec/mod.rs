@@ -2,6 +2,7 @@
 //! [`ObjectSink`] to write to and a [`RangeReader`] to read from.
 
 mod bind;
+mod canonical;
 mod checksum;
 mod decode;
 mod digest;
@@ -9,6 +10,7 @@ mod encode;
 mod fetch;
 mod footer;
 mod guard;
+mod key_filter;
 mod numeric;
 pub mod numeric_disk;
 mod object;
@@ -30,6 +32,7 @@ mod tests;
 pub use checksum::{sha256_of, sha256_of_bytes};
 pub use decode::{Decoded, DecodedBatch};
 pub use digest::{DIGEST_ALGORITHM, Digest, RowHasher};
+pub use key_filter::{KEY_FILTER_FORMAT, KeyFilter, KeyHash, block_may_hold, can_filter, equality_fields, wanted_keys};
 pub use numeric::{Digits, Numeric, NumericBuf, NumericSign};
 pub use options::{ObjectSink, ObjectSummary, WriterOptions};
 pub use predicate::{CompareOp, Predicate, Scalar, Test, TextOrder};

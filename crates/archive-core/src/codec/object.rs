@@ -15,6 +15,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use parquet::schema::types::ColumnPath;
 
 use super::digest::Digest;
+use super::key_filter::Keys;
 use super::options::{ObjectSummary, WriterOptions};
 use super::sink::ChunkBuffer;
 use crate::schema::{Field, PgType, Storage, TableSchema, sidecar_field};
@@ -73,6 +74,7 @@ pub(super) struct Batch {
     pub(super) shape: Shape,
     pub(super) nulls: Vec<u64>,
     pub(super) digest: Digest,
+    pub(super) keys: Keys,
 }
 
 /// The object being written.
@@ -82,6 +84,8 @@ pub(super) struct ObjectWriter {
     shape: Shape,
     group_rows: usize,
     group_bytes: usize,
+    keys: Keys,
+    filter_fields: Vec<i32>,
     summary: ObjectSummary,
 }
 
@@ -101,8 +105,20 @@ impl ObjectWriter {
             row_groups: 0,
             null_counts: schema.fields.iter().map(|field| (field.id, 0)).collect(),
             sidecars: shape.sidecars.iter().filter_map(|i| schema.fields.get(*i)).map(|field| field.id).collect(),
+            key_filter: None,
         };
-        Ok(Self { writer: writer.map_err(not_written)?, arrow, shape, group_rows: 0, group_bytes: 0, summary })
+        let mut filter_fields = opts.filter_fields.clone();
+        filter_fields.sort_unstable();
+        Ok(Self {
+            writer: writer.map_err(not_written)?,
+            arrow,
+            shape,
+            group_rows: 0,
+            group_bytes: 0,
+            keys: Keys::default(),
+            filter_fields,
+            summary,
+        })
     }
 
     /// Number of the object.
@@ -132,12 +148,13 @@ impl ObjectWriter {
 
     /// Adds a batch. The caller cuts batches so that a row group is never exceeded.
     pub(super) fn write(&mut self, batch: Batch, opts: &WriterOptions) -> Result<()> {
-        let Batch { rows, bytes, columns, sidecars, nulls, digest, .. } = batch;
+        let Batch { rows, bytes, columns, sidecars, nulls, digest, keys, .. } = batch;
         let record = self.record(rows, columns, sidecars)?;
         self.writer.write(&record).map_err(not_written)?;
         drop(record);
         self.summary.rows += rows as u64;
         self.summary.digest.merge(&digest);
+        self.keys.extend(keys);
         for ((_, total), nulls) in self.summary.null_counts.iter_mut().zip(nulls) {
             *total += nulls;
         }
@@ -186,6 +203,7 @@ impl ObjectWriter {
         let mut summary = self.summary;
         summary.bytes = buffer.bytes();
         summary.sha256 = buffer.sha256();
+        summary.key_filter = self.keys.filter(&self.filter_fields);
         summary.row_groups = u32::try_from(metadata.num_row_groups()).unwrap_or(u32::MAX);
         Ok((chunks, summary))
     }

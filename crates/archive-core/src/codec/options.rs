@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::digest::Digest;
+use super::key_filter::KeyFilter;
 use crate::Result;
 
 /// Bounds and choices of a [`super::PartitionWriter`].
@@ -22,6 +23,8 @@ pub struct WriterOptions {
     pub compression_level: i32,
     /// Columns that get a bloom filter, by field id; never columns with a nondeterministic collation.
     pub bloom_fields: Vec<i32>,
+    /// Columns of the key of which each object gets a [`KeyFilter`], by field id; never with a nondeterministic collation.
+    pub filter_fields: Vec<i32>,
     /// `created_by` of the files.
     pub created_by: String,
 }
@@ -36,6 +39,7 @@ impl Default for WriterOptions {
             batch_bytes: 8 << 20,
             compression_level: 1,
             bloom_fields: Vec::new(),
+            filter_fields: Vec::new(),
             created_by: concat!("archive_ext ", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }
@@ -71,4 +75,6 @@ pub struct ObjectSummary {
     pub null_counts: Vec<(i32, u64)>,
     /// Field ids of the columns that have a sidecar in this object.
     pub sidecars: Vec<i32>,
+    /// Filter of the keys, where one was asked for and can be had.
+    pub key_filter: Option<KeyFilter>,
 }

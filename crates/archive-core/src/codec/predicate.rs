@@ -2,6 +2,7 @@
 //! understood costs time, never correctness.
 
 use super::numeric::NumericBuf;
+use super::value::IntervalValue;
 
 /// A test of one column; a scan takes the conjunction of several.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,4 +85,6 @@ pub enum Scalar {
     Timestamp(i64),
     /// uuid
     Uuid([u8; 16]),
+    /// interval
+    Interval(IntervalValue),
 }

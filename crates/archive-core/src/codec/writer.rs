@@ -2,6 +2,7 @@
 
 use super::digest::RowHasher;
 use super::encode::{ColumnBuilder, SidecarBuilder};
+use super::key_filter::KeyHasher;
 use super::object::{Batch, ObjectWriter, Shape};
 use super::options::{ObjectSink, ObjectSummary, WriterOptions};
 use super::value::Value;
@@ -34,6 +35,7 @@ pub struct PartitionWriter<S> {
     opts: WriterOptions,
     sink: S,
     hasher: RowHasher,
+    keys: Option<KeyHasher>,
     columns: Vec<ColumnBuilder>,
     pending: Pending,
     shape: Shape,
@@ -76,6 +78,7 @@ impl<S: ObjectSink> PartitionWriter<S> {
             schema.fields.iter().map(|field| ColumnBuilder::new(&field.pg_type)).collect::<Result<Vec<_>>>()?;
         Ok(Self {
             hasher: RowHasher::new(&schema),
+            keys: KeyHasher::new(&schema, &opts.filter_fields),
             pending: Pending::new(columns.len()),
             columns,
             schema,
@@ -97,6 +100,9 @@ impl<S: ObjectSink> PartitionWriter<S> {
             self.columns.get_mut(column).filter(|_| column == self.pending.next && self.pending.owed.is_none());
         let stored = builder.ok_or_else(out_of_order)?.append(value)?;
         self.hasher.column(column, value);
+        if let Some(keys) = &mut self.keys {
+            keys.column(column, value);
+        }
         self.pending.next += 1;
         match value {
             None => add_null(&mut self.pending.nulls, column),
@@ -137,6 +143,9 @@ impl<S: ObjectSink> PartitionWriter<S> {
             return Err(out_of_order());
         }
         self.hasher.end_row();
+        if let Some(keys) = &mut self.keys {
+            keys.end_row();
+        }
         self.rows += 1;
         self.pending.next = 0;
         self.pending.rows += 1;
@@ -186,6 +195,7 @@ impl<S: ObjectSink> PartitionWriter<S> {
             shape: pending.shape,
             nulls: pending.nulls,
             digest: self.hasher.take(),
+            keys: self.keys.as_mut().map(KeyHasher::take).unwrap_or_default(),
         })
     }
 

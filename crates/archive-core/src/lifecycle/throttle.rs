@@ -14,6 +14,8 @@ pub struct Limits {
     pub wal_rate: Option<u64>,
     /// Transactions that the oldest snapshot may be behind.
     pub xmin_age: Option<u64>,
+    /// Sessions that wait for locks.
+    pub lock_waits: Option<u64>,
     /// Load average of one minute.
     pub load: Option<f64>,
 }
@@ -29,6 +31,8 @@ pub struct Pressure {
     pub wal_rate: Option<u64>,
     /// Transactions that the oldest snapshot of another session, slot or prepared transaction is behind.
     pub xmin_age: Option<u64>,
+    /// Sessions that wait for locks.
+    pub lock_waits: Option<u64>,
     /// Load average of one minute.
     pub load: Option<f64>,
 }
@@ -44,6 +48,8 @@ pub enum Hold {
     WalRate(u64, u64),
     /// An old snapshot keeps dead rows.
     XminAge(u64, u64),
+    /// Sessions wait for locks.
+    LockWaits(u64, u64),
     /// The machine is busy.
     Load(f64, f64),
 }
@@ -56,6 +62,7 @@ impl Hold {
             Self::ReplicationLagBytes(..) => "archive_ext.max_replication_lag_size",
             Self::WalRate(..) => "archive_ext.max_wal_rate",
             Self::XminAge(..) => "archive_ext.max_xmin_age",
+            Self::LockWaits(..) => "archive_ext.max_lock_waits",
             Self::Load(..) => "archive_ext.max_load",
         }
     }
@@ -85,6 +92,9 @@ impl fmt::Display for Hold {
             Self::XminAge(seen, limit) => {
                 write!(f, "the oldest snapshot is {seen} transactions old (archive_ext.max_xmin_age is {limit})")
             }
+            Self::LockWaits(seen, limit) => {
+                write!(f, "{seen} sessions wait for locks (archive_ext.max_lock_waits is {limit})")
+            }
             Self::Load(seen, limit) => write!(f, "the load average is {seen:.2} (archive_ext.max_load is {limit})"),
         }
     }
@@ -100,8 +110,9 @@ pub fn decide(limits: &Limits, seen: &Pressure) -> Option<Hold> {
     let bytes = || above(limits.replication_lag_bytes, seen.replication_lag_bytes, Hold::ReplicationLagBytes);
     let wal = || above(limits.wal_rate, seen.wal_rate, Hold::WalRate);
     let xmin = || above(limits.xmin_age, seen.xmin_age, Hold::XminAge);
+    let locks = || above(limits.lock_waits, seen.lock_waits, Hold::LockWaits);
     let load = || above(limits.load, seen.load, Hold::Load);
-    lag.or_else(bytes).or_else(wal).or_else(xmin).or_else(load)
+    lag.or_else(bytes).or_else(wal).or_else(xmin).or_else(locks).or_else(load)
 }
 
 fn above<T: PartialOrd + Copy>(limit: Option<T>, seen: Option<T>, hold: impl Fn(T, T) -> Hold) -> Option<Hold> {
@@ -181,6 +192,7 @@ mod tests {
             replication_lag_bytes: Some(u64::MAX),
             wal_rate: Some(u64::MAX),
             xmin_age: Some(u64::MAX),
+            lock_waits: Some(u64::MAX),
             load: Some(1e9),
         };
         assert_eq!(decide(&Limits::default(), &seen), None);
@@ -193,6 +205,7 @@ mod tests {
             replication_lag_bytes: Some(0),
             wal_rate: Some(0),
             xmin_age: Some(0),
+            lock_waits: Some(0),
             load: Some(0.0),
         };
         assert_eq!(decide(&limits, &Pressure::default()), None);
@@ -224,6 +237,12 @@ mod tests {
                 Pressure { xmin_age: Some(100), ..Pressure::default() },
                 Pressure { xmin_age: Some(101), ..Pressure::default() },
                 "the oldest snapshot is 101 transactions old (archive_ext.max_xmin_age is 100)",
+            ),
+            (
+                Limits { lock_waits: Some(2), ..Limits::default() },
+                Pressure { lock_waits: Some(2), ..Pressure::default() },
+                Pressure { lock_waits: Some(3), ..Pressure::default() },
+                "3 sessions wait for locks (archive_ext.max_lock_waits is 2)",
             ),
             (
                 Limits { load: Some(1.5), ..Limits::default() },

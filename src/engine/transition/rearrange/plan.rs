@@ -187,6 +187,7 @@ fn mergeable(partition: pg_sys::Oid, job: Option<Uuid>) -> Result<Leaf> {
     if leaf.persistence != 'p' {
         return Err(unsupported("is an unlogged table").hint(format!("ALTER TABLE {name} SET LOGGED;")));
     }
+    check::no_stubs(&leaf)?;
     transition::not_in_work(&leaf, job)?;
     if freeze::guarded_because(leaf.oid)?.as_deref() == Some(freeze::Reason::Archiving.as_str())
         && !catalog::partition::is_read_only(leaf.oid)?

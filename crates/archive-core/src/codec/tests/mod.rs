@@ -1,6 +1,7 @@
 //! Tests of the codec as a whole: what goes in comes out, and pruning hides nothing.
 
 mod corruption;
+mod key_filter;
 mod own;
 mod pruning;
 mod roundtrip;

@@ -294,6 +294,8 @@ pub(super) fn compare(own: &Own, scalar: &Scalar) -> Option<Ordering> {
         (Own::Text(a), Scalar::Text(b)) => Some(a.as_bytes().cmp(b.as_bytes())),
         (Own::Bytes(a), Scalar::Bytes(b)) => Some(a.cmp(b)),
         (Own::Uuid(a), Scalar::Uuid(b)) => Some(a.cmp(b)),
+        (Own::UInt4(a), Scalar::Int(b)) => Some(i64::from(*a).cmp(b)),
+        (Own::Interval(a), Scalar::Interval(b)) => Some(interval_micros(a).cmp(&interval_micros(b))),
         (Own::Date(a), Scalar::Date(b)) => Some(a.cmp(b)),
         (Own::Time(a), Scalar::Time(b)) => Some(a.cmp(b)),
         (Own::Timestamp(a), Scalar::Timestamp(b)) => Some(a.cmp(b)),
@@ -348,14 +350,15 @@ pub(super) fn scalar_for(own: &Own) -> Option<Scalar> {
         Own::Date(v) => Scalar::Date(*v),
         Own::Time(v) => Scalar::Time(*v),
         Own::Timestamp(v) => Scalar::Timestamp(*v),
-        Own::UInt4(_)
-        | Own::Interval(_)
-        | Own::Reg(..)
-        | Own::Undecodable(_)
-        | Own::Image(_)
-        | Own::Composite(_)
-        | Own::Array(..) => {
+        Own::UInt4(v) => Scalar::Int(i64::from(*v)),
+        Own::Interval(v) => Scalar::Interval(*v),
+        Own::Reg(..) | Own::Undecodable(_) | Own::Image(_) | Own::Composite(_) | Own::Array(..) => {
             return None;
         }
     })
+}
+
+/// As `interval_cmp_value()` counts.
+fn interval_micros(interval: &IntervalValue) -> i128 {
+    (i128::from(interval.months) * 30 + i128::from(interval.days)) * 86_400_000_000 + i128::from(interval.micros)
 }
