@@ -121,6 +121,15 @@ def test_conflicts(audit):
         restore(audit, "id = 11", "'merge'")
 
 
+def test_rows_that_are_nothing_but_their_key_replace_themselves(audit):
+    audit.execute("CREATE TABLE pair (a int, b int, PRIMARY KEY (a, b))")
+    audit.execute("INSERT INTO pair SELECT n, n FROM generate_series(1, 10) n")
+    audit.execute("CALL archive_table('pair', NULL, where_clause => 'true')")
+    audit.execute("INSERT INTO pair VALUES (3, 3)")
+    assert restore(audit, "a < 5", "'replace'", table="pair") == 4
+    assert audit.value("SELECT count(*) FROM archive.pair_all") == 10
+
+
 def test_two_archived_rows_with_one_key(audit):
     audit.execute("INSERT INTO audit VALUES (7, now(), 'second')")
     audit.execute("SELECT archive_table_batch('audit', NULL, where_clause => 'id = 7')")
@@ -322,3 +331,26 @@ def test_ctid_of_archived_rows_tells_them_apart(audit):
     assert audit.all("SELECT ctid::text, id FROM archive.audit WHERE id IN (150, 420) ORDER BY id") == [
         place for place in places if place.id in (150, 420)]
     assert audit.value("SELECT count(DISTINCT ctid) FROM archive.audit") == 500
+
+
+def test_what_was_imported_is_merged_and_comes_back(audit, cluster):
+    """Into another database, where enums and OIDs are others, and which takes the storage over."""
+    audit.execute("CREATE TYPE mood AS ENUM ('sad', 'happy')")
+    audit.execute("CREATE TABLE t (id int PRIMARY KEY, m mood, ms mood[], note text)")
+    audit.execute("INSERT INTO t SELECT n, 'happy', ARRAY['sad', NULL]::mood[], 'note ' || n FROM generate_series(1, 50) n")
+    audit.execute("CALL archive_table('t', NULL, where_clause => 'true', batch_rows => 10)")
+    expected = [tuple(row) for row in audit.all("SELECT t::text FROM archive.t ORDER BY id")]
+    other = Database(cluster, f"{audit.name}_other")
+    other.execute("CREATE TYPE unrelated AS ENUM ('x')")
+    other.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{cluster.storage}/{audit.name}')")
+    other.all("SELECT * FROM import_archive('cold', dry_run => false)")
+    with pytest.raises(psycopg.Error, match="storage"):
+        other.execute("SELECT restore_rows('t', 'id = 1')")
+    other.execute("SELECT adopt_storage('cold')")
+    assert other.row("SELECT rows, objects, into_objects FROM compact_archive('t')") == (50, 5, 1)
+    assert other.all("SELECT t::text FROM archive.t ORDER BY id") == expected
+    assert restore(other, "id % 2 = 0", table="t") == 25
+    assert other.all("SELECT t::text FROM archive.t_all t ORDER BY id") == expected
+    assert restore(other, "true", table="t") == 25
+    assert other.all("SELECT t::text FROM t ORDER BY id") == expected
+    other.drop()

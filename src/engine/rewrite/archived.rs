@@ -28,7 +28,7 @@ pub(super) enum Fate {
 /// The rows of a row set in the columns of their time, and where they go.
 pub(super) struct ArchivedRows<'a> {
     pub(super) source: ExportSource,
-    /// Ids of the fields that objects get filters of the keys over.
+    /// Fields of the key, whose values the objects' key filters hold.
     pub(super) filter_fields: Vec<i32>,
     pub(super) store: &'a BlockingStore,
     /// Name of the table.
@@ -55,12 +55,12 @@ pub(super) fn shape(table: &Leaf, set: i64) -> Result<ExportSource> {
 
 impl ArchivedRows<'_> {
     /// Writes the rows of `objects` that are kept to objects beside the first; these, and the hasher of the rows taken.
-    pub(super) fn write<'o>(
+    pub(super) fn write(
         &self,
-        objects: impl IntoIterator<Item = &'o ManifestObject>,
-        beside: &ManifestObject,
+        objects: &[&ManifestObject],
         fate: &mut dyn FnMut() -> Fate,
     ) -> Result<(Exported, RowHasher)> {
+        let beside = objects.first().map_or("", |object| object.key.as_str());
         let key = |ordinal: u32| self.key(beside, ordinal);
         let _text = GucNest::lossless_text();
         let mut writer = ArchivedWriter::new(&self.source, self.filter_fields.clone(), self.store, &key)?;
@@ -82,10 +82,10 @@ impl ArchivedRows<'_> {
         read::rows(&self.source, self.store, &self.source.schema, object, visit)
     }
 
-    fn key(&self, beside: &ManifestObject, ordinal: u32) -> String {
+    fn key(&self, beside: &str, ordinal: u32) -> String {
         let (id, number) = self.of;
-        let sha256 = sha256_of_bytes(format!("{} {} {ordinal}", self.attempt, beside.key).as_bytes());
-        naming::batch_key_beside(&beside.key, self.table, BatchName { job: &job_hex(id), number, sha256: &sha256 })
+        let sha256 = sha256_of_bytes(format!("{} {} {ordinal}", self.attempt, beside).as_bytes());
+        naming::batch_key_beside(beside, self.table, BatchName { job: &job_hex(id), number, sha256: &sha256 })
     }
 
     /// Reads an object that was written, through fresh requests (P2; XX001).

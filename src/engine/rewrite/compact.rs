@@ -151,15 +151,11 @@ fn in_order(plan: &Plan, set: &RowSet, old: &[Numbered], store: &BlockingStore, 
     let filter_fields = request::filter_fields(&plan.table, &source)?;
     let rows =
         ArchivedRows { source, filter_fields, store, table: &plan.table.name, of, attempt: catalog::job::new_id()? };
-    let Some(first) = old.first() else { return Err(nothing_to_merge()) };
-    let (written, _) = rows.write(old.iter().map(|old| &old.object), &first.object, &mut || Fate::Keep)?;
+    let objects: Vec<_> = old.iter().map(|old| &old.object).collect();
+    let (written, _) = rows.write(&objects, &mut || Fate::Keep)?;
     same_rows(old, &written.digest)?;
     written.objects.iter().try_for_each(|object| rows.read_back(object))?;
     Ok(written)
-}
-
-fn nothing_to_merge() -> Error {
-    Error::new(SqlState::ERRCODE_INTERNAL_ERROR, "there is nothing to merge")
 }
 
 /// Writes the rows sorted, those of each month to objects of its own.
@@ -187,10 +183,9 @@ fn sorted(
         naming::batch_key(schema, table, date, BatchName { job: &hex, number, sha256: &sha256 })
     };
     let time = plan.time.as_ref().and_then(|time| plan.position(time));
-    let filtered = request::filter_fields(&plan.table, &plan.source)?;
-    let written = export::sorted(&plan.source, &mut sort, time, &filtered, store, &key, &mut |rows, bytes| {
-        progress.tick(rows, bytes)
-    })?;
+    let (filtered, tick) =
+        (request::filter_fields(&plan.table, &plan.source)?, &mut |rows, bytes| progress.tick(rows, bytes));
+    let written = export::sorted(&plan.source, &mut sort, time, &filtered, store, &key, tick)?;
     same_rows(old, &written.digest)?;
     verify::objects(&plan.source, store, &set.schema, written.objects.iter(), progress)?;
     Ok(written)

@@ -25,7 +25,9 @@ pub struct Moved {
 /// What inserts the rows.
 pub struct Insertion {
     name: String,
-    /// `archive.<table>` under the name of the table, which the clause may use.
+    /// Name of the table, quoted, by which the clause may call the archive.
+    alias: String,
+    /// `archive.<table>` under that name.
     from: String,
     condition: String,
     /// Columns that are inserted: all that are not generated.
@@ -33,11 +35,28 @@ pub struct Insertion {
     /// The columns of the key, quoted.
     key: Vec<String>,
     conflict: Conflict,
-    on_conflict: String,
+    on_conflict: OnConflict,
     /// Whether what stays of archived rows is in the table: it becomes the row again.
     fills_remnants: bool,
     /// The tables that store rows.
     storing: Vec<pg_sys::Oid>,
+}
+
+/// The clause of INSERT, and whether a row that it does not insert is restored nevertheless.
+struct OnConflict {
+    sql: String,
+    is_there_already: bool,
+}
+
+impl OnConflict {
+    fn of(sql: String) -> Self {
+        Self { sql, is_there_already: false }
+    }
+
+    /// The same for rows of the table that meet a condition; others are left as they are.
+    fn only_where(self, condition: &str) -> Self {
+        Self::of(format!("{} WHERE {condition}", self.sql))
+    }
 }
 
 impl Insertion {
@@ -51,7 +70,8 @@ impl Insertion {
         conflict: Conflict,
         sets: &[Shrinking],
     ) -> Result<Self> {
-        let from = format!("{} AS {}", catalog::qualified_name(archive)?, quote_identifier(&table.name));
+        let alias = quote_identifier(&table.name).to_string();
+        let from = format!("{} AS {alias}", catalog::qualified_name(archive)?);
         where_clause::check(Some(clause), &from)?;
         let columns: Vec<_> =
             discover::attributes(table.oid)?.into_iter().filter(|column| column.generated.is_empty()).collect();
@@ -59,19 +79,16 @@ impl Insertion {
         let marker = remnant::of(table.oid)?;
         let on_conflict = match (conflict, &marker) {
             (Conflict::Replace, _) => replacing(table, &columns, &key)?,
-            (_, Some(marker)) => {
-                let is_remnant = marker.remnant(&quote_identifier(&table.name));
-                format!("{} WHERE {is_remnant}", replacing(table, &columns, &key)?)
-            }
-            (Conflict::Error, None) => String::new(),
-            (Conflict::Skip, None) => " ON CONFLICT DO NOTHING".to_owned(),
+            (_, Some(marker)) => replacing(table, &columns, &key)?.only_where(&marker.remnant(&alias)),
+            (Conflict::Error, None) => OnConflict::of(String::new()),
+            (Conflict::Skip, None) => OnConflict::of(" ON CONFLICT DO NOTHING".to_owned()),
         };
         let fills_remnants = marker.is_some();
         let mut storing = if fills_remnants { discover::tree(table.oid)? } else { Vec::new() };
         storing.push(table.oid);
         let condition = format!("{} AND {}", of_sets(table, sets), where_clause::condition(Some(clause)));
         let name = table.qualified();
-        Ok(Self { name, from, condition, columns, key, conflict, on_conflict, fills_remnants, storing })
+        Ok(Self { name, alias, from, condition, columns, key, conflict, on_conflict, fills_remnants, storing })
     }
 
     /// Inserts the rows, and takes those that are in the table now from the archive's.
@@ -90,7 +107,7 @@ impl Insertion {
     fn statements(&self) -> (String, String) {
         let columns: Vec<_> = self.columns.iter().map(|column| quote_identifier(&column.name).to_string()).collect();
         let archived = |column: &str| columns.iter().map(|name| format!(", {column}{name}")).collect::<String>();
-        let alias = self.from.rsplit_once(" AS ").map_or("", |(_, alias)| alias);
+        let alias = &self.alias;
         let places: Vec<_> = (1..=columns.len()).map(|number| format!("${number}")).collect();
         (
             format!(
@@ -104,7 +121,7 @@ impl Insertion {
                 self.name,
                 columns.join(", "),
                 places.join(", "),
-                self.on_conflict
+                self.on_conflict.sql
             ),
         )
     }
@@ -114,7 +131,7 @@ impl Insertion {
             moved.skipped += 1;
             return Ok(());
         }
-        if rows == 0 && !self.on_conflict.ends_with("NOTHING") {
+        if rows == 0 && !self.on_conflict.is_there_already {
             return Err(if self.fills_remnants { self.key_is_taken() } else { self.kept_out() });
         }
         moved.restored += 1;
@@ -175,7 +192,7 @@ fn of_sets(table: &Leaf, sets: &[Shrinking]) -> String {
 }
 
 /// `ON CONFLICT` with an update of everything but the key.
-fn replacing(table: &Leaf, columns: &[Attribute], key: &[String]) -> Result<String> {
+fn replacing(table: &Leaf, columns: &[Attribute], key: &[String]) -> Result<OnConflict> {
     let name = table.qualified();
     if key.is_empty() {
         return Err(Error::new(
@@ -199,10 +216,10 @@ fn replacing(table: &Leaf, columns: &[Attribute], key: &[String]) -> Result<Stri
     let target = key.join(", ");
     if others.is_empty() {
         // Rows with the same key are the same then.
-        return Ok(format!(" ON CONFLICT ({target}) DO NOTHING"));
+        return Ok(OnConflict { sql: format!(" ON CONFLICT ({target}) DO NOTHING"), is_there_already: true });
     }
     let updates: Vec<_> = others.iter().map(|column| format!("{column} = EXCLUDED.{column}")).collect();
-    Ok(format!(" ON CONFLICT ({target}) DO UPDATE SET {}", updates.join(", ")))
+    Ok(OnConflict::of(format!(" ON CONFLICT ({target}) DO UPDATE SET {}", updates.join(", "))))
 }
 
 /// Columns that an UPDATE cannot give a value, quoted.

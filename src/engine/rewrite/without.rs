@@ -45,7 +45,7 @@ fn shrink(rows: &ArchivedRows<'_>, old: &ManifestObject, taken: &Taken) -> Resul
     }
     let mut row = 0..;
     let mut fate = || if row.next().is_some_and(|row| taken.contains(row)) { Fate::Take } else { Fate::Keep };
-    let (written, removed) = rows.write([old], old, &mut fate)?;
+    let (written, removed) = rows.write(&[old], &mut fate)?;
     let removed = removed.digest();
     let mut all = written.digest.clone();
     all.merge(&removed);
