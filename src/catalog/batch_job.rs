@@ -1,5 +1,7 @@
 //! Jobs that archive rows of a table in batches.
 
+use std::collections::BTreeMap;
+
 use archive_core::lifecycle::Pass;
 use pgrx::{JsonB, Uuid, pg_sys};
 use serde::{Deserialize, Serialize};
@@ -58,6 +60,8 @@ pub struct BatchJob {
     pub expected: Option<u64>,
     /// Seconds spent so far.
     pub seconds: Seconds,
+    /// Rows of other tables that went with them so far, by table.
+    pub others: BTreeMap<String, u64>,
 }
 
 /// Seconds that the phases of batches took.
@@ -131,7 +135,8 @@ pub fn take_up(new: &Batches<'_>, id: Uuid) -> Result<BatchJob> {
             let batches = progress.get("batches").and_then(Value::as_u64).unwrap_or(0) as u32;
             let seconds = progress.get("seconds").cloned().map(serde_json::from_value).transpose()?.unwrap_or_default();
             let expected = progress.get("expected").and_then(Value::as_u64);
-            Ok(BatchJob { id, pass, batches, rows: rows.unsigned_abs(), expected, seconds })
+            let others = progress.get("others").cloned().map(serde_json::from_value).transpose()?.unwrap_or_default();
+            Ok(BatchJob { id, pass, batches, rows: rows.unsigned_abs(), expected, seconds, others })
         }
         None => match new.job {
             Some(ended) => Err(Error::new(
@@ -165,13 +170,14 @@ fn start(new: &Batches<'_>, id: Uuid) -> Result<BatchJob> {
         )
     })?;
     let (pass, seconds) = (Pass::default(), Seconds::default());
-    Ok(BatchJob { id, pass, batches: 0, rows: 0, expected: None, seconds })
+    Ok(BatchJob { id, pass, batches: 0, rows: 0, expected: None, seconds, others: BTreeMap::new() })
 }
 
 /// Keeps what a batch did.
 pub fn advance(job: &BatchJob) -> Result<()> {
     let progress = json!({
         "pass": job.pass, "batches": job.batches, "expected": job.expected, "seconds": job.seconds.rounded(),
+        "others": job.others,
     });
     user::elevated(|| {
         spi::execute(

@@ -3,6 +3,7 @@
 //! One engine, two drivers: `archive_table_batch` does one batch in the caller's transaction, the procedure `archive_table`
 //! and the worker one batch per transaction. A batch that rolls back leaves objects that nothing names.
 
+mod cascade;
 mod columns;
 mod due;
 mod job;
@@ -11,6 +12,7 @@ mod mode;
 mod pace;
 mod plan;
 mod purge;
+mod put;
 mod references;
 mod remove;
 mod row_set;
@@ -24,26 +26,17 @@ pub use mode::Wanted;
 pub use plan::{Locked, Plan, Referenced, Request};
 pub use purge::purge;
 
-use archive_core::ErrorKind;
-use archive_core::codec::{Digest, sha256_of_bytes};
-use archive_core::lifecycle::{Granularity, Next};
-use archive_core::manifest::{BatchManifest, ManifestObject};
-use archive_core::naming::{self, BatchName, HiveDate};
-use archive_core::store::PutMode;
-use pgrx::{Uuid, pg_sys};
+use archive_core::lifecycle::Next;
+use archive_core::naming;
+use pgrx::Uuid;
 use serde_json::json;
 
-use super::plan::job_hex;
-use super::progress::{Phase, Progress};
-use super::{manifest, verify};
+use super::progress::Progress;
 use crate::catalog;
 use crate::catalog::batch_job::{self, BatchJob, Batches};
-use crate::catalog::row_set::RowSet;
-use crate::error::{Error, Result, SqlState};
-use crate::export::{self, ExportSource, Packed};
+use crate::error::Result;
 use crate::partition::{check, locks};
-use crate::pg::relation::{LockMode, Relation};
-use crate::pg::tuple_id::TupleId;
+use crate::pg::relation::LockMode;
 use crate::pg::user;
 use mode::Mode;
 use pace::Laps;
@@ -192,111 +185,49 @@ fn end_of_pass(plan: &Plan, job: &BatchJob) -> Result<Outcome> {
     catalog::job::complete(job.id, job.rows)?;
     if job.rows > 0 {
         keep::advise_index(plan)?;
-        let details = json!({ "rows": job.rows, "batches": job.batches, "storage": plan.storage });
+        let mut details = json!({ "rows": job.rows, "batches": job.batches, "storage": plan.storage });
+        if !job.others.is_empty() {
+            details["with"] = json!(job.others);
+        }
         catalog::event::record(plan.root, &plan.table.qualified(), "archived", "ARCHIVED", Some(job.id), details)?;
+        for (table, rows) in &job.others {
+            crate::pg::server_text::notice!("{rows} rows of {table}, which referenced them, were archived, too");
+        }
     }
     Ok(Outcome::nothing(Some(job.id), true))
 }
 
 fn batch(plan: &Plan, mut job: BatchJob, mut chosen: Vec<Chosen>, mut laps: Laps) -> Result<Outcome> {
+    let last = chosen.last().map(|row| row.key.clone()).unwrap_or_default();
+    let kin = cascade::kin(plan, &mut chosen)?;
     job.seconds.select += laps.lap();
-    let mut progress = Progress::new(job.id, plan.request.source, &plan.table.qualified(), chosen.len() as u64);
-    catalog::storage::claim(&plan.storage, &plan.store)?;
-    let archive = row_set::ensure_archive(plan)?;
-    let source = ExportSource::open(plan.table.oid, plan.root, LockMode::RowExclusive)?;
-    progress.phase(Phase::Exporting);
-    let set = row_set::ensure(plan, &source, archive)?;
-    let packed = pack(plan, &job, &set, &source, &chosen, &mut progress)?;
-    chosen.truncate(packed.rows);
-    job.seconds.pack += laps.lap();
-    let (objects, manifest) = write(plan, &job, &set, packed.objects, &packed.digest)?;
-    job.seconds.write += laps.lap();
-    verify::objects(&source, &plan.store, &source.schema, objects.iter(), &mut progress)?;
-    job.seconds.verify += laps.lap();
-    match plan.mode {
-        Mode::Delete => remove::delete(plan, &chosen)?,
-        Mode::Mark(_) | Mode::Offload(_) => keep::keep(plan, &chosen, &objects)?,
+    let rows = chosen.len() + kin.iter().map(|kin| kin.rows.len()).sum::<usize>();
+    let mut progress = Progress::new(job.id, plan.request.source, &plan.table.qualified(), rows as u64);
+    let whole = plan.request.referenced == Referenced::Cascade;
+    let mut stored = vec![put::Stored::of(plan, &mut job, &chosen, whole, &mut progress, &mut laps)?];
+    // What the byte limit cut off is left for the next batch.
+    chosen.truncate(stored.iter().map(put::Stored::rows).sum());
+    for kin in &kin {
+        stored.push(put::Stored::of(&kin.plan, &mut job, &kin.rows, true, &mut progress, &mut laps)?);
     }
-    catalog::row_set::append(&set, &objects, &packed.filters, &packed.digest, &manifest)?;
+    match plan.mode {
+        Mode::Delete => {
+            let others = kin.iter().map(|kin| (&kin.plan, kin.rows.as_slice()));
+            remove::delete(&std::iter::once((plan, chosen.as_slice())).chain(others).collect::<Vec<_>>())?;
+        }
+        Mode::Mark(_) | Mode::Offload(_) => keep::keep(plan, &chosen, &stored[0].objects())?,
+    }
+    let object = stored.first().and_then(|stored| stored.objects().into_iter().next()).map(|object| object.key);
+    stored.into_iter().try_for_each(put::Stored::append)?;
     job.seconds.delete += laps.lap();
-    let outcome = Outcome::of(Some(job.id), &chosen, objects.into_iter().next().map(|object| object.key));
+    let outcome = Outcome::of(Some(job.id), &chosen, object);
     job.batches += 1;
     job.rows += outcome.rows;
-    job.pass = job.pass.after_batch(outcome.rows, chosen.pop().map(|row| row.key).unwrap_or_default());
+    for kin in &kin {
+        *job.others.entry(kin.plan.table.qualified()).or_default() += kin.rows.len() as u64;
+    }
+    let checkpoint = if whole { last } else { chosen.pop().map(|row| row.key).unwrap_or_default() };
+    job.pass = job.pass.after_batch(outcome.rows, checkpoint);
     batch_job::advance(&job)?;
     Ok(outcome)
-}
-
-fn pack(
-    plan: &Plan,
-    job: &BatchJob,
-    set: &RowSet,
-    source: &ExportSource,
-    chosen: &[Chosen],
-    progress: &mut Progress,
-) -> Result<Packed> {
-    let mut oids: Vec<pg_sys::Oid> = Vec::new();
-    let mut rows: Vec<(usize, TupleId)> = Vec::with_capacity(chosen.len());
-    for row in chosen {
-        let at = oids.iter().position(|oid| *oid == row.relation).unwrap_or_else(|| {
-            oids.push(row.relation);
-            oids.len() - 1
-        });
-        rows.push((at, row.place));
-    }
-    let relations = oids.into_iter().map(|oid| {
-        Relation::open(oid, LockMode::RowExclusive)
-            .ok_or_else(|| Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, "the table was dropped meanwhile"))
-    });
-    let relations = relations.collect::<Result<Vec<_>>>()?;
-    let date = chosen.iter().filter_map(|row| row.at).min().map(|at| HiveDate::new(at, Granularity::Month));
-    let (number, hex) = (job.batches + 1, job_hex(job.id));
-    let (schema, table) = set.table_name(&plan.name);
-    let key = |sha256: &str| naming::batch_key(schema, table, date, BatchName { job: &hex, number, sha256 });
-    let mut tick = |rows: u64, bytes: u64| progress.tick(rows, bytes);
-    let filter_fields = columns::filter_fields(&plan.table, source)?;
-    export::pack(source, &relations, &rows, filter_fields, plan.request.batch_bytes, key, &mut tick)
-}
-
-/// Writes the objects, then their manifest, which is read back at once; the objects, and the key of the manifest.
-fn write(
-    plan: &Plan,
-    job: &BatchJob,
-    set: &RowSet,
-    packed: Vec<(ManifestObject, bytes::Bytes)>,
-    digest: &Digest,
-) -> Result<(Vec<ManifestObject>, String)> {
-    let mut objects = Vec::with_capacity(packed.len());
-    for (object, bytes) in packed {
-        put_once(plan, &object.key, bytes)?;
-        objects.push(object);
-    }
-    let (number, hex) = (job.batches + 1, job_hex(job.id));
-    let now = catalog::storage::now_text()?;
-    let after = set.last_batch.clone();
-    let manifest = BatchManifest::new(&set.manifest_key, (&hex, number), now, digest.clone(), objects.clone(), after);
-    let json = manifest.to_json()?;
-    let sha256 = sha256_of_bytes(json.as_bytes());
-    let (schema, table) = set.table_name(&plan.name);
-    let name = BatchName { job: &hex, number, sha256: &sha256 };
-    let key = naming::batch_manifest_key(schema, table, &set.name, name);
-    put_once(plan, &key, json.into_bytes().into())?;
-    if manifest::load_batch(&plan.store, &key)? != manifest {
-        return Err(Error::new(
-            SqlState::ERRCODE_DATA_CORRUPTED,
-            format!("archive object \"{key}\" failed verification"),
-        )
-        .detail("The manifest read back is not the manifest written.")
-        .hint("Nothing was removed locally. Check the storage, then archive the rows again."));
-    }
-    Ok((objects, key))
-}
-
-/// Writes an object that has its content in its name. One that is there already was left by an attempt that rolled back; the
-/// read-back decides whether it is what it should be.
-fn put_once(plan: &Plan, key: &str, bytes: bytes::Bytes) -> Result<()> {
-    match plan.store.put(key, bytes, PutMode::CreateOnly) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        other => Ok(other.map(drop)?),
-    }
 }

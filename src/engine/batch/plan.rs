@@ -83,17 +83,20 @@ pub enum Referenced {
     Skip,
     /// The call is refused.
     Refuse,
+    /// Those rows are archived with them, whatever their age, and those that reference them, too.
+    Cascade,
 }
 
 impl Referenced {
-    /// Parses `skip` or `refuse` (22023 otherwise).
+    /// Parses `skip`, `refuse` or `cascade` (22023 otherwise).
     pub fn parse(text: &str) -> Result<Self> {
         match text {
             "skip" => Ok(Self::Skip),
             "refuse" => Ok(Self::Refuse),
+            "cascade" => Ok(Self::Cascade),
             other => Err(Error::new(
                 SqlState::ERRCODE_INVALID_PARAMETER_VALUE,
-                format!("referenced must be 'skip' or 'refuse', not \"{other}\""),
+                format!("referenced must be 'skip', 'refuse' or 'cascade', not \"{other}\""),
             )),
         }
     }
@@ -103,6 +106,7 @@ impl Referenced {
         match self {
             Self::Skip => "skip",
             Self::Refuse => "refuse",
+            Self::Cascade => "cascade",
         }
     }
 }

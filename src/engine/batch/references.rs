@@ -17,7 +17,14 @@ pub struct Reference {
     pub constraint: String,
     /// Whether a row of the table is referenced, as an SQL condition over it.
     pub condition: String,
+    /// The referencing table.
+    pub relation: pg_sys::Oid,
+    /// That a row of the referencing table, under its own name, references the row [`REFERENCED`], as an SQL condition.
+    pub matches: String,
 }
+
+/// What [`Reference::matches`] calls the referenced row.
+pub const REFERENCED: &str = "archive_ext_p";
 
 impl Reference {
     /// That a row of the table is not referenced, as an SQL condition over it.
@@ -32,6 +39,7 @@ impl Reference {
 pub fn to(table: &Leaf) -> Result<Vec<Reference>> {
     let found = user::elevated(|| {
         let matches = foreign_key::matches("'archive_ext_f'", "$2");
+        let children = foreign_key::matches("quote_ident(fc.relname)", &format!("'{REFERENCED}'"));
         let sql = format!(
             "SELECT format('%I.%I', fn.nspname, fc.relname), k.conname::text,
                     format('EXISTS (SELECT FROM %I.%I AS archive_ext_f WHERE %s)', fn.nspname, fc.relname,
@@ -41,7 +49,8 @@ pub fn to(table: &Leaf) -> Result<Vec<Reference>> {
                               THEN format(' AND (archive_ext_f.tableoid, archive_ext_f.ctid) <> (%1$s.tableoid, %1$s.ctid)', $2)
                               ELSE '' END
                            || CASE WHEN k.confrelid <> $1 THEN format(' AND %s.tableoid = %s', $2, k.confrelid::oid) ELSE '' END),
-                    k.conrelid
+                    k.conrelid,
+                    {children} || CASE WHEN k.confrelid <> $1 THEN format(' AND {REFERENCED}.tableoid = %s', k.confrelid::oid) ELSE '' END
              FROM pg_constraint k
              JOIN pg_class fc ON fc.oid = k.conrelid JOIN pg_namespace fn ON fn.oid = fc.relnamespace
              WHERE k.contype = 'f' AND k.conparentid = 0
@@ -49,20 +58,23 @@ pub fn to(table: &Leaf) -> Result<Vec<Reference>> {
              ORDER BY 1, 2"
         );
         spi::rows(&sql, &[table.oid.into(), quote_identifier(&table.name).into()], |row| {
-            Ok((Reference { table: row.need(1)?, constraint: row.need(2)?, condition: row.need(3)? }, row.need(4)?))
+            Ok(Reference {
+                table: row.need(1)?,
+                constraint: row.need(2)?,
+                condition: row.need(3)?,
+                relation: row.need(4)?,
+                matches: row.need(5)?,
+            })
         })
     })?;
-    found
-        .into_iter()
-        .map(|(reference, relation)| sees_every_row(relation, &reference, table).map(|()| reference))
-        .collect()
+    found.into_iter().map(|reference| sees_every_row(&reference, table).map(|()| reference)).collect()
 }
 
-fn sees_every_row(relation: pg_sys::Oid, reference: &Reference, table: &Leaf) -> Result<()> {
+fn sees_every_row(reference: &Reference, table: &Leaf) -> Result<()> {
     let sees = user::as_user(user::current(), || {
         spi::one(
             "SELECT has_table_privilege($1::oid, 'SELECT') AND NOT row_security_active($1::oid)",
-            &[relation.into()],
+            &[reference.relation.into()],
             |row| row.need::<bool>(1),
         )
     })?;

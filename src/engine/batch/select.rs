@@ -20,7 +20,7 @@ use crate::pg::tuple_id::TupleId;
 use crate::pg::{spi, user};
 
 /// A row of the batch, which this transaction has locked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Chosen {
     /// The relation that stores it.
     pub relation: pg_sys::Oid,
@@ -149,7 +149,9 @@ pub fn estimated(plan: &Plan) -> Result<u64> {
 /// Whether rows are left that are to be archived and that nothing references: somebody else has locked them.
 pub fn anything_left(plan: &Plan) -> Result<bool> {
     let mut conditions = vec![eligible(plan)];
-    conditions.extend(plan.references.iter().map(Reference::absent));
+    if plan.request.referenced != Referenced::Cascade {
+        conditions.extend(plan.references.iter().map(Reference::absent));
+    }
     let query = format!("SELECT EXISTS (SELECT FROM {} WHERE {})", plan.table.qualified(), conditions.join(" AND "));
     user::own_sql(user::current(), || spi::one(&query, &[], |row| row.need(1)))
 }
@@ -177,6 +179,9 @@ pub fn held_back(plan: &Plan) -> Result<Vec<(String, String, i64)>> {
 ///
 /// Errors: 23503 where such rows are to be refused.
 pub fn without_referenced(plan: &Plan, chosen: Vec<Chosen>) -> Result<Vec<Chosen>> {
+    if plan.request.referenced == Referenced::Cascade {
+        return Ok(chosen);
+    }
     let referenced = referenced(&plan.table, &plan.references, &chosen)?;
     if let (Referenced::Refuse, Some((reference, _))) = (plan.request.referenced, referenced.first()) {
         return Err(referenced_by(plan, &reference.table, &reference.constraint, referenced.len()));
@@ -221,7 +226,7 @@ pub fn places(chosen: &[Chosen]) -> BTreeMap<u32, Vec<String>> {
 
 /// Refuses a request of which a row is referenced, before anything is locked (23503).
 pub fn refuse_referenced(plan: &Plan) -> Result<()> {
-    if plan.request.referenced == Referenced::Skip {
+    if plan.request.referenced != Referenced::Refuse {
         return Ok(());
     }
     match held_back(plan)?.into_iter().next() {

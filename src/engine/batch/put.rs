@@ -1,0 +1,164 @@
+//! Rows into objects: packed, written, read back and compared; in the catalog when they have left the table.
+
+use archive_core::ErrorKind;
+use archive_core::codec::{Digest, KeyFilter, sha256_of_bytes};
+use archive_core::lifecycle::Granularity;
+use archive_core::manifest::{BatchManifest, ManifestObject};
+use archive_core::naming::{self, BatchName, HiveDate};
+use archive_core::store::PutMode;
+use pgrx::pg_sys;
+
+use super::columns;
+use super::pace::Laps;
+use super::plan::Plan;
+use super::row_set;
+use super::select::Chosen;
+use crate::catalog;
+use crate::catalog::batch_job::BatchJob;
+use crate::catalog::row_set::RowSet;
+use crate::engine::plan::job_hex;
+use crate::engine::progress::{Phase, Progress};
+use crate::engine::{manifest, verify};
+use crate::error::{Error, Result, SqlState};
+use crate::export::{self, ExportSource, Packed};
+use crate::pg::relation::{LockMode, Relation};
+use crate::pg::tuple_id::TupleId;
+
+/// Verified objects of one table's rows.
+pub struct Stored {
+    set: RowSet,
+    batches: Vec<Verified>,
+}
+
+/// The objects of one manifest.
+struct Verified {
+    objects: Vec<ManifestObject>,
+    filters: Vec<Option<KeyFilter>>,
+    digest: Digest,
+    manifest: String,
+    rows: usize,
+}
+
+impl Stored {
+    /// Writes `rows` in their order and reads them back: as many as fit into the byte limit, or, if they must be `whole`, all of them.
+    ///
+    /// Errors: XX001 when what was read back differs, and those of the storage.
+    pub fn of(
+        plan: &Plan,
+        job: &mut BatchJob,
+        rows: &[Chosen],
+        whole: bool,
+        progress: &mut Progress,
+        laps: &mut Laps,
+    ) -> Result<Self> {
+        catalog::storage::claim(&plan.storage, &plan.store)?;
+        let archive = row_set::ensure_archive(plan)?;
+        let source = ExportSource::open(plan.table.oid, plan.root, LockMode::RowExclusive)?;
+        progress.phase(Phase::Exporting);
+        let mut set = row_set::ensure(plan, &source, archive)?;
+        let (mut batches, mut rest) = (Vec::new(), rows);
+        while !rest.is_empty() {
+            let packed = pack(plan, job, &set, &source, rest, progress)?;
+            job.seconds.pack += laps.lap();
+            let verified = write(plan, job, &set, packed)?;
+            job.seconds.write += laps.lap();
+            verify::objects(&source, &plan.store, &source.schema, verified.objects.iter(), progress)?;
+            job.seconds.verify += laps.lap();
+            rest = rest.get(verified.rows..).unwrap_or_default();
+            set.last_batch = Some(verified.manifest.clone());
+            batches.push(verified);
+            if !whole {
+                break;
+            }
+        }
+        Ok(Self { set, batches })
+    }
+
+    /// How many rows the objects hold.
+    pub fn rows(&self) -> usize {
+        self.batches.iter().map(|batch| batch.rows).sum()
+    }
+
+    /// The objects, in the order of the rows.
+    pub fn objects(&self) -> Vec<ManifestObject> {
+        self.batches.iter().flat_map(|batch| batch.objects.iter().cloned()).collect()
+    }
+
+    /// Adds the objects to the archive: with the commit its rows are there.
+    pub fn append(mut self) -> Result<()> {
+        for Verified { objects, filters, digest, manifest, .. } in self.batches {
+            catalog::row_set::append(&self.set, &objects, &filters, &digest, &manifest)?;
+            self.set.digest.merge(&digest);
+        }
+        Ok(())
+    }
+}
+
+fn pack(
+    plan: &Plan,
+    job: &BatchJob,
+    set: &RowSet,
+    source: &ExportSource,
+    chosen: &[Chosen],
+    progress: &mut Progress,
+) -> Result<Packed> {
+    let mut oids: Vec<pg_sys::Oid> = Vec::new();
+    let mut rows: Vec<(usize, TupleId)> = Vec::with_capacity(chosen.len());
+    for row in chosen {
+        let at = oids.iter().position(|oid| *oid == row.relation).unwrap_or_else(|| {
+            oids.push(row.relation);
+            oids.len() - 1
+        });
+        rows.push((at, row.place));
+    }
+    let relations = oids.into_iter().map(|oid| {
+        Relation::open(oid, LockMode::RowExclusive)
+            .ok_or_else(|| Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, "the table was dropped meanwhile"))
+    });
+    let relations = relations.collect::<Result<Vec<_>>>()?;
+    let date = chosen.iter().filter_map(|row| row.at).min().map(|at| HiveDate::new(at, Granularity::Month));
+    let (number, hex) = (job.batches + 1, job_hex(job.id));
+    let (schema, table) = set.table_name(&plan.name);
+    let key = |sha256: &str| naming::batch_key(schema, table, date, BatchName { job: &hex, number, sha256 });
+    let mut tick = |rows: u64, bytes: u64| progress.tick(rows, bytes);
+    let filter_fields = columns::filter_fields(&plan.table, source)?;
+    export::pack(source, &relations, &rows, filter_fields, plan.request.batch_bytes, key, &mut tick)
+}
+
+/// Writes the objects, then their manifest, which is read back at once.
+fn write(plan: &Plan, job: &BatchJob, set: &RowSet, packed: Packed) -> Result<Verified> {
+    let Packed { objects: packed, filters, digest, rows } = packed;
+    let mut objects = Vec::with_capacity(packed.len());
+    for (object, bytes) in packed {
+        put_once(plan, &object.key, bytes)?;
+        objects.push(object);
+    }
+    let (number, hex) = (job.batches + 1, job_hex(job.id));
+    let now = catalog::storage::now_text()?;
+    let after = set.last_batch.clone();
+    let manifest = BatchManifest::new(&set.manifest_key, (&hex, number), now, digest.clone(), objects.clone(), after);
+    let json = manifest.to_json()?;
+    let sha256 = sha256_of_bytes(json.as_bytes());
+    let (schema, table) = set.table_name(&plan.name);
+    let name = BatchName { job: &hex, number, sha256: &sha256 };
+    let key = naming::batch_manifest_key(schema, table, &set.name, name);
+    put_once(plan, &key, json.into_bytes().into())?;
+    if manifest::load_batch(&plan.store, &key)? != manifest {
+        return Err(Error::new(
+            SqlState::ERRCODE_DATA_CORRUPTED,
+            format!("archive object \"{key}\" failed verification"),
+        )
+        .detail("The manifest read back is not the manifest written.")
+        .hint("Nothing was removed locally. Check the storage, then archive the rows again."));
+    }
+    Ok(Verified { objects, filters, digest, manifest: key, rows })
+}
+
+/// Writes an object that has its content in its name. One that is there already was left by an attempt that rolled back; the
+/// read-back decides whether it is what it should be.
+fn put_once(plan: &Plan, key: &str, bytes: bytes::Bytes) -> Result<()> {
+    match plan.store.put(key, bytes, PutMode::CreateOnly) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        other => Ok(other.map(drop)?),
+    }
+}
