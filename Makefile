@@ -40,6 +40,7 @@ demo: install ## archive a table of a million rows on a throw-away cluster
 bench: install ## time archive, scan and reattach on a throw-away cluster
 	@scripts/cluster run psql -X --quiet --set=ON_ERROR_STOP=1 --file=benches/archive_scan_reattach.sql
 	@scripts/cluster run psql -X --quiet --set=ON_ERROR_STOP=1 --file=benches/many_objects.sql
+	@scripts/cluster run psql -X --quiet --set=ON_ERROR_STOP=1 --file=benches/batches.sql
 
 soak: install ## pgbench while the worker archives: throughput and latency without and with it, and errors
 	@scripts/soak
