@@ -49,9 +49,10 @@ pub fn record(source: pg_sys::Oid, counted: &[Counted], accept: bool) -> Result<
                SELECT $1::oid, month, hot, archived,
                       CASE WHEN $5 THEN hot + archived ELSE greatest(hot + archived, recorded) END FROM found
                ON CONFLICT (source, month) DO UPDATE
-               SET hot = excluded.hot, archived = excluded.archived, recorded = excluded.recorded,
+               SET hot = excluded.hot, archived = excluded.archived,
+                   recorded = CASE WHEN $5 THEN excluded.recorded ELSE greatest(c.recorded, excluded.recorded) END,
                    counted_at = clock_timestamp(),
-                   missing_since = CASE WHEN excluded.recorded > excluded.hot + excluded.archived
+                   missing_since = CASE WHEN NOT $5 AND greatest(c.recorded, excluded.recorded) > excluded.hot + excluded.archived
                                         THEN coalesce(c.missing_since, clock_timestamp()) END)
              SELECT month::text, hot, archived, recorded FROM found ORDER BY found.month",
             &[

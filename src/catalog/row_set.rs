@@ -10,6 +10,7 @@ use pgrx::{JsonB, pg_sys};
 
 use super::{key_filter, partition};
 use crate::error::Result;
+use crate::guc;
 use crate::pg::guc::GucNest;
 use crate::pg::{spi, user};
 
@@ -57,6 +58,11 @@ pub fn newest(managed_table: i64, partition: Option<pg_sys::Oid>) -> Result<Opti
     Ok(found.into_iter().next())
 }
 
+/// Longer than for other locks: batches and merges hold a row set while they write.
+fn bounded() -> GucNest {
+    GucNest::new().set(c"lock_timeout", &(10 * i64::from(guc::lock_timeout_ms())).to_string())
+}
+
 /// All row sets of a managed table, oldest first.
 pub fn all(managed_table: i64) -> Result<Vec<RowSet>> {
     find("managed_table = $1 AND row_set ORDER BY id", &[managed_table.into()])
@@ -64,13 +70,13 @@ pub fn all(managed_table: i64) -> Result<Vec<RowSet>> {
 
 /// The same, locked until the end of the transaction.
 pub fn lock_all(managed_table: i64) -> Result<Vec<RowSet>> {
-    let _patient = GucNest::new().set(c"lock_timeout", "0");
+    let _bounded = bounded();
     find("managed_table = $1 AND row_set ORDER BY id FOR UPDATE", &[managed_table.into()])
 }
 
 /// The row set with this id as it is now, locked until the end of the transaction; `None` when it is gone.
 pub fn lock(id: i64) -> Result<Option<RowSet>> {
-    let _patient = GucNest::new().set(c"lock_timeout", "0");
+    let _bounded = bounded();
     Ok(find("id = $1 AND row_set FOR UPDATE", &[id.into()])?.into_iter().next())
 }
 

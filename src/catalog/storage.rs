@@ -252,3 +252,8 @@ pub fn now_text() -> Result<String> {
         |row| row.need(1),
     )
 }
+
+/// What tells this transaction from others of this database.
+pub fn transaction_text() -> Result<String> {
+    spi::one("SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text", &[], |row| row.need(1))
+}

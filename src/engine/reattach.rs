@@ -115,9 +115,27 @@ fn make_ready(known: &Known, table: pg_sys::Oid) -> Result<pg_sys::Oid> {
         )
         .hint("Rename or drop it, then reattach the partition."));
     }
+    refuse_marked(known, table)?;
     let (archive_schema, _) = discover::schema_and_name(foreign_table)?;
     swap::complete_indexes(known.parent, table, &archive_schema, &known.bounds)?;
     Ok(discover::leaf(foreign_table)?.and_then(|leaf| leaf.parent).unwrap_or(foreign_table))
+}
+
+/// Rows that were archived with a marker of the application's would be taken for remnants, and read nowhere (55000).
+fn refuse_marked(known: &Known, table: pg_sys::Oid) -> Result<()> {
+    let Some(marker) = catalog::remnant::of(known.source)? else { return Ok(()) };
+    let name = catalog::qualified_name(table)?;
+    let query = format!("SELECT EXISTS (SELECT FROM {name} AS hot WHERE {})", marker.remnant("hot"));
+    let _all = GucNest::new().set(c"row_security", "off");
+    if !user::as_user(discover::owner(table)?, || spi::one(&query, &[], |row| row.need::<bool>(1)))? {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("rows of \"{}\" have \"{}\" set themselves", qualified(known), marker.column),
+    )
+    .detail("In the table it says that a row is in the archive.")
+    .hint("Bring back or purge all rows that are marked, and SELECT forget_marker(table) first."))
 }
 
 /// As in an archive run: hot tables first, then archive parents.

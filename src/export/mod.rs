@@ -21,6 +21,7 @@ pub use source::ExportSource;
 use crate::catalog;
 use crate::error::Result;
 use crate::guc;
+use crate::pg::columns;
 use crate::pg::compare::RangeTracker;
 use crate::pg::guc::GucNest;
 use crate::pg::memory::MemoryContext;
@@ -237,7 +238,9 @@ impl Ranges {
             .iter()
             .zip(&source.schema.fields)
             .filter_map(|(column, field)| {
-                let tracker = RangeTracker::new(column, &field.pg_type)?;
+                // Rows written again as they were archived may be tracked in another collation than they were then.
+                let same = columns::field(column, field.id).is_ok_and(|now| now.collation == field.collation);
+                let tracker = RangeTracker::new(column, &field.pg_type).filter(|_| same)?;
                 let version = catalog::collation_version(column.collation);
                 Some((field.id, field.collation.clone(), version, tracker))
             })

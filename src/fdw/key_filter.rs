@@ -37,7 +37,8 @@ impl KeyFilters {
         let ids: Vec<i64> = files.iter().filter_map(|position| Some(objects.get(*position)?.id)).collect();
         let keys = match self.keys.take() {
             Some(keys) => keys,
-            None => key_filter::keys_of(&ids)?,
+            // Of all: with other values other objects are left.
+            None => key_filter::keys_of(&objects.iter().map(|object| object.id).collect::<Vec<_>>())?,
         };
         let mut absent = HashSet::new();
         for key in &keys {

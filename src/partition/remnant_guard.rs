@@ -12,11 +12,11 @@ use crate::catalog;
 use crate::catalog::remnant::Marker;
 use crate::error::Result;
 use crate::pg::relation::LockMode;
-use crate::pg::{spi, user};
+use crate::pg::{spi, trigger, user};
 
-/// BEFORE UPDATE of a remnant. Of triggers of one kind the first by name fires first.
+/// BEFORE UPDATE of a remnant.
 const CHANGE_GUARD: &str = "archive_ext_remnant_change";
-/// BEFORE INSERT or UPDATE of a row that would be taken for a remnant then.
+/// AFTER INSERT or UPDATE of a row that is taken for a remnant then, whichever trigger made it one.
 const NEW_GUARD: &str = "archive_ext_remnant_new";
 
 /// Puts the guards on a table that lacks one. Locks: SHARE ROW EXCLUSIVE on it then. Runs with the owner's rights.
@@ -34,7 +34,7 @@ pub fn guard(table: pg_sys::Oid, marker: &Marker) -> Result<()> {
              EXECUTE FUNCTION archive_ext.refuse_remnant('change')"
         ),
         format!(
-            "CREATE TRIGGER {NEW_GUARD} BEFORE INSERT OR UPDATE ON {name} FOR EACH ROW WHEN ({new})
+            "CREATE TRIGGER {NEW_GUARD} AFTER INSERT OR UPDATE ON {name} FOR EACH ROW WHEN ({new})
              EXECUTE FUNCTION archive_ext.refuse_remnant('new')"
         ),
     ];
@@ -72,20 +72,21 @@ fn guards(table: pg_sys::Oid) -> Result<Vec<String>> {
 }
 
 thread_local! {
-    static LIFTED: RefCell<Vec<pg_sys::Oid>> = const { RefCell::new(Vec::new()) };
+    /// The tables, and how deep in triggers the statement is that they are lifted for.
+    static LIFTED: RefCell<(Vec<pg_sys::Oid>, i32)> = const { RefCell::new((Vec::new(), 0)) };
 }
 
-/// The guards of some tables let this session through until it is dropped: those over remnants, and those that keep a WARM
-/// partition as it is.
+/// The guards of some tables let statements of the caller through until it is dropped, but none that triggers run meanwhile: those
+/// over remnants, and those that keep a WARM partition as it is.
 #[derive(Debug)]
 pub struct Lifted {
-    before: Vec<pg_sys::Oid>,
+    before: (Vec<pg_sys::Oid>, i32),
 }
 
 impl Lifted {
     /// Lifts those of these tables, which store the rows.
     pub fn of(tables: Vec<pg_sys::Oid>) -> Self {
-        Self { before: LIFTED.replace(tables) }
+        Self { before: LIFTED.replace((tables, trigger::depth())) }
     }
 }
 
@@ -95,7 +96,7 @@ impl Drop for Lifted {
     }
 }
 
-/// Whether the guards of a table let this session through.
+/// Whether the guards of a table let the statement through that fired the trigger which asks.
 pub fn lifted(table: pg_sys::Oid) -> bool {
-    LIFTED.with_borrow(|tables| tables.contains(&table))
+    LIFTED.with_borrow(|(tables, depth)| tables.contains(&table) && trigger::depth() == depth + 1)
 }

@@ -43,6 +43,7 @@ pub mod shmem;
 pub mod snapshot;
 pub mod sort;
 pub mod spi;
+pub mod trigger;
 pub mod tuple_fetch;
 pub mod tuple_id;
 pub mod user;

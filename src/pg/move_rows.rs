@@ -15,8 +15,17 @@ pub struct Origin {
     pub place: TupleId,
 }
 
+/// What the statement did with a row.
+#[derive(Debug, Clone, Copy)]
+pub struct Put {
+    /// How many rows it changed.
+    pub rows: u64,
+    /// What it returned, if it returns a boolean; else true.
+    pub as_wanted: bool,
+}
+
 /// Runs `insert` for each row of `query`, whose columns from the third on, of these types, are its parameters; `moved` is told where
-/// each row came from and how many rows the statement then changed.
+/// each row came from and what the statement then did.
 ///
 /// All of it is one statement to triggers and constraints: AFTER triggers run at the end, so rows may reference each other.
 /// One row is in memory at a time.
@@ -24,7 +33,7 @@ pub fn move_rows(
     query: &str,
     insert: &str,
     types: &[pg_sys::Oid],
-    mut moved: impl FnMut(Origin, u64) -> Result<()>,
+    mut moved: impl FnMut(Origin, Put) -> Result<()>,
 ) -> Result<()> {
     let (query, insert) = (server_text::statement(query)?, server_text::statement(insert)?);
     let mut types = types.to_vec();
@@ -45,7 +54,7 @@ pub fn move_rows(
                 break;
             }
             let origin = move_one(insert, *(*table).vals, (*table).tupdesc, types.len())?;
-            moved(origin, pg_sys::SPI_processed)?;
+            moved(origin, put())?;
             pg_sys::SPI_freetuptable(table);
         }
         pg_sys::AfterTriggerEndQuery(std::ptr::null_mut());
@@ -85,6 +94,27 @@ unsafe fn move_one(
             0,
         );
         if code < 0 { Err(unusable(code)) } else { Ok(Origin { relation, place }) }
+    }
+}
+
+/// What the statement did that SPI ran last; frees what it returned.
+///
+/// # Safety
+/// SPI is connected, and its last statement has run.
+unsafe fn put() -> Put {
+    // SAFETY: a table that SPI returned has the rows it counted.
+    unsafe {
+        let (rows, returned) = (pg_sys::SPI_processed, pg_sys::SPI_tuptable);
+        let mut as_wanted = true;
+        if !returned.is_null() {
+            if rows > 0 {
+                let mut is_null = false;
+                let value = pg_sys::SPI_getbinval(*(*returned).vals, (*returned).tupdesc, 1, &mut is_null);
+                as_wanted = !is_null && value.value() != 0;
+            }
+            pg_sys::SPI_freetuptable(returned);
+        }
+        Put { rows, as_wanted }
     }
 }
 

@@ -454,3 +454,9 @@ def test_nobody_puts_rows_into_the_archive_parent(audit):
     batch(audit, "'2023-01-01'", "batch_rows => 3")
     with pytest.raises(psycopg.errors.CheckViolation):
         audit.execute("INSERT INTO archive.audit VALUES (1, now(), 'forged')")
+
+
+def test_tables_with_rules_are_archived(audit):
+    audit.execute("CREATE TABLE log (id bigint); CREATE RULE log AS ON DELETE TO audit DO ALSO INSERT INTO log VALUES (old.id)")
+    assert batch(audit, "'2022-02-01'", "batch_rows => 10").rows == 10
+    everything_once(audit, range(1, ROWS + 1))

@@ -139,3 +139,15 @@ def test_p1_kill_9_while_families_go(shop, cluster):
     shop.execute(call)
     assert counts(shop.conn) == (300, 900, 3600)
     assert shop.value("SELECT count(*) FROM line") == 0
+
+
+def test_remnants_are_not_archived_again(shop):
+    """A stub that references a row of the batch is in the archive already."""
+    shop.execute("""ALTER TABLE "order" ADD COLUMN archived_at timestamptz, ADD COLUMN archive_tier text, ADD COLUMN archive_key text""")
+    shop.execute("""SELECT archive_table_batch('"order"', NULL, where_clause => 'customer = 2', mode => 'offload')""")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="in the archive already"):
+        shop.execute(f"SELECT archive_table_batch('customer', '2020-01-05', {CASCADE})")
+    assert shop.value('SELECT count(*) FROM archive.order_all') == 900
+    shop.execute("""SELECT restore_rows('"order"', 'true')""")
+    shop.execute(f"CALL archive_table('customer', '2020-01-05', {CASCADE})")
+    assert counts(shop.conn) == (300, 900, 3600)

@@ -314,3 +314,66 @@ def test_stubs_of_a_partition_become_rows_again(sales):
     assert sales.value("SELECT archive_tier_of('sale', '{\"id\": 60, \"day\": \"2024-03-01\"}')") == "cold"
     assert sales.value("SELECT restore_rows('sale', 'true')") == 3000
     assert sales.value("SELECT count(*) FROM sale WHERE archived_at IS NOT NULL") == 0
+
+
+KEEPS_OLD = """CREATE FUNCTION keep_old() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN old; END $$;
+               CREATE TRIGGER zz BEFORE UPDATE ON mail FOR EACH ROW EXECUTE FUNCTION keep_old()"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_p1_triggers_that_keep_old_values_stop_the_batch_and_the_restore(mail, mode):
+    mail.execute(KEEPS_OLD)
+    call = f"SELECT archive_table_batch('mail', '2022-01-02', {MODES[mode]})"
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="0 of 23"):
+        mail.execute(call)
+    mail.execute("DROP TRIGGER zz ON mail")
+    mail.execute(call)
+    mail.execute("CREATE TRIGGER zz BEFORE UPDATE ON mail FOR EACH ROW EXECUTE FUNCTION keep_old()")
+    for on_conflict in ["error", "skip", "replace"]:
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="archived values"):
+            mail.execute(f"SELECT restore_rows('mail', 'true', on_conflict => '{on_conflict}')")
+    assert tuple(mail.row(EVERYTHING)) == EXPECTED
+
+
+def test_marking_fails_where_a_trigger_changes_more(mail):
+    """purge_marked would find every row to differ from its archive."""
+    mail.execute("""CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.subject := 'touched'; RETURN new; END $$;
+                    CREATE TRIGGER touch BEFORE UPDATE ON mail FOR EACH ROW EXECUTE FUNCTION touch()""")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="0 of 23"):
+        mail.execute("SELECT archive_table_batch('mail', '2022-01-02', mode => 'mark')")
+
+
+def test_p1_triggers_do_not_get_past_the_guards(mail):
+    """What a trigger marks while rows are marked is refused, as is a marker that it sets on rows that come in."""
+    mail.execute("""CREATE FUNCTION spread() RETURNS trigger LANGUAGE plpgsql AS
+                    $$ BEGIN UPDATE mail SET is_archived = true WHERE id = new.id + 1000; RETURN NULL; END $$;
+                    CREATE TRIGGER spread AFTER UPDATE OF is_archived ON mail FOR EACH ROW EXECUTE FUNCTION spread()""")
+    with pytest.raises(psycopg.errors.ObjectInUse, match="only archiving sets"):
+        mail.execute("SELECT archive_table_batch('mail', '2022-01-02', mode => 'mark')")
+    mail.execute("DROP TRIGGER spread ON mail; SELECT archive_table_batch('mail', '2022-01-02', mode => 'mark')")
+    mail.execute("""CREATE FUNCTION mark() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.is_archived := true; RETURN new; END $$;
+                    CREATE TRIGGER zz BEFORE INSERT ON mail FOR EACH ROW EXECUTE FUNCTION mark()""")
+    with pytest.raises(psycopg.errors.ObjectInUse, match="only archiving sets"):
+        mail.execute("INSERT INTO mail (id, at) VALUES (9999, now())")
+
+
+def test_p1_rows_archived_with_a_marker_of_their_own_stay_there(mail):
+    mail.execute("UPDATE mail SET is_archived = true WHERE id < 10")
+    mail.execute("SELECT archive_table_batch('mail', NULL, where_clause => 'id < 10')")
+    mail.execute("SELECT archive_table_batch('mail', NULL, where_clause => 'id < 20', mode => 'mark')")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="set themselves"):
+        mail.execute("SELECT restore_rows('mail', 'id < 20')")
+    assert mail.value("SELECT restore_rows('mail', 'id BETWEEN 10 AND 20')") == 10
+    assert tuple(mail.row(EVERYTHING)) == EXPECTED
+
+
+def test_what_policies_hide_is_counted_too(mail, role):
+    owner = role("postmaster_of_mail")
+    mail.execute(f"GRANT USAGE ON FOREIGN SERVER cold TO {owner}; ALTER TABLE mail OWNER TO {owner}")
+    mail.execute("SELECT archive_table_batch('mail', '2022-01-02', mode => 'mark')")
+    mail.execute("""ALTER TABLE mail ENABLE ROW LEVEL SECURITY; ALTER TABLE mail FORCE ROW LEVEL SECURITY;
+                    CREATE POLICY p ON mail USING (NOT is_archived)""")
+    mail.execute(f"SET SESSION AUTHORIZATION {owner}")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        mail.execute("SELECT forget_marker('mail')")
+    mail.execute("RESET SESSION AUTHORIZATION; ALTER TABLE mail OWNER TO postgres")

@@ -354,3 +354,37 @@ def test_what_was_imported_is_merged_and_comes_back(audit, cluster):
     assert restore(other, "true", table="t") == 25
     assert other.all("SELECT t::text FROM t ORDER BY id") == expected
     other.drop()
+
+
+def test_p1_a_table_of_keys_alone_loses_nothing_to_a_trigger(db, cluster):
+    db.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{cluster.storage}/{db.name}')")
+    db.execute("SET archive_ext.default_storage = 'cold'")
+    db.execute("CREATE TABLE tag (item int, at date, PRIMARY KEY (item, at))")
+    db.execute("INSERT INTO tag SELECT n, '2024-01-01' FROM generate_series(1, 10) n")
+    db.execute("SELECT archive_table_batch('tag', '2025-01-01')")
+    db.execute("""CREATE FUNCTION k() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+                  CREATE TRIGGER k BEFORE INSERT ON tag FOR EACH ROW EXECUTE FUNCTION k()""")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        db.execute("SELECT restore_rows('tag', 'true', 'replace')")
+    assert db.value("SELECT count(*) FROM archive.tag_all") == 10
+    db.execute("DROP TRIGGER k ON tag; INSERT INTO tag VALUES (3, '2024-01-01')")
+    assert db.value("SELECT restore_rows('tag', 'true', 'replace')") == 10
+    assert db.value("SELECT count(*) FROM tag") == 10
+
+
+def test_p3_restores_that_rolled_back_lose_no_row_of_an_import(db, cluster):
+    """Two in one transaction, and a batch after them."""
+    server = f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{cluster.storage}/{db.name}')"
+    db.execute(server)
+    db.execute("SET archive_ext.default_storage = 'cold'")
+    db.execute("CREATE TABLE audit (id int PRIMARY KEY, at date NOT NULL)")
+    db.execute("INSERT INTO audit SELECT n, '2024-01-01' FROM generate_series(1, 600) n")
+    db.execute("SELECT archive_table_batch('audit', NULL, where_clause => 'id <= 100')")
+    db.execute("BEGIN; SELECT restore_rows('audit', 'id = 1'); SELECT restore_rows('audit', 'id = 2'); ROLLBACK")
+    for expected in [100, 101]:
+        other = Database(cluster, f"{db.name}_{expected}")
+        other.execute(server)
+        other.execute("SELECT * FROM import_archive('cold', dry_run => false)")
+        assert other.value("SELECT count(*) FROM archive.audit") == expected
+        other.drop()
+        db.execute("SELECT archive_table_batch('audit', NULL, where_clause => 'id = 500')")

@@ -130,11 +130,28 @@ fn too_many(own: &Plan) -> Error {
 fn locked(child: &Plan, parent: &str, storing: u32, places: Vec<String>, matches: &str) -> Result<Vec<Chosen>> {
     let alias = quote_identifier(&child.table.name);
     let key: Vec<_> = child.key.iter().map(|key| format!("{alias}.{}", quote_identifier(&key.name))).collect();
+    let remnant = child.marker.as_ref().map_or_else(|| "false".to_owned(), |marker| marker.remnant(&alias));
+    let chosen = select::places_and_keys(&child.table, &key, "NULL", &[remnant]);
     let query = format!(
-        "{} WHERE EXISTS (SELECT FROM {parent} AS {REFERENCED} WHERE {REFERENCED}.ctid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.tid[]) \
-         AND {REFERENCED}.tableoid OPERATOR(pg_catalog.=) {storing}::pg_catalog.oid AND {matches}) FOR UPDATE OF {alias}",
-        select::places_and_keys(&child.table, &key, "NULL")
+        "{chosen} WHERE EXISTS (SELECT FROM {parent} AS {REFERENCED} WHERE {REFERENCED}.ctid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.tid[]) \
+         AND {REFERENCED}.tableoid OPERATOR(pg_catalog.=) {storing}::pg_catalog.oid AND {matches}) FOR UPDATE OF {alias}"
     );
     let _settings = select::plain_keys(swap::bounded());
-    user::own_sql(user::current(), || spi::writing_rows(&query, &[places.into()], select::chosen))
+    let is_remnant = |row: &spi::Row<'_>| Ok((select::chosen(row)?, row.need::<bool>(5)?));
+    let found = user::own_sql(user::current(), || spi::writing_rows(&query, &[places.into()], is_remnant))?;
+    if found.iter().any(|(_, remnant)| *remnant) {
+        return Err(remnants(child));
+    }
+    Ok(found.into_iter().map(|(row, _)| row).collect())
+}
+
+/// What stays of archived rows is not archived again.
+fn remnants(child: &Plan) -> Error {
+    let name = child.table.qualified();
+    Error::new(
+        SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("rows of \"{name}\" that would be archived, too, are in the archive already"),
+    )
+    .detail("They were marked, or left stubs.")
+    .hint("purge_marked deletes marked rows; DELETE stubs whose parents are to go, or bring them back by restore_rows.")
 }

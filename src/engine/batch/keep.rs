@@ -12,6 +12,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::partition::locks;
 use crate::partition::remnant_guard::{self, Lifted};
 use crate::partition::{all_view, discover};
+use crate::pg::guc::GucNest;
 use crate::pg::relation::LockMode;
 use crate::pg::{spi, user};
 
@@ -55,6 +56,8 @@ fn archive_root(archive: pgrx::pg_sys::Oid) -> Result<pgrx::pg_sys::Oid> {
 fn refuse_marked(plan: &Plan, marker: &remnant::Marker) -> Result<()> {
     let name = catalog::qualified_name(plan.root)?;
     let query = format!("SELECT pg_catalog.count(*) FROM {name} AS hot WHERE {}", marker.remnant("hot"));
+    // Rows that a policy hides count as well.
+    let _all = GucNest::new().set(c"row_security", "off");
     let rows = user::own_sql(user::current(), || spi::one(&query, &[], |row| row.need::<i64>(1)))?;
     if rows == 0 {
         return Ok(());
@@ -83,6 +86,7 @@ pub fn forget_marker(source: pgrx::pg_sys::Oid) -> Result<()> {
     };
     locks::acquire(source, &name, LockMode::AccessExclusive)?;
     let query = format!("SELECT EXISTS (SELECT FROM {name} AS hot WHERE {})", marker.remnant("hot"));
+    let _all = GucNest::new().set(c"row_security", "off");
     if user::as_user(discover::owner(source)?, || spi::one(&query, &[], |row| row.need::<bool>(1)))? {
         return Err(Error::new(
             SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -108,7 +112,7 @@ pub fn keep(plan: &Plan, chosen: &[Chosen], objects: &[ManifestObject]) -> Resul
     for object in objects {
         let (rows, behind) = rest.split_at(rest.len().min(usize::try_from(object.rows).unwrap_or(usize::MAX)));
         rest = behind;
-        changed += change(plan, rows, &assignments(&plan.mode, &object.key))?;
+        changed += change(plan, rows, &assignments(plan, &object.key))?;
     }
     if changed == chosen.len() {
         return Ok(());
@@ -124,40 +128,69 @@ pub fn keep(plan: &Plan, chosen: &[Chosen], objects: &[ManifestObject]) -> Resul
     .hint("Let the table's owner change these rows, or leave them out by the where_clause."))
 }
 
+/// Changes the rows; how many of them now are what they are to be: a trigger may have changed something besides.
 fn change(plan: &Plan, rows: &[Chosen], assignments: &str) -> Result<usize> {
+    let Some(marker) = plan.mode.marker() else { return Ok(0) };
     let (table, name) = (plan.table.qualified(), quote_identifier(&plan.table.name));
+    let as_wanted = match plan.mode {
+        Mode::Mark(_) => format!("{} AND {}", marker.remnant(&name), unchanged(plan, &marker)?),
+        _ => marker.remnant(&name),
+    };
     let mut changed = 0;
     for (relation, places) in select::places(rows) {
+        let of = |alias: &str| {
+            format!(
+                "{alias}.ctid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.tid[]) \
+                 AND {alias}.tableoid OPERATOR(pg_catalog.=) {relation}::pg_catalog.oid"
+            )
+        };
         let query = format!(
-            "UPDATE {table} SET {assignments} WHERE {name}.ctid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.tid[]) \
-             AND {name}.tableoid OPERATOR(pg_catalog.=) {relation}::pg_catalog.oid RETURNING 1"
+            "UPDATE {table} SET {assignments} FROM {table} AS {BEFORE} WHERE {} AND {} \
+             AND {BEFORE}.ctid OPERATOR(pg_catalog.=) {name}.ctid RETURNING {as_wanted}",
+            of(&name),
+            of(BEFORE)
         );
         let found =
-            user::own_sql(user::current(), || spi::writing_rows(&query, &[places.into()], |row| row.need::<i32>(1)))?;
-        changed += found.len();
+            user::own_sql(user::current(), || spi::writing_rows(&query, &[places.into()], |row| row.get::<bool>(1)))?;
+        changed += found.into_iter().filter(|as_wanted| *as_wanted == Some(true)).count();
     }
     Ok(changed)
 }
 
-fn assignments(mode: &Mode, object: &str) -> String {
-    match mode {
+/// What a statement calls the row before it changed.
+const BEFORE: &str = "archive_ext_b";
+
+/// That a marked row has the values that it had, but for the mark: `purge_marked` compares them with the archive.
+fn unchanged(plan: &Plan, marker: &remnant::Marker) -> Result<String> {
+    let name = quote_identifier(&plan.table.name);
+    let columns = discover::attributes(plan.table.oid)?;
+    let same =
+        columns.iter().filter(|column| column.name != marker.column && column.generated.is_empty()).map(|column| {
+            let column = quote_identifier(&column.name);
+            format!("{name}.{column}::pg_catalog.text IS NOT DISTINCT FROM {BEFORE}.{column}::pg_catalog.text")
+        });
+    Ok(same.collect::<Vec<_>>().join(" AND "))
+}
+
+fn assignments(plan: &Plan, object: &str) -> String {
+    match &plan.mode {
         Mode::Delete => String::new(),
         Mode::Mark(column) => format!("{} = true", quote_identifier(column)),
-        Mode::Offload(offload) => offload_assignments(offload, object),
+        Mode::Offload(offload) => offload_assignments(offload, object, &quote_identifier(&plan.table.name)),
     }
 }
 
 /// Characters of the payload whose words are indexed: a tsvector holds 1 MB at most.
 const SEARCHED_CHARACTERS: u32 = 200_000;
 
-fn offload_assignments(Offload { payload, search }: &Offload, object: &str) -> String {
+fn offload_assignments(Offload { payload, search }: &Offload, object: &str, name: &str) -> String {
     let mut assignments: Vec<_> = payload.iter().map(|column| format!("{} = NULL", quote_identifier(column))).collect();
     assignments.push(format!("{ARCHIVED_AT} = pg_catalog.clock_timestamp()"));
     assignments.push(format!("{ARCHIVE_TIER} = 'cold'"));
     assignments.push(format!("{ARCHIVE_KEY} = {}", quote_literal(object)));
     if let Some((column, config)) = search {
         let texts: Vec<_> =
-            payload.iter().map(|column| format!("{}::pg_catalog.text", quote_identifier(column))).collect();
+            payload.iter().map(|column| format!("{name}.{}::pg_catalog.text", quote_identifier(column))).collect();
         assignments.push(format!(
             "{} = pg_catalog.to_tsvector({}::pg_catalog.regconfig, \
              pg_catalog.\"left\"(pg_catalog.concat_ws(' ', {}), {SEARCHED_CHARACTERS}))",

@@ -111,6 +111,15 @@ impl Mode {
         Ok(mode)
     }
 
+    /// `wanted` with what the session's settings decided: a job may go on in another session.
+    pub fn settled(&self, wanted: &Wanted) -> Wanted {
+        let config = match self {
+            Self::Offload(Offload { search: Some((_, config)), .. }) => Some(config.clone()),
+            _ => wanted.search_config.clone(),
+        };
+        Wanted { search_config: config, ..wanted.clone() }
+    }
+
     /// The marker that rows get; `None` where they go.
     pub fn marker(&self) -> Option<Marker> {
         match self {
@@ -145,6 +154,9 @@ fn mark_column(wanted: &Wanted, table: &Leaf) -> Result<String> {
     let column = wanted.mark_column.clone().unwrap_or_else(|| MARK_COLUMN.to_owned());
     let attributes = discover::attributes(table.oid)?;
     match attributes.iter().find(|attribute| attribute.name == column) {
+        Some(_) if columns::of_keys(table.oid)?.contains(&column) => {
+            Err(invalid(format!("column \"{column}\" cannot mark rows: it belongs to a key")))
+        }
         Some(found) if found.type_oid == pg_sys::BOOLOID => Ok(column),
         Some(found) => Err(Error::new(
             SqlState::ERRCODE_DATATYPE_MISMATCH,
@@ -187,7 +199,9 @@ fn offload(wanted: &Wanted, table: &Leaf, key: &[KeyColumn], time: Option<&str>)
     let payload = match &wanted.payload {
         Some(named) => named
             .iter()
-            .map(|name| {
+            .enumerate()
+            .filter(|(at, name)| !named[..*at].contains(name))
+            .map(|(_, name)| {
                 let column = attributes.iter().find(|attribute| attribute.name == *name);
                 let column = column.ok_or_else(|| missing(table, name))?;
                 match stays(column) {

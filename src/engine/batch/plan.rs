@@ -202,9 +202,10 @@ impl Plan {
         Ok(Self {
             references: if mode == Mode::Delete { references::to(&table)? } else { Vec::new() },
             marker: mode.marker_of(root)?,
+            request: Request { wanted: mode.settled(&request.wanted), ..request.clone() },
             mode,
             root,
-            request: request.clone(),
+
             table,
             name,
             key,

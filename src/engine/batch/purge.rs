@@ -97,7 +97,7 @@ impl Purge {
         conditions.extend(self.references.iter().map(Reference::absent));
         let query = format!(
             "{} WHERE {} ORDER BY {} LIMIT {rows} FOR UPDATE OF {alias} SKIP LOCKED",
-            select::places_and_keys(&self.table, &key, "NULL"),
+            select::places_and_keys(&self.table, &key, "NULL", &[]),
             conditions.join(" AND "),
             key.join(", ")
         );
@@ -120,7 +120,7 @@ impl Purge {
         let mut deleted = 0;
         for (relation, places) in select::places(rows) {
             let query = format!(
-                "DELETE FROM {} USING {} AS archived WHERE {name}.ctid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.tid[]) \
+                "DELETE FROM {} USING {} AS archive_ext_a WHERE {name}.ctid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.tid[]) \
                  AND {name}.tableoid OPERATOR(pg_catalog.=) {relation}::pg_catalog.oid AND {range} AND {same} RETURNING 1",
                 self.table.qualified(),
                 self.archive
@@ -139,7 +139,7 @@ impl Purge {
             let key = self.key.first().zip(row.key.first());
             key.map(|(key, text)| {
                 let literal = quote_literal(text.as_str());
-                format!("archived.{} {operator} {literal}::{}", quote_identifier(&key.name), key.type_sql)
+                format!("archive_ext_a.{} {operator} {literal}::{}", quote_identifier(&key.name), key.type_sql)
             })
         };
         let bounds: Vec<_> = [bound(first, ">="), bound(last, "<=")].into_iter().flatten().collect();
@@ -150,12 +150,12 @@ impl Purge {
     fn same_values(&self) -> Result<String> {
         let keys = self.key.iter().map(|key| {
             let column = quote_identifier(&key.name);
-            format!("archived.{column} = {}", self.column(&key.name))
+            format!("archive_ext_a.{column} = {}", self.column(&key.name))
         });
         let attributes = discover::attributes(self.table.oid)?;
         let compared = attributes.iter().filter(|column| column.name != self.marker.column);
         let values = compared.map(|column| {
-            let other = format!("archived.{}", quote_identifier(&column.name));
+            let other = format!("archive_ext_a.{}", quote_identifier(&column.name));
             format!("{other}::pg_catalog.text IS NOT DISTINCT FROM {}::pg_catalog.text", self.column(&column.name))
         });
         Ok(keys.chain(values).collect::<Vec<_>>().join(" AND "))

@@ -136,7 +136,8 @@ fn write(plan: &Plan, job: &BatchJob, set: &RowSet, packed: Packed) -> Result<Ve
     let (number, hex) = (job.batches + 1, job_hex(job.id));
     let now = catalog::storage::now_text()?;
     let after = set.last_batch.clone();
-    let manifest = BatchManifest::new(&set.manifest_key, (&hex, number), now, digest.clone(), objects.clone(), after);
+    let manifest = BatchManifest::new(&set.manifest_key, (&hex, number), now, digest.clone(), objects.clone(), after)
+        .written_by(catalog::storage::transaction_text()?);
     let json = manifest.to_json()?;
     let sha256 = sha256_of_bytes(json.as_bytes());
     let (schema, table) = set.table_name(&plan.name);

@@ -94,20 +94,22 @@ fn rows_behind(plan: &Plan, checkpoint: &[String]) -> String {
     }
     format!(
         "{} WHERE {} ORDER BY {} LIMIT {}",
-        places_and_keys(&plan.table, &key, &at),
+        places_and_keys(&plan.table, &key, &at, &[]),
         conditions.join(" AND "),
         key.join(", "),
         plan.request.batch_rows
     )
 }
 
-/// `SELECT … FROM` the table: what [`chosen`] reads. `key` are the columns of the key, `at` the hour of the row's time, as SQL.
-pub fn places_and_keys(table: &Leaf, key: &[String], at: &str) -> String {
+/// `SELECT … FROM` the table: what [`chosen`] reads, and `more`. `key` are the columns of the key, `at` the hour of the row's time, as
+/// SQL.
+pub fn places_and_keys(table: &Leaf, key: &[String], at: &str, more: &[String]) -> String {
     let alias = quote_identifier(&table.name);
     let texts: Vec<_> = key.iter().map(|key| format!("{key}::pg_catalog.text")).collect();
     format!(
-        "SELECT {alias}.tableoid, {alias}.ctid::pg_catalog.text, ARRAY[{}]::pg_catalog.text[], {at}::pg_catalog.text FROM {}",
+        "SELECT {alias}.tableoid, {alias}.ctid::pg_catalog.text, ARRAY[{}]::pg_catalog.text[], {at}::pg_catalog.text{} FROM {}",
         texts.join(", "),
+        more.iter().map(|more| format!(", {more}")).collect::<String>(),
         table.qualified()
     )
 }

@@ -5,12 +5,13 @@ use pgrx::spi::quote_identifier;
 
 use super::request;
 use super::restore::{Conflict, Shrinking};
-use crate::catalog::{self, remnant};
+use crate::catalog;
+use crate::catalog::remnant::{self, Marker};
 use crate::engine::where_clause;
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover::{self, Attribute, Leaf};
 use crate::partition::remnant_guard::Lifted;
-use crate::pg::move_rows::{Origin, move_rows};
+use crate::pg::move_rows::{Origin, Put, move_rows};
 use crate::pg::{spi, user};
 
 /// How many rows went where.
@@ -35,28 +36,11 @@ pub struct Insertion {
     /// The columns of the key, quoted.
     key: Vec<String>,
     conflict: Conflict,
-    on_conflict: OnConflict,
-    /// Whether what stays of archived rows is in the table: it becomes the row again.
-    fills_remnants: bool,
+    on_conflict: String,
+    /// Where what stays of archived rows is in the table: it becomes the row again.
+    marker: Option<Marker>,
     /// The tables that store rows.
     storing: Vec<pg_sys::Oid>,
-}
-
-/// The clause of INSERT, and whether a row that it does not insert is restored nevertheless.
-struct OnConflict {
-    sql: String,
-    is_there_already: bool,
-}
-
-impl OnConflict {
-    fn of(sql: String) -> Self {
-        Self { sql, is_there_already: false }
-    }
-
-    /// The same for rows of the table that meet a condition; others are left as they are.
-    fn only_where(self, condition: &str) -> Self {
-        Self::of(format!("{} WHERE {condition}", self.sql))
-    }
 }
 
 impl Insertion {
@@ -79,27 +63,27 @@ impl Insertion {
         let marker = remnant::of(table.oid)?;
         let on_conflict = match (conflict, &marker) {
             (Conflict::Replace, _) => replacing(table, &columns, &key)?,
-            (_, Some(marker)) => replacing(table, &columns, &key)?.only_where(&marker.remnant(&alias)),
-            (Conflict::Error, None) => OnConflict::of(String::new()),
-            (Conflict::Skip, None) => OnConflict::of(" ON CONFLICT DO NOTHING".to_owned()),
+            (_, Some(marker)) => format!("{} WHERE {}", replacing(table, &columns, &key)?, marker.remnant(&alias)),
+            (Conflict::Error, None) => String::new(),
+            (Conflict::Skip, None) => " ON CONFLICT DO NOTHING".to_owned(),
         };
-        let fills_remnants = marker.is_some();
-        let mut storing = if fills_remnants { discover::tree(table.oid)? } else { Vec::new() };
+        let mut storing = if marker.is_some() { discover::tree(table.oid)? } else { Vec::new() };
         storing.push(table.oid);
         let condition = format!("{} AND {}", of_sets(table, sets), where_clause::condition(Some(clause)));
         let name = table.qualified();
-        Ok(Self { name, alias, from, condition, columns, key, conflict, on_conflict, fills_remnants, storing })
+        Ok(Self { name, alias, from, condition, columns, key, conflict, on_conflict, marker, storing })
     }
 
     /// Inserts the rows, and takes those that are in the table now from the archive's.
     pub fn run(&self, sets: &mut [Shrinking]) -> Result<Moved> {
         self.refuse_two_of_one_key()?;
+        self.refuse_marked()?;
         let (query, insert) = self.statements();
         let types: Vec<_> = self.columns.iter().map(|column| column.type_oid).collect();
         let mut moved = Moved::default();
-        let _ours = self.fills_remnants.then(|| Lifted::of(self.storing.clone()));
+        let _ours = self.marker.is_some().then(|| Lifted::of(self.storing.clone()));
         user::own_sql(user::current(), || {
-            move_rows(&query, &insert, &types, |origin, rows| self.note(&mut moved, sets, origin, rows))
+            move_rows(&query, &insert, &types, |origin, put| self.note(&mut moved, sets, origin, put))
         })?;
         Ok(moved)
     }
@@ -117,22 +101,45 @@ impl Insertion {
                 self.condition
             ),
             format!(
-                "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({}){}",
+                "INSERT INTO {} AS {alias} ({}) OVERRIDING SYSTEM VALUE VALUES ({}){}{}",
                 self.name,
                 columns.join(", "),
                 places.join(", "),
-                self.on_conflict.sql
+                self.on_conflict,
+                self.returning(&columns, &places)
             ),
         )
     }
 
-    fn note(&self, moved: &mut Moved, sets: &mut [Shrinking], origin: Origin, rows: u64) -> Result<()> {
+    /// Whether the row has what was archived: a trigger on UPDATE may keep the values that were there.
+    fn returning(&self, columns: &[String], places: &[String]) -> String {
+        let alias = &self.alias;
+        let pairs = || columns.iter().zip(places);
+        let tests: Vec<_> = match (&self.marker, self.conflict) {
+            (_, Conflict::Replace) => pairs()
+                .map(|(column, place)| {
+                    format!("{alias}.{column}::pg_catalog.text IS NOT DISTINCT FROM {place}::pg_catalog.text")
+                })
+                .collect(),
+            (Some(marker), _) => std::iter::once(marker.live(alias))
+                .chain(pairs().map(|(column, place)| format!("({place} IS NULL OR {alias}.{column} IS NOT NULL)")))
+                .collect(),
+            (None, _) => return String::new(),
+        };
+        format!(" RETURNING {}", tests.join(" AND "))
+    }
+
+    fn note(&self, moved: &mut Moved, sets: &mut [Shrinking], origin: Origin, put: Put) -> Result<()> {
+        let rows = put.rows;
+        if rows > 0 && !put.as_wanted {
+            return Err(self.changed_by_trigger());
+        }
         if rows == 0 && self.conflict == Conflict::Skip {
             moved.skipped += 1;
             return Ok(());
         }
-        if rows == 0 && !self.on_conflict.is_there_already {
-            return Err(if self.fills_remnants { self.key_is_taken() } else { self.kept_out() });
+        if rows == 0 {
+            return Err(if self.marker.is_some() { self.key_is_taken() } else { self.kept_out() });
         }
         moved.restored += 1;
         let set = sets.iter_mut().find(|shrinking| shrinking.set.foreign_table == Some(origin.relation));
@@ -152,6 +159,32 @@ impl Insertion {
         )
         .detail("A BEFORE INSERT trigger or a rule kept it out. Nothing was changed.")
         .hint("Leave such rows out by the where_clause, or disable the trigger.")
+    }
+
+    fn changed_by_trigger(&self) -> Error {
+        Error::new(
+            SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("a row of \"{}\" did not get its archived values", self.name),
+        )
+        .detail("A BEFORE trigger put others in their place. Nothing was changed.")
+        .hint("Disable the trigger while rows are restored.")
+    }
+
+    /// Rows that were archived with a marker of the application's would be taken for remnants.
+    fn refuse_marked(&self) -> Result<()> {
+        let Some(marker) = &self.marker else { return Ok(()) };
+        let (from, condition) = (&self.from, &self.condition);
+        let query = format!("SELECT EXISTS (SELECT FROM {from} WHERE {condition} AND {})", marker.remnant(&self.alias));
+        if !user::own_sql(user::current(), || spi::writing_rows(&query, &[], |row| row.need::<bool>(1)))?
+            .contains(&true)
+        {
+            return Ok(());
+        }
+        let message =
+            format!("archived rows of \"{}\" that match have \"{}\" set themselves", self.name, marker.column);
+        Err(Error::new(SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+            .detail("In the table it says that a row is in the archive.")
+            .hint("Leave them out by the where_clause, or restore and purge all marked rows and SELECT forget_marker(table) first."))
     }
 
     /// Where remnants become rows again, rows with the same key that are no remnants are found by the statement itself.
@@ -191,8 +224,8 @@ fn of_sets(table: &Leaf, sets: &[Shrinking]) -> String {
     }
 }
 
-/// `ON CONFLICT` with an update of everything but the key.
-fn replacing(table: &Leaf, columns: &[Attribute], key: &[String]) -> Result<OnConflict> {
+/// `ON CONFLICT` with an update of everything.
+fn replacing(table: &Leaf, columns: &[Attribute], key: &[String]) -> Result<String> {
     let name = table.qualified();
     if key.is_empty() {
         return Err(Error::new(
@@ -213,13 +246,20 @@ fn replacing(table: &Leaf, columns: &[Attribute], key: &[String]) -> Result<OnCo
             "ALTER TABLE {name} ALTER COLUMN {column} SET GENERATED BY DEFAULT, or delete these rows first."
         )));
     }
-    let target = key.join(", ");
-    if others.is_empty() {
-        // Rows with the same key are the same then.
-        return Ok(OnConflict { sql: format!(" ON CONFLICT ({target}) DO NOTHING"), is_there_already: true });
+    // The key as well: equal values may print differently.
+    let set = columns
+        .iter()
+        .map(|column| quote_identifier(&column.name).to_string())
+        .filter(|column| !fixed.contains(column));
+    let updates: Vec<_> = set.map(|column| format!("{column} = EXCLUDED.{column}")).collect();
+    if updates.is_empty() {
+        return Err(Error::new(
+            SqlState::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("rows of \"{name}\" cannot be replaced: all columns are GENERATED ALWAYS AS IDENTITY"),
+        )
+        .hint("Restore with on_conflict => 'error' or 'skip'."));
     }
-    let updates: Vec<_> = others.iter().map(|column| format!("{column} = EXCLUDED.{column}")).collect();
-    Ok(OnConflict::of(format!(" ON CONFLICT ({target}) DO UPDATE SET {}", updates.join(", "))))
+    Ok(format!(" ON CONFLICT ({}) DO UPDATE SET {}", key.join(", "), updates.join(", ")))
 }
 
 /// Columns that an UPDATE cannot give a value, quoted.

@@ -59,7 +59,8 @@ fn write_manifest(
     let replaces = rewritten.gone.iter().map(|gone| gone.object.key.clone()).collect();
     let objects = rewritten.objects.clone();
     let manifest = BatchManifest::new(&set.manifest_key, (job, number), created_at, digest, objects, after)
-        .replacing(replaces, rewritten.left.rows);
+        .replacing(replaces, rewritten.left.rows)
+        .written_by(catalog::storage::transaction_text()?);
     let json = manifest.to_json()?;
     let sha256 = sha256_of_bytes(json.as_bytes());
     let (schema, table) = set.table_name(now);

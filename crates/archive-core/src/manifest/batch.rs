@@ -42,6 +42,9 @@ pub struct BatchManifest {
     /// Rows of the replaced objects that went back to the table.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub restored: u64,
+    /// What tells the transaction that wrote it from the one before: those of one were all committed, or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<String>,
 }
 
 fn is_zero(rows: &u64) -> bool {
@@ -66,6 +69,7 @@ impl BatchManifest {
             after,
             replaces: Vec::new(),
             restored: 0,
+            transaction: None,
             created_at,
             digest_algorithm: DIGEST_ALGORITHM.to_owned(),
             rows: objects.iter().map(|object| object.rows).sum(),
@@ -73,6 +77,12 @@ impl BatchManifest {
             digest,
             objects,
         }
+    }
+
+    /// The manifest, written by this transaction.
+    #[must_use]
+    pub fn written_by(self, transaction: String) -> Self {
+        Self { transaction: Some(transaction), ..self }
     }
 
     /// The manifest as JSON.
@@ -90,38 +100,33 @@ impl BatchManifest {
         Ok(manifest)
     }
 
-    /// The keys of the batches of a row set, oldest first: the longest chain of batches that follow one another, of several the
-    /// one that ends last. Others were rolled back. Whether the last was committed, the storage alone cannot tell.
+    /// The keys of the batches of a row set, oldest first: each is the newest of those that follow the one before. Others were rolled
+    /// back: a manifest is written while its row set is locked, so none that is committed is older than one that comes after the
+    /// same. Whether the last were committed, the storage alone cannot tell.
     ///
     /// Errors: the key of a batch that is missing.
     pub fn chain(batches: &BTreeMap<String, Self>) -> std::result::Result<Vec<&str>, String> {
-        let followed: BTreeSet<&str> = batches.values().filter_map(|batch| batch.after.as_deref()).collect();
-        let heads = batches.iter().filter(|(key, _)| !followed.contains(key.as_str()));
-        let mut chains = Vec::new();
-        for head in heads {
-            chains.push((Self::chain_to(batches, head), head.1.created_at.as_str()));
+        let mut following: BTreeMap<Option<&str>, (&str, &Self)> = BTreeMap::new();
+        for (key, batch) in batches {
+            let newest = following.entry(batch.after.as_deref()).or_insert((key, batch));
+            if newest.1.created_at < batch.created_at {
+                *newest = (key, batch);
+            }
         }
-        // A ring has no head; no batch can have made one.
-        let longest =
-            chains.into_iter().max_by_key(|(chain, created_at)| (chain.as_ref().map_or(0, Vec::len), *created_at));
-        longest.map_or(Ok(Vec::new()), |(chain, _)| chain)
-    }
-
-    fn chain_to<'a>(
-        batches: &'a BTreeMap<String, Self>,
-        head: (&'a String, &'a Self),
-    ) -> std::result::Result<Vec<&'a str>, String> {
-        let (mut chain, mut seen) = (Vec::new(), BTreeSet::new());
-        let mut at = Some(head);
-        while let Some((key, batch)) = at.filter(|(key, _)| seen.insert(key.as_str())) {
-            chain.push(key.as_str());
-            at = match &batch.after {
-                None => None,
-                Some(before) => Some(batches.get_key_value(before).ok_or_else(|| before.clone())?),
-            };
+        let (mut chain, mut last, mut seen) = (Vec::new(), None, BTreeSet::new());
+        let mut at = following.get(&None);
+        while let Some((key, batch)) = at.filter(|(key, _)| seen.insert(*key)) {
+            chain.push(*key);
+            last = Some(batch.created_at.as_str());
+            at = following.get(&Some(*key));
         }
-        chain.reverse();
-        Ok(chain)
+        // One that follows nothing that is there, and came later, says that something is missing.
+        let is_later = |batch: &&Self| last.is_none_or(|last| batch.created_at.as_str() > last);
+        let missing = batches
+            .values()
+            .filter(is_later)
+            .find_map(|batch| batch.after.as_ref().filter(|before| !batches.contains_key(before.as_str())));
+        missing.map_or(Ok(chain), |missing| Err(missing.clone()))
     }
 
     fn validate(&self) -> Result<()> {
@@ -166,6 +171,17 @@ mod tests {
         ]);
         assert_eq!(BatchManifest::chain(&batches), Ok(vec!["a", "b", "c"]));
         assert_eq!(BatchManifest::chain(&BTreeMap::new()), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn an_attempt_that_rolled_back_may_be_longer_than_what_came_after() {
+        let batches = BTreeMap::from([
+            ("a".to_owned(), batch("2024-01-01", None)),
+            ("r1".to_owned(), batch("2024-01-02", Some("a"))),
+            ("r2".to_owned(), batch("2024-01-03", Some("r1"))),
+            ("b".to_owned(), batch("2024-01-04", Some("a"))),
+        ]);
+        assert_eq!(BatchManifest::chain(&batches), Ok(vec!["a", "b"]));
     }
 
     #[test]

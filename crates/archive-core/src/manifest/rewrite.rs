@@ -1,6 +1,6 @@
 //! Manifests of objects that stand for earlier objects of their row set: merged, or without rows that went back to the table.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{BatchManifest, ManifestObject};
 
@@ -30,14 +30,27 @@ impl BatchManifest {
         Ok(objects.into_iter().flatten().collect())
     }
 
-    /// The chain without a last manifest that took rows out of the archive, and how many rows these are: whether it was committed
+    /// The chain without what its last transaction took out of the archive, and how many rows these are: whether it was committed
     /// the storage cannot tell, and rows that are in the archive once too often can be found, but none that are nowhere.
-    pub fn without_unsure(mut chain: Vec<&Self>) -> (Vec<&Self>, u64) {
-        let restored = chain.last().map_or(0, |last| last.restored);
-        if restored > 0 {
-            chain.pop();
+    pub fn without_unsure(chain: Vec<&Self>) -> (Vec<&Self>, u64) {
+        let last = chain.last().map(|last| last.transaction.clone());
+        let count = chain.len();
+        let sure = match &last {
+            Some(Some(_)) => {
+                chain.iter().rposition(|batch| Some(&batch.transaction) != last.as_ref()).map_or(0, |at| at + 1)
+            }
+            _ => count.saturating_sub(1),
+        };
+        let (mut kept, mut restored, mut gone) = (chain, 0, HashSet::new());
+        for batch in kept.split_off(sure) {
+            if batch.restored > 0 || batch.replaces.iter().any(|key| gone.contains(key.as_str())) {
+                restored += batch.restored;
+                gone.extend(batch.objects.iter().map(|object| object.key.as_str()));
+            } else {
+                kept.push(batch);
+            }
         }
-        (chain, restored)
+        (kept, restored)
     }
 }
 
@@ -99,6 +112,21 @@ mod tests {
         assert_eq!(BatchManifest::without_unsure(all.clone()), (all.clone(), 0));
         assert_eq!(BatchManifest::without_unsure(all[..2].to_vec()), (all[..1].to_vec(), 1));
         assert_eq!(BatchManifest::without_unsure(Vec::new()), (Vec::new(), 0));
+    }
+
+    #[test]
+    fn all_that_one_transaction_took_out_is_unsure() {
+        let by = |batch: BatchManifest, transaction: &str| batch.written_by(transaction.to_owned());
+        let chain = [
+            by(batch(&[("a", 3)], &[], 0), "1"),
+            by(batch(&[("b", 2)], &["a"], 1), "2"),
+            by(batch(&[("c", 1)], &["b"], 1), "2"),
+            by(batch(&[("d", 5)], &[], 0), "2"),
+            by(batch(&[("cd", 6)], &["c", "d"], 0), "2"),
+        ];
+        let all: Vec<_> = chain.iter().collect();
+        assert_eq!(BatchManifest::without_unsure(all.clone()), (vec![all[0], all[3]], 2));
+        assert_eq!(BatchManifest::without_unsure(all[..1].to_vec()), (all[..1].to_vec(), 0));
     }
 
     #[test]
