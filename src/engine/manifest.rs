@@ -1,14 +1,17 @@
 //! Writing and finding manifests.
 
+use archive_core::codec::{Digest, sha256_of_bytes};
 use archive_core::manifest::{
-    ArchiveRelations, BatchManifest, DatabaseFacts, Family, MANIFEST_FORMAT, Manifest, Source,
+    ArchiveRelations, BatchManifest, DatabaseFacts, Family, MANIFEST_FORMAT, Manifest, ManifestObject, Source,
 };
-use archive_core::naming;
+use archive_core::naming::{self, BatchName};
 use archive_core::store::{BlockingStore, PutMode};
 use pgrx::pg_sys;
 
 use super::plan::Plan;
+use super::storage;
 use crate::catalog;
+use crate::catalog::row_set::RowSet;
 use crate::error::{Error, Result, SqlState};
 use crate::export::{ExportSource, Exported};
 use crate::partition::archive_tree::ArchiveNames;
@@ -167,6 +170,43 @@ fn database_facts() -> Result<DatabaseFacts> {
 pub fn put(store: &BlockingStore, key: &str, manifest: &Manifest) -> Result<()> {
     store.put(key, manifest.to_json()?.into_bytes().into(), PutMode::CreateOnly)?;
     Ok(())
+}
+
+/// The next manifest of a row set, which this transaction has locked: by the step `number` of the job with these hex digits.
+pub fn next_batch(
+    set: &RowSet,
+    (job, number): (&str, u32),
+    digest: Digest,
+    objects: Vec<ManifestObject>,
+) -> Result<BatchManifest> {
+    let (now, after) = (catalog::storage::now_text()?, set.last_batch.clone());
+    let manifest = BatchManifest::new(&set.manifest_key, (job, number), now, digest, objects, after);
+    Ok(manifest.written_by(catalog::storage::transaction_text()?))
+}
+
+/// Writes the next manifest of a row set under a name that has its hash, and reads it back; its key. `now` is what the table is called
+/// now.
+///
+/// Errors: XX001 with this hint when another one is read back.
+pub fn put_batch(
+    store: &BlockingStore,
+    set: &RowSet,
+    now: &(String, String),
+    manifest: &BatchManifest,
+    hint: &str,
+) -> Result<String> {
+    let json = manifest.to_json()?;
+    let sha256 = sha256_of_bytes(json.as_bytes());
+    let (schema, table) = set.table_name(now);
+    let name = BatchName { job: &manifest.job, number: manifest.number, sha256: &sha256 };
+    let key = naming::batch_manifest_key(schema, table, &set.name, name);
+    storage::put_once(store, &key, json.into_bytes().into())?;
+    if load_batch(store, &key)? == *manifest {
+        return Ok(key);
+    }
+    Err(Error::new(SqlState::ERRCODE_DATA_CORRUPTED, format!("archive object \"{key}\" failed verification"))
+        .detail("The manifest read back is not the manifest written.")
+        .hint(hint))
 }
 
 /// Reads the manifest of a batch through a fresh request and validates it.

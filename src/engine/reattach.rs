@@ -14,7 +14,7 @@ use crate::catalog::job::NewJob;
 use crate::catalog::partition::{Known, Reattached};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover::{self, Attribute, Leaf};
-use crate::partition::{adapt, check, default_rows, foreign_key, freeze, locks, swap};
+use crate::partition::{adapt, check, default_rows, foreign_key, freeze, locks, remnant_guard, swap};
 use crate::pg::columns;
 use crate::pg::guc::GucNest;
 use crate::pg::relation::{LockMode, Relation};
@@ -124,10 +124,7 @@ fn make_ready(known: &Known, table: pg_sys::Oid) -> Result<pg_sys::Oid> {
 /// Rows that were archived with a marker of the application's would be taken for remnants, and read nowhere (55000).
 fn refuse_marked(known: &Known, table: pg_sys::Oid) -> Result<()> {
     let Some(marker) = catalog::remnant::of(known.source)? else { return Ok(()) };
-    let name = catalog::qualified_name(table)?;
-    let query = format!("SELECT EXISTS (SELECT FROM {name} AS hot WHERE {})", marker.remnant("hot"));
-    let _all = GucNest::new().set(c"row_security", "off");
-    if !user::as_user(discover::owner(table)?, || spi::one(&query, &[], |row| row.need::<bool>(1)))? {
+    if !remnant_guard::has_remnants(table, &marker)? {
         return Ok(());
     }
     Err(Error::new(

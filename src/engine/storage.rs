@@ -1,5 +1,8 @@
 //! Which storage a call uses, and the checks of a storage.
 
+use archive_core::ErrorKind;
+use archive_core::store::{BlockingStore, PutMode};
+use bytes::Bytes;
 use pgrx::pg_sys;
 
 use crate::catalog::policy::Policy;
@@ -76,4 +79,13 @@ pub fn open_for(name: &str, owner: pg_sys::Oid) -> Result<archive_core::store::B
     storage::options(name)?;
     storage::check_usage(name, owner)?;
     storage::open(name, owner)
+}
+
+/// Writes an object that has its content in its name. One that is there already was left by an attempt that rolled back; the
+/// read-back decides whether it is what it should be.
+pub fn put_once(store: &BlockingStore, key: &str, bytes: Bytes) -> Result<()> {
+    match store.put(key, bytes, PutMode::CreateOnly) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        other => Ok(other.map(drop)?),
+    }
 }

@@ -238,6 +238,18 @@ pub fn attributes(relation: pg_sys::Oid) -> Result<Vec<Attribute>> {
     })
 }
 
+/// What is known of the columns of indexes, in order, index by index.
+pub fn by_index<T>(columns: Vec<(pg_sys::Oid, T)>) -> Vec<Vec<T>> {
+    let mut indexes: Vec<(pg_sys::Oid, Vec<T>)> = Vec::new();
+    for (index, column) in columns {
+        match indexes.last_mut() {
+            Some((last, columns)) if *last == index => columns.push(column),
+            _ => indexes.push((index, vec![column])),
+        }
+    }
+    indexes.into_iter().map(|(_, columns)| columns).collect()
+}
+
 /// `pg_get_partkeydef`: `RANGE (created_at)`.
 pub fn partition_key(oid: pg_sys::Oid) -> Result<String> {
     user::elevated(|| spi::one("SELECT pg_get_partkeydef($1)", &[oid.into()], |row| row.need(1)))

@@ -11,6 +11,7 @@ use super::{discover, locks};
 use crate::catalog;
 use crate::catalog::remnant::Marker;
 use crate::error::Result;
+use crate::pg::guc::GucNest;
 use crate::pg::relation::LockMode;
 use crate::pg::{spi, trigger, user};
 
@@ -59,6 +60,14 @@ pub fn has_guards(table: pg_sys::Oid) -> Result<bool> {
             |row| row.need(1),
         )
     })
+}
+
+/// Whether rows of a table have the marker set, those that policies hide included. Runs with the owner's rights.
+pub fn has_remnants(table: pg_sys::Oid, marker: &Marker) -> Result<bool> {
+    let name = catalog::qualified_name(table)?;
+    let query = format!("SELECT EXISTS (SELECT FROM {name} AS hot WHERE {})", marker.remnant("hot"));
+    let _all = GucNest::new().set(c"row_security", "off");
+    user::as_user(discover::owner(table)?, || spi::one(&query, &[], |row| row.need(1)))
 }
 
 fn guards(table: pg_sys::Oid) -> Result<Vec<String>> {

@@ -1,6 +1,5 @@
 """Tables that are archived row by row: each row is in the table or in its archive, once, whatever happens meanwhile."""
 
-import subprocess
 import threading
 
 import psycopg
@@ -307,17 +306,9 @@ def test_a_dump_reads_the_same_archive(audit):
     batch(audit, "'2023-01-01'", "batch_rows => 10")
     audit.execute("ALTER TABLE audit ADD COLUMN kind text DEFAULT 'plain'")
     batch(audit, "'2023-01-01'", "batch_rows => 10")
-    server = ["-h", str(audit.cluster.dir), "-U", "postgres"]
-    dump = subprocess.run([audit.cluster.program("pg_dump"), *server, audit.name], check=True, stdout=subprocess.PIPE)
-    with audit.cluster.connect() as conn:
-        conn.execute(f"CREATE DATABASE {audit.name}_copy TEMPLATE template0")
-    psql = [audit.cluster.program("psql"), *server, "-X", "-q", "-v", "ON_ERROR_STOP=1", f"{audit.name}_copy"]
-    subprocess.run(psql, input=dump.stdout, stdout=subprocess.PIPE, check=True)
-    with audit.cluster.connect(f"{audit.name}_copy") as copy:
+    with audit.copied() as copy:
         for query in ["SELECT * FROM archive.audit ORDER BY id", "SELECT count(*), sum(id) FROM archive.audit_all"]:
             assert copy.execute(query).fetchall() == audit.all(query)
-    with audit.cluster.connect() as conn:
-        conn.execute(f"DROP DATABASE {audit.name}_copy")
 
 
 def test_p1_children_that_come_while_rows_are_chosen_are_not_cascaded_to(audit):

@@ -1,7 +1,5 @@
 """Rows per month: hot + archived is what there ever was, as far as it was counted; what is missing is an alert."""
 
-import subprocess
-
 import psycopg
 import pytest
 
@@ -104,16 +102,8 @@ def test_a_dump_keeps_what_was_counted_and_the_filters(audit):
     counts(audit)
     audit.execute("DELETE FROM audit WHERE at < '2023-02-02Z'")
     counts(audit)
-    server = ["-h", str(audit.cluster.dir), "-U", "postgres"]
-    dump = subprocess.run([audit.cluster.program("pg_dump"), *server, audit.name], check=True, stdout=subprocess.PIPE)
-    with audit.cluster.connect() as conn:
-        conn.execute(f"CREATE DATABASE {audit.name}_copy TEMPLATE template0")
-    psql = [audit.cluster.program("psql"), *server, "-X", "-q", "-v", "ON_ERROR_STOP=1", f"{audit.name}_copy"]
-    subprocess.run(psql, input=dump.stdout, stdout=subprocess.PIPE, check=True)
-    with audit.cluster.connect(f"{audit.name}_copy") as copy:
+    with audit.copied() as copy:
         for query in ["SELECT * FROM archive_ext.month_counts", "SELECT ordinal, key_filter_bytes FROM archive_ext.objects",
                       "SELECT archive_tier_of('audit', id) FROM generate_series(0, 800, 100) id",
                       "SELECT detail FROM archive_ext.alerts WHERE alert = 'rows are missing'"]:
             assert copy.execute(query).fetchall() == audit.all(query)
-    with audit.cluster.connect() as conn:
-        conn.execute(f"DROP DATABASE {audit.name}_copy")

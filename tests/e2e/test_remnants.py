@@ -1,7 +1,5 @@
 """Archived rows that stay, marked or as stubs: each row is read once through `_all`, and what stays does not change."""
 
-import subprocess
-
 import psycopg
 import pytest
 
@@ -60,19 +58,10 @@ def test_p1_readers_see_each_row_once_and_whole_while_batches_go(mail, mode):
 def test_remnants_survive_a_dump(mail, mode):
     """The marker is catalog data: where the dump is restored, remnants are left out and guarded as before."""
     mail.execute(f"CALL archive_table('mail', '2022-02-01', {MODES[mode]})")
-    server = ["-h", str(mail.cluster.dir), "-U", "postgres"]
-    dump = subprocess.run([mail.cluster.program("pg_dump"), *server, mail.name], check=True, stdout=subprocess.PIPE)
-    copy = f"{mail.name}_copy"
-    with mail.cluster.connect() as conn:
-        conn.execute(f"CREATE DATABASE {copy} TEMPLATE template0")
-    psql = [mail.cluster.program("psql"), *server, "-X", "-q", "-v", "ON_ERROR_STOP=1", copy]
-    subprocess.run(psql, input=dump.stdout, stdout=subprocess.PIPE, check=True)
-    with mail.cluster.connect(copy) as restored:
+    with mail.copied() as restored:
         assert tuple(restored.execute(EVERYTHING).fetchone()) == EXPECTED
         with pytest.raises(psycopg.errors.ObjectInUse, match="is in the archive"):
             restored.execute("UPDATE mail SET subject = 'x' WHERE id = 1")
-    with mail.cluster.connect() as conn:
-        conn.execute(f"DROP DATABASE {copy}")
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -125,6 +126,20 @@ class Database:
             "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass(%s) AND inhparent = to_regclass(%s))",
             [partition, parent],
         )
+
+    @contextmanager
+    def copied(self):
+        """A session in a copy of the database, which pg_dump and psql made; the copy ends with the block."""
+        server, copy = ["-h", str(self.cluster.dir), "-U", "postgres"], f"{self.name}_copy"
+        dump = subprocess.run([self.cluster.program("pg_dump"), *server, self.name], check=True, stdout=subprocess.PIPE)
+        with self.cluster.connect() as conn:
+            conn.execute(f"CREATE DATABASE {copy} TEMPLATE template0")
+        psql = [self.cluster.program("psql"), *server, "-X", "-q", "-v", "ON_ERROR_STOP=1", copy]
+        subprocess.run(psql, input=dump.stdout, stdout=subprocess.PIPE, check=True)
+        with self.cluster.connect(copy) as session:
+            yield session
+        with self.cluster.connect() as conn:
+            conn.execute(f"DROP DATABASE {copy}")
 
     def drop(self):
         for conn in self._sessions:

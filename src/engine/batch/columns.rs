@@ -90,14 +90,7 @@ fn unique_keys(table: pg_sys::Oid) -> Result<Vec<Vec<KeyColumn>>> {
             |row| Ok((row.need::<pg_sys::Oid>(1)?, KeyColumn { name: row.need(2)?, type_sql: row.need(3)? })),
         )
     })?;
-    let mut keys: Vec<(pg_sys::Oid, Vec<KeyColumn>)> = Vec::new();
-    for (index, column) in columns {
-        match keys.last_mut() {
-            Some((last, key)) if *last == index => key.push(column),
-            _ => keys.push((index, vec![column])),
-        }
-    }
-    Ok(keys.into_iter().map(|(_, key)| key).collect())
+    Ok(discover::by_index(columns))
 }
 
 /// The columns of unique indexes and of the partition key: others rely on them.

@@ -1,6 +1,7 @@
 //! What stays of rows that are in the archive: they are marked, or become stubs.
 
 use archive_core::manifest::ManifestObject;
+use pgrx::pg_sys;
 use pgrx::spi::{quote_identifier, quote_literal};
 
 use super::mode::{ARCHIVE_KEY, ARCHIVE_TIER, ARCHIVED_AT, Mode, Offload};
@@ -27,12 +28,9 @@ pub fn prepare(plan: &Plan) -> Result<()> {
         return Ok(());
     }
     refuse_marked(plan, &marker)?;
-    let (managed, archive) = row_set::ensure_archive(plan)?;
+    let (managed, _) = row_set::ensure_archive(plan)?;
     remnant::set(managed, &marker)?;
-    match catalog::managed_table::of_source(plan.root)?.and_then(|managed| managed.all_view) {
-        Some(view) => all_view::refresh(plan.root, archive_root(archive)?, view),
-        None => Ok(()),
-    }
+    refresh_view(plan.root)
 }
 
 /// Puts the guards on the table: from then on nobody else marks rows, and looking for marked ones needs no lock.
@@ -48,8 +46,12 @@ pub fn guard(plan: &Plan) -> Result<()> {
     }
 }
 
-fn archive_root(archive: pgrx::pg_sys::Oid) -> Result<pgrx::pg_sys::Oid> {
-    Ok(discover::leaf(archive)?.and_then(|leaf| leaf.root).unwrap_or(archive))
+/// The table has a marker, or none any more: the view leaves other rows out.
+fn refresh_view(source: pg_sys::Oid) -> Result<()> {
+    match catalog::managed_table::of_source(source)?.map(|managed| (managed.archive_table, managed.all_view)) {
+        Some((Some(archive), Some(view))) => all_view::refresh(source, archive, view),
+        _ => Ok(()),
+    }
 }
 
 /// Rows that have the mark already are not in the archive, and would be read nowhere.
@@ -72,7 +74,7 @@ fn refuse_marked(plan: &Plan, marker: &remnant::Marker) -> Result<()> {
 /// Lets the table's rows be without a marker again: guards and marker go.
 ///
 /// Locks: ACCESS EXCLUSIVE on the table. Errors: 42501 unless the caller owns the table, 55000 while rows are marked.
-pub fn forget_marker(source: pgrx::pg_sys::Oid) -> Result<()> {
+pub fn forget_marker(source: pg_sys::Oid) -> Result<()> {
     let name = catalog::qualified_name(source)?;
     if !user::has_privileges_of(discover::owner(source)?) {
         return Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("must be owner of table {name}")));
@@ -85,9 +87,7 @@ pub fn forget_marker(source: pgrx::pg_sys::Oid) -> Result<()> {
         ));
     };
     locks::acquire(source, &name, LockMode::AccessExclusive)?;
-    let query = format!("SELECT EXISTS (SELECT FROM {name} AS hot WHERE {})", marker.remnant("hot"));
-    let _all = GucNest::new().set(c"row_security", "off");
-    if user::as_user(discover::owner(source)?, || spi::one(&query, &[], |row| row.need::<bool>(1)))? {
+    if remnant_guard::has_remnants(source, &marker)? {
         return Err(Error::new(
             SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("rows of \"{name}\" are told by \"{}\" to be in the archive", marker.column),
@@ -96,17 +96,14 @@ pub fn forget_marker(source: pgrx::pg_sys::Oid) -> Result<()> {
     }
     remnant_guard::drop_guards(source)?;
     catalog::remnant::forget(managed.id)?;
-    match (managed.archive_table, managed.all_view) {
-        (Some(archive), Some(view)) => all_view::refresh(source, archive, view),
-        _ => Ok(()),
-    }
+    refresh_view(source)
 }
 
 /// Marks the rows, or makes stubs of them. `objects` hold them in their order. Triggers run, with the rights of the caller.
 ///
 /// Errors: 55000 when a trigger, rule or policy kept rows from it.
 pub fn keep(plan: &Plan, chosen: &[Chosen], objects: &[ManifestObject]) -> Result<()> {
-    let _ours = Lifted::of(select::places(chosen).into_keys().map(pgrx::pg_sys::Oid::from).collect());
+    let _ours = Lifted::of(select::places(chosen).into_keys().map(pg_sys::Oid::from).collect());
     let mut rest = chosen;
     let mut changed = 0;
     for object in objects {

@@ -1,11 +1,9 @@
 //! Rows into objects: packed, written, read back and compared; in the catalog when they have left the table.
 
-use archive_core::ErrorKind;
-use archive_core::codec::{Digest, KeyFilter, sha256_of_bytes};
+use archive_core::codec::{Digest, KeyFilter};
 use archive_core::lifecycle::Granularity;
-use archive_core::manifest::{BatchManifest, ManifestObject};
+use archive_core::manifest::ManifestObject;
 use archive_core::naming::{self, BatchName, HiveDate};
-use archive_core::store::PutMode;
 use pgrx::pg_sys;
 
 use super::columns;
@@ -18,7 +16,7 @@ use crate::catalog::batch_job::BatchJob;
 use crate::catalog::row_set::RowSet;
 use crate::engine::plan::job_hex;
 use crate::engine::progress::{Phase, Progress};
-use crate::engine::{manifest, verify};
+use crate::engine::{manifest, storage, verify};
 use crate::error::{Error, Result, SqlState};
 use crate::export::{self, ExportSource, Packed};
 use crate::pg::relation::{LockMode, Relation};
@@ -56,9 +54,10 @@ impl Stored {
         let source = ExportSource::open(plan.table.oid, plan.root, LockMode::RowExclusive)?;
         progress.phase(Phase::Exporting);
         let mut set = row_set::ensure(plan, &source, archive)?;
+        let filter_fields = columns::filter_fields(&plan.table, &source)?;
         let (mut batches, mut rest) = (Vec::new(), rows);
         while !rest.is_empty() {
-            let packed = pack(plan, job, &set, &source, rest, progress)?;
+            let packed = pack(plan, job, &set, &source, rest, filter_fields.clone(), progress)?;
             job.seconds.pack += laps.lap();
             let verified = write(plan, job, &set, packed)?;
             job.seconds.write += laps.lap();
@@ -100,6 +99,7 @@ fn pack(
     set: &RowSet,
     source: &ExportSource,
     chosen: &[Chosen],
+    filter_fields: Vec<i32>,
     progress: &mut Progress,
 ) -> Result<Packed> {
     let mut oids: Vec<pg_sys::Oid> = Vec::new();
@@ -121,7 +121,6 @@ fn pack(
     let (schema, table) = set.table_name(&plan.name);
     let key = |sha256: &str| naming::batch_key(schema, table, date, BatchName { job: &hex, number, sha256 });
     let mut tick = |rows: u64, bytes: u64| progress.tick(rows, bytes);
-    let filter_fields = columns::filter_fields(&plan.table, source)?;
     export::pack(source, &relations, &rows, filter_fields, plan.request.batch_bytes, key, &mut tick)
 }
 
@@ -130,36 +129,12 @@ fn write(plan: &Plan, job: &BatchJob, set: &RowSet, packed: Packed) -> Result<Ve
     let Packed { objects: packed, filters, digest, rows } = packed;
     let mut objects = Vec::with_capacity(packed.len());
     for (object, bytes) in packed {
-        put_once(plan, &object.key, bytes)?;
+        storage::put_once(&plan.store, &object.key, bytes)?;
         objects.push(object);
     }
-    let (number, hex) = (job.batches + 1, job_hex(job.id));
-    let now = catalog::storage::now_text()?;
-    let after = set.last_batch.clone();
-    let manifest = BatchManifest::new(&set.manifest_key, (&hex, number), now, digest.clone(), objects.clone(), after)
-        .written_by(catalog::storage::transaction_text()?);
-    let json = manifest.to_json()?;
-    let sha256 = sha256_of_bytes(json.as_bytes());
-    let (schema, table) = set.table_name(&plan.name);
-    let name = BatchName { job: &hex, number, sha256: &sha256 };
-    let key = naming::batch_manifest_key(schema, table, &set.name, name);
-    put_once(plan, &key, json.into_bytes().into())?;
-    if manifest::load_batch(&plan.store, &key)? != manifest {
-        return Err(Error::new(
-            SqlState::ERRCODE_DATA_CORRUPTED,
-            format!("archive object \"{key}\" failed verification"),
-        )
-        .detail("The manifest read back is not the manifest written.")
-        .hint("Nothing was removed locally. Check the storage, then archive the rows again."));
-    }
+    let step = (&*job_hex(job.id), job.batches + 1);
+    let manifest = manifest::next_batch(set, step, digest.clone(), objects.clone())?;
+    let hint = "Nothing was removed locally. Check the storage, then archive the rows again.";
+    let key = manifest::put_batch(&plan.store, set, &plan.name, &manifest, hint)?;
     Ok(Verified { objects, filters, digest, manifest: key, rows })
-}
-
-/// Writes an object that has its content in its name. One that is there already was left by an attempt that rolled back; the
-/// read-back decides whether it is what it should be.
-fn put_once(plan: &Plan, key: &str, bytes: bytes::Bytes) -> Result<()> {
-    match plan.store.put(key, bytes, PutMode::CreateOnly) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        other => Ok(other.map(drop)?),
-    }
 }

@@ -126,12 +126,5 @@ fn unique_keys(table: pg_sys::Oid) -> Result<Vec<Vec<Part>>> {
             },
         )
     })?;
-    let mut keys: Vec<(pg_sys::Oid, Vec<Part>)> = Vec::new();
-    for (index, part) in parts {
-        match keys.last_mut() {
-            Some((last, key)) if *last == index => key.push(part),
-            _ => keys.push((index, vec![part])),
-        }
-    }
-    Ok(keys.into_iter().map(|(_, key)| key).collect())
+    Ok(discover::by_index(parts))
 }

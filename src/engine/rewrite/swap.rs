@@ -1,15 +1,13 @@
 //! The end of a rewrite: its manifest, and the catalog.
 
-use archive_core::ErrorKind;
-use archive_core::codec::{Digest, KeyFilter, sha256_of_bytes};
-use archive_core::manifest::{BatchManifest, ManifestObject};
-use archive_core::naming::{self, BatchName};
-use archive_core::store::{BlockingStore, PutMode};
+use archive_core::codec::{Digest, KeyFilter};
+use archive_core::manifest::ManifestObject;
+use archive_core::store::BlockingStore;
 use pgrx::Uuid;
 
+use crate::catalog::rewrite;
 use crate::catalog::rewrite::{Numbered, Replacement};
 use crate::catalog::row_set::{self, RowSet};
-use crate::catalog::{self, rewrite};
 use crate::engine::manifest;
 use crate::engine::plan::job_hex;
 use crate::error::{Error, Result, SqlState};
@@ -50,29 +48,13 @@ fn write_manifest(
     set: &RowSet,
     store: &BlockingStore,
     now: &(String, String),
-    (job, number): (&str, u32),
+    step: (&str, u32),
     rewritten: &Rewritten,
 ) -> Result<String> {
     let mut digest = Digest::default();
     rewritten.objects.iter().for_each(|object| digest.merge(&object.digest));
-    let (created_at, after) = (catalog::storage::now_text()?, set.last_batch.clone());
     let replaces = rewritten.gone.iter().map(|gone| gone.object.key.clone()).collect();
-    let objects = rewritten.objects.clone();
-    let manifest = BatchManifest::new(&set.manifest_key, (job, number), created_at, digest, objects, after)
-        .replacing(replaces, rewritten.left.rows)
-        .written_by(catalog::storage::transaction_text()?);
-    let json = manifest.to_json()?;
-    let sha256 = sha256_of_bytes(json.as_bytes());
-    let (schema, table) = set.table_name(now);
-    let key = naming::batch_manifest_key(schema, table, &set.name, BatchName { job, number, sha256: &sha256 });
-    match store.put(&key, json.into_bytes().into(), PutMode::CreateOnly) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        written => drop(written?),
-    }
-    if manifest::load_batch(store, &key)? == manifest {
-        return Ok(key);
-    }
-    Err(Error::new(SqlState::ERRCODE_DATA_CORRUPTED, format!("archive object \"{key}\" failed verification"))
-        .detail("The manifest read back is not the manifest written.")
-        .hint("Nothing was changed. Check the storage, then run it again."))
+    let manifest = manifest::next_batch(set, step, digest, rewritten.objects.clone())?;
+    let manifest = manifest.replacing(replaces, rewritten.left.rows);
+    manifest::put_batch(store, set, now, &manifest, "Nothing was changed. Check the storage, then run it again.")
 }
