@@ -284,6 +284,7 @@ CREATE PROCEDURE archive_table(
     where_clause   text DEFAULT NULL,
     order_key      name[] DEFAULT NULL,
     storage        name DEFAULT NULL,
+    format         text DEFAULT NULL,
     locked         text DEFAULT 'skip',
     referenced     text DEFAULT 'skip',
     mode           text DEFAULT 'delete',
@@ -300,7 +301,7 @@ DECLARE
     -- Refused before there is a job.
     is_open  boolean := archive_ext.window_open(maintenance_window);
     job      uuid := archive_ext.begin_batches(source, archive_before, time_column, batch_rows, batch_bytes, where_clause,
-                                               order_key, storage, locked, referenced, mode, mark_column, payload,
+                                               order_key, storage, format, locked, referenced, mode, mark_column, payload,
                                                search_column, search_config);
     reached  text;
     before   bigint;

@@ -1,5 +1,6 @@
-//! `archive_ext.object`: the Parquet objects of archived partitions.
+//! `archive_ext.object`: the objects of archived partitions.
 
+use archive_core::codec::{ObjectFormat, Recorded};
 use archive_core::manifest::ColumnRange;
 use pgrx::pg_sys;
 use serde::Deserialize;
@@ -25,6 +26,13 @@ pub struct ArchivedObject {
     pub ranges: Vec<ColumnRange>,
     /// NULLs per field id.
     pub null_counts: Vec<(i32, u64)>,
+}
+
+impl ArchivedObject {
+    /// What a reader is told of it.
+    pub fn recorded(&self) -> Result<Recorded<'_>> {
+        Ok(Recorded { key: &self.key, format: ObjectFormat::of_key(&self.key)?, bytes: self.bytes, rows: self.rows })
+    }
 }
 
 /// The objects of a version of a partition, in order, as committed now; with what is known of these fields only.

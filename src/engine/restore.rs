@@ -118,7 +118,7 @@ fn load(
         loader.begin_segment();
         let options = ScanOptions { columns: reshaper.fields().to_vec(), ..ScanOptions::default() };
         let mut reader =
-            ObjectReader::open(store.reader(&object.key, object.bytes), object.bytes, &manifest.schema, options)?;
+            ObjectReader::open(store.reader(&object.key, object.bytes), object.recorded()?, &manifest.schema, options)?;
         let mut hasher = RowHasher::new(&manifest.schema);
         while let Some(batch) = reader.next_batch()? {
             for at in 0..batch.rows() {

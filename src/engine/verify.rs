@@ -105,7 +105,8 @@ impl<'a> ReadBack<'a> {
         let _text = GucNest::lossless_text();
         let columns = schema.fields.iter().map(|field| field.id).collect();
         let options = ScanOptions { columns, ..ScanOptions::default() };
-        let mut reader = ObjectReader::open(store.reader(&object.key, object.bytes), object.bytes, schema, options)?;
+        let mut reader =
+            ObjectReader::open(store.reader(&object.key, object.bytes), object.recorded()?, schema, options)?;
         let mut hasher = RowHasher::new(schema);
         let mut buffer = RowBuffer::new(self.source.relation.attribute_count());
         while let Some(batch) = reader.next_batch()? {

@@ -3,7 +3,7 @@
 use archive_core::codec::{Appended, Decoded, DecodedBatch, RowHasher};
 use archive_core::store::BlockingStore;
 
-use super::{Export, ExportSource, Exported, StoreSink};
+use super::{Export, ExportSource, Exported, Objects, StoreSink};
 use crate::error::Result;
 use crate::pg::row::Row;
 
@@ -11,15 +11,14 @@ use crate::pg::row::Row;
 pub struct ArchivedWriter<'a>(Export<'a, StoreSink<'a>>);
 
 impl<'a> ArchivedWriter<'a> {
-    /// A writer to objects named by `key` from their number, with filters of the keys over the columns with the ids
-    /// `filter_fields`.
+    /// A writer to objects named by `key` from their number.
     pub fn new(
         source: &'a ExportSource,
-        filter_fields: Vec<i32>,
+        objects: Objects,
         store: &'a BlockingStore,
         key: &'a dyn Fn(u32) -> String,
     ) -> Result<Self> {
-        Ok(Self(Export::new(source, filter_fields, StoreSink::new(store, key))?))
+        Ok(Self(Export::new(source, objects, StoreSink::new(store, key))?))
     }
 
     /// Adds a row of a batch; `row` are its datums.

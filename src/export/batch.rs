@@ -1,10 +1,10 @@
-//! Rows that were chosen one by one, packed into Parquet objects in memory: their names hold the hash of their content.
+//! Rows that were chosen one by one, packed into objects in memory: their names hold the hash of their content.
 
 use archive_core::codec::{Digest, KeyFilter, ObjectSink};
 use archive_core::manifest::ManifestObject;
 use bytes::{Bytes, BytesMut};
 
-use super::{Export, ExportSource, Tick};
+use super::{Export, ExportSource, Objects, Tick};
 use crate::error::{Error, Result, SqlState};
 use crate::pg::guc::GucNest;
 use crate::pg::relation::Relation;
@@ -26,20 +26,19 @@ pub struct Packed {
 }
 
 /// Packs `rows`, each in one of `relations`, in this order, into objects named by `key` from their SHA-256. It ends after the row with
-/// which the objects reach `byte_limit`. The rows are locked by this transaction. Objects get filters of the keys over the columns
-/// with the ids `filter_fields`.
+/// which the objects reach `byte_limit`. The rows are locked by this transaction.
 pub fn pack(
     source: &ExportSource,
     relations: &[Relation],
     rows: &[(usize, TupleId)],
-    filter_fields: Vec<i32>,
+    objects: Objects,
     byte_limit: u64,
     key: impl Fn(&str) -> String,
     tick: Tick<'_>,
 ) -> Result<Packed> {
     let snapshot = LatestSnapshot::take();
     let _text = GucNest::lossless_text();
-    let mut export = Export::new(source, filter_fields, MemorySink::default())?;
+    let mut export = Export::new(source, objects, MemorySink::default())?;
     let mut fetches: Vec<_> =
         relations.iter().map(|relation| TupleFetch::begin(relation, &source.relation, &snapshot)).collect();
     let mut packed = 0;

@@ -1,4 +1,4 @@
-//! Heap to Parquet objects: one pass over the rows, bounded memory.
+//! Heap to objects: one pass over the rows, bounded memory.
 
 mod archived;
 mod batch;
@@ -7,7 +7,8 @@ mod sorted;
 mod source;
 
 use archive_core::codec::{
-    Appended, Digest, Flushed, KeyFilter, ObjectSink, ObjectSummary, PartitionWriter, RowHasher, WriterOptions,
+    Appended, Digest, Flushed, KeyFilter, ObjectFormat, ObjectSink, ObjectSummary, PartitionWriter, RowHasher,
+    WriterOptions,
 };
 use archive_core::manifest::{ColumnRange, ManifestObject};
 use archive_core::store::BlockingStore;
@@ -50,6 +51,15 @@ impl Exported {
     }
 }
 
+/// What objects are written as.
+#[derive(Debug, Clone, Default)]
+pub struct Objects {
+    /// They get filters of the keys over the columns with these ids.
+    pub filter_fields: Vec<i32>,
+    /// Their format.
+    pub format: ObjectFormat,
+}
+
 /// Rows of a table by their places, the second excluded.
 pub type Places = (TupleId, TupleId);
 
@@ -72,7 +82,7 @@ pub fn export(
 ) -> Result<Exported> {
     let snapshot = LatestSnapshot::take();
     let _text = GucNest::lossless_text();
-    let mut export = Export::new(source, Vec::new(), StoreSink::new(store, &key))?;
+    let mut export = Export::new(source, Objects::default(), StoreSink::new(store, &key))?;
     let mut scan = scan(source, &snapshot, places);
     while let Some(result) = scan.next_row(|row| export.row(&row)) {
         result?;
@@ -154,8 +164,9 @@ struct Export<'a, S> {
 type Parts<S> = (Vec<ObjectSummary>, Vec<Vec<ColumnRange>>, S, Digest);
 
 impl<'a, S: ObjectSink> Export<'a, S> {
-    fn new(source: &'a ExportSource, filter_fields: Vec<i32>, sink: S) -> Result<Self> {
-        let options = WriterOptions { filter_fields, ..writer_options(source) };
+    fn new(source: &'a ExportSource, objects: Objects, sink: S) -> Result<Self> {
+        let Objects { filter_fields, format } = objects;
+        let options = WriterOptions { filter_fields, format, ..writer_options(source) };
         Ok(Self {
             source,
             writer: PartitionWriter::new(source.schema.clone(), options, sink)?,

@@ -5,7 +5,7 @@ use archive_core::lifecycle::{Granularity, Moment};
 use archive_core::naming::HiveDate;
 use archive_core::store::BlockingStore;
 
-use super::{Export, ExportSource, Exported, StoreSink, Tick};
+use super::{Export, ExportSource, Exported, Objects, StoreSink, Tick};
 use crate::error::Result;
 use crate::pg::guc::GucNest;
 use crate::pg::row::Row;
@@ -15,12 +15,11 @@ use crate::pg::sort::RowSort;
 type MonthKey<'a> = &'a dyn Fn(Option<HiveDate>, u32) -> String;
 
 /// Writes the rows of `sort` in its order. `time` is the column, by its place in the source, whose months part the objects.
-/// Objects get filters of the keys over the columns with the ids `filter_fields`.
 pub fn sorted(
     source: &ExportSource,
     sort: &mut RowSort,
     time: Option<usize>,
-    filter_fields: &[i32],
+    objects: &Objects,
     store: &BlockingStore,
     key: MonthKey<'_>,
     tick: Tick<'_>,
@@ -33,7 +32,7 @@ pub fn sorted(
     while more {
         let date = sort.visit(|row| month(&row))?;
         let named = |ordinal| key(date, ordinal);
-        let mut export = Export::new(source, filter_fields.to_vec(), StoreSink::new(store, &named))?;
+        let mut export = Export::new(source, objects.clone(), StoreSink::new(store, &named))?;
         while more && sort.visit(|row| month(&row))? == date {
             sort.visit(|row| export.row(&row))?;
             if export.writer.is_full() {

@@ -13,7 +13,7 @@ use super::pushdown::{self, PlanData};
 use super::source::{ObjectSource, RangeCache};
 use crate::catalog::object::ArchivedObject;
 use crate::catalog::{storage, tier};
-use crate::error::{Error, Result, SqlState};
+use crate::error::Result;
 use crate::pg::expr::{Evaluated, Expressions};
 use crate::pg::foreign_scan::ScanNode;
 use crate::pg::reshape::Reshaper;
@@ -243,16 +243,5 @@ pub(super) fn open(
     cache: Option<Rc<RefCell<RangeCache>>>,
 ) -> Result<ObjectReader<ObjectSource>> {
     let source = ObjectSource::new(store.reader(&file.key, file.bytes), file.ordinal, cache);
-    let reader = ObjectReader::open(source, file.bytes, &archive.partition.schema, options)?;
-    if reader.num_rows() == file.rows {
-        return Ok(reader);
-    }
-    Err(Error::new(
-        SqlState::ERRCODE_DATA_CORRUPTED,
-        format!(
-            "object \"{}\" of archived partition {} is not the one that was written",
-            file.key, archive.partition.name
-        ),
-    )
-    .detail(format!("It holds {} rows, and {} were written.", reader.num_rows(), file.rows)))
+    Ok(ObjectReader::open(source, file.recorded()?, &archive.partition.schema, options)?)
 }

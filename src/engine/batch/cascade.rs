@@ -97,6 +97,7 @@ impl Family {
         }
         let request = Request {
             storage: Some(own.storage.clone()),
+            format: Some(own.format),
             batch_bytes: own.request.batch_bytes,
             locked: Locked::Wait,
             referenced: Referenced::Cascade,

@@ -1,10 +1,11 @@
 //! Jobs of operation `batch`: one batch per transaction. The request is in the job's row.
 
+use archive_core::codec::ObjectFormat;
 use pgrx::Uuid;
 use serde_json::{Value, json};
 
 use super::columns::KeyColumn;
-use super::plan::{BATCH_BYTES, BATCH_ROWS, Locked, Plan, Referenced, Request};
+use super::plan::{BATCH_BYTES, BATCH_ROWS, Locked, Plan, Referenced, Request, parse_format};
 use super::{archive_as, keep, pace, take_up};
 use crate::catalog::batch_job;
 use crate::catalog::job::Job;
@@ -65,6 +66,7 @@ pub(super) fn options(request: &Request) -> Value {
     json!({
         "batch_rows": request.batch_rows, "batch_bytes": request.batch_bytes, "locked": request.locked.as_str(),
         "referenced": request.referenced.as_str(), "archive_before": request.archive_before,
+        "format": request.format.map(ObjectFormat::as_str),
     })
 }
 
@@ -82,6 +84,7 @@ fn request_of(job: &Job) -> Result<Request> {
         batch_rows: option("batch_rows").and_then(Value::as_i64).unwrap_or(BATCH_ROWS),
         batch_bytes: option("batch_bytes").and_then(Value::as_u64).unwrap_or(BATCH_BYTES),
         storage: job.storage.clone(),
+        format: option("format").and_then(Value::as_str).map(parse_format).transpose()?,
         locked: Locked::parse(word("locked"))?,
         referenced: Referenced::parse(word("referenced"))?,
         wanted: job.request.get("treatment").cloned().map(serde_json::from_value).transpose()?.unwrap_or_default(),

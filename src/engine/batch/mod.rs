@@ -23,7 +23,7 @@ pub use due::due;
 pub use job::{begin, note_stop, step};
 pub use keep::forget_marker;
 pub use mode::Wanted;
-pub use plan::{Locked, Plan, Referenced, Request};
+pub use plan::{Locked, Plan, Referenced, Request, parse_format};
 pub use purge::purge;
 
 use archive_core::lifecycle::Next;

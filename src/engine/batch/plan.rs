@@ -1,5 +1,6 @@
 //! What a request to archive rows means for a table, with everything checked that can be checked before a row is read.
 
+use archive_core::codec::ObjectFormat;
 use archive_core::lifecycle::Kind;
 use archive_core::naming;
 use archive_core::store::BlockingStore;
@@ -37,6 +38,8 @@ pub struct Request {
     pub batch_bytes: u64,
     /// Storage, if named.
     pub storage: Option<String>,
+    /// Format of the objects, if named.
+    pub format: Option<ObjectFormat>,
     /// What happens to rows that somebody else has locked.
     pub locked: Locked,
     /// What happens to rows that other rows reference.
@@ -123,6 +126,7 @@ impl Request {
             batch_rows: BATCH_ROWS,
             batch_bytes: BATCH_BYTES,
             storage: None,
+            format: None,
             locked: Locked::Wait,
             referenced: Referenced::Refuse,
             wanted: Wanted::default(),
@@ -136,6 +140,16 @@ impl Request {
         }
         Err(Error::new(SqlState::ERRCODE_INVALID_PARAMETER_VALUE, "batch_rows and batch_bytes must be positive"))
     }
+}
+
+/// Parses the name of a format (22023 for another).
+pub fn parse_format(name: &str) -> Result<ObjectFormat> {
+    ObjectFormat::parse(name).ok_or_else(|| {
+        Error::new(
+            SqlState::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("format must be 'parquet', 'ndjson.gz' or 'ndjson', not \"{name}\""),
+        )
+    })
 }
 
 /// Rows of a batch where nobody says.
@@ -168,6 +182,8 @@ pub struct Plan {
     pub names: ArchiveNames,
     /// Storage.
     pub storage: String,
+    /// Format of the objects: as requested, else the policy's.
+    pub format: ObjectFormat,
     /// The storage, open.
     pub store: BlockingStore,
 }
@@ -197,6 +213,7 @@ impl Plan {
         };
         where_clause::check(request.clause.as_deref(), &table.qualified())?;
         let mode = Mode::of(&request.wanted, &table, &key, time.as_deref())?;
+        let of_policy = policy.format.as_deref().and_then(ObjectFormat::parse);
         let storage = storage::choose(request.storage.as_deref(), &policy)?;
         let store = storage::open_for(&storage, table.owner)?;
         Ok(Self {
@@ -205,12 +222,12 @@ impl Plan {
             request: Request { wanted: mode.settled(&request.wanted), ..request.clone() },
             mode,
             root,
-
             table,
             name,
             key,
             time,
             names,
+            format: request.format.or(of_policy).unwrap_or_default(),
             storage,
             store,
         })

@@ -18,7 +18,7 @@ use crate::engine::plan::job_hex;
 use crate::engine::progress::{Phase, Progress};
 use crate::engine::{manifest, storage, verify};
 use crate::error::{Error, Result, SqlState};
-use crate::export::{self, ExportSource, Packed};
+use crate::export::{self, ExportSource, Objects, Packed};
 use crate::pg::relation::{LockMode, Relation};
 use crate::pg::tuple_id::TupleId;
 
@@ -119,9 +119,11 @@ fn pack(
     let date = chosen.iter().filter_map(|row| row.at).min().map(|at| HiveDate::new(at, Granularity::Month));
     let (number, hex) = (job.batches + 1, job_hex(job.id));
     let (schema, table) = set.table_name(&plan.name);
-    let key = |sha256: &str| naming::batch_key(schema, table, date, BatchName { job: &hex, number, sha256 });
+    let key =
+        |sha256: &str| naming::batch_key(schema, table, date, BatchName { job: &hex, number, sha256 }, plan.format);
     let mut tick = |rows: u64, bytes: u64| progress.tick(rows, bytes);
-    export::pack(source, &relations, &rows, filter_fields, plan.request.batch_bytes, key, &mut tick)
+    let objects = Objects { filter_fields, format: plan.format };
+    export::pack(source, &relations, &rows, objects, plan.request.batch_bytes, key, &mut tick)
 }
 
 /// Writes the objects, then their manifest, which is read back at once.

@@ -1,6 +1,6 @@
 //! Rows as they were archived, whatever columns the table has now: written to other objects, and read back.
 
-use archive_core::codec::{DecodedBatch, RowHasher, sha256_of, sha256_of_bytes};
+use archive_core::codec::{DecodedBatch, ObjectFormat, RowHasher, sha256_of, sha256_of_bytes};
 use archive_core::manifest::ManifestObject;
 use archive_core::naming::{self, BatchName};
 use archive_core::store::BlockingStore;
@@ -10,7 +10,7 @@ use super::read;
 use crate::catalog::partition::{self, ArchivedPartition};
 use crate::engine::plan::job_hex;
 use crate::error::{Error, Result, SqlState};
-use crate::export::{self, ArchivedWriter, ExportSource, Exported};
+use crate::export::{self, ArchivedWriter, ExportSource, Exported, Objects};
 use crate::partition::discover::Leaf;
 use crate::pg::guc::GucNest;
 use crate::pg::relation::{LockMode, Relation};
@@ -39,6 +39,11 @@ pub(super) struct ArchivedRows<'a> {
     pub(super) attempt: Uuid,
 }
 
+/// Objects are written again in the format that the last of them has: what was wanted when they were archived.
+pub(super) fn newest_format(last: Option<&ManifestObject>) -> Result<ObjectFormat> {
+    Ok(last.map(ManifestObject::recorded).transpose()?.map(|recorded| recorded.format).unwrap_or_default())
+}
+
 /// How the rows of row set `set` were archived. Errors: 0A000 for a column whose type does not exist any more.
 pub(super) fn shape(table: &Leaf, set: i64) -> Result<ExportSource> {
     let gone = || Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, "the archive was dropped meanwhile");
@@ -61,9 +66,11 @@ impl ArchivedRows<'_> {
         fate: &mut dyn FnMut() -> Fate,
     ) -> Result<(Exported, RowHasher)> {
         let beside = objects.first().map_or("", |object| object.key.as_str());
-        let key = |ordinal: u32| self.key(beside, ordinal);
+        let format = newest_format(objects.last().copied())?;
+        let key = |ordinal: u32| self.key(beside, ordinal, format);
         let _text = GucNest::lossless_text();
-        let mut writer = ArchivedWriter::new(&self.source, self.filter_fields.clone(), self.store, &key)?;
+        let written_as = Objects { filter_fields: self.filter_fields.clone(), format };
+        let mut writer = ArchivedWriter::new(&self.source, written_as, self.store, &key)?;
         let mut taken = RowHasher::new(&self.source.schema);
         for object in objects {
             self.rows(object, &mut |batch, at, row| match fate() {
@@ -82,10 +89,11 @@ impl ArchivedRows<'_> {
         read::rows(&self.source, self.store, &self.source.schema, object, visit)
     }
 
-    fn key(&self, beside: &str, ordinal: u32) -> String {
+    fn key(&self, beside: &str, ordinal: u32, format: ObjectFormat) -> String {
         let (id, number) = self.of;
         let sha256 = sha256_of_bytes(format!("{} {} {ordinal}", self.attempt, beside).as_bytes());
-        naming::batch_key_beside(beside, self.table, BatchName { job: &job_hex(id), number, sha256: &sha256 })
+        let name = BatchName { job: &job_hex(id), number, sha256: &sha256 };
+        naming::batch_key_beside(beside, self.table, name, format)
     }
 
     /// Reads an object that was written, through fresh requests (P2; XX001).

@@ -19,7 +19,7 @@ use crate::engine::plan::job_hex;
 use crate::engine::progress::{Phase, Progress};
 use crate::engine::{storage, verify};
 use crate::error::{Error, Result, SqlState};
-use crate::export::{self, ExportSource, Exported};
+use crate::export::{self, ExportSource, Exported, Objects};
 use crate::partition::check;
 use crate::partition::discover::Leaf;
 use crate::pg::relation::LockMode;
@@ -177,15 +177,16 @@ fn sorted(
     sort.sort();
     // Objects are uploaded while they are written, so their names cannot hold their hash: no two attempts have the same one.
     let (attempt, hex) = (catalog::job::new_id()?, job_hex(job));
+    let format = archived::newest_format(old.last().map(|old| &old.object))?;
     let (schema, table) = set.table_name(&plan.name);
     let key = |date: Option<HiveDate>, ordinal: u32| {
         let sha256 = sha256_of_bytes(format!("{attempt} {date:?} {ordinal}").as_bytes());
-        naming::batch_key(schema, table, date, BatchName { job: &hex, number, sha256: &sha256 })
+        naming::batch_key(schema, table, date, BatchName { job: &hex, number, sha256: &sha256 }, format)
     };
     let time = plan.time.as_ref().and_then(|time| plan.position(time));
-    let (filtered, tick) =
-        (request::filter_fields(&plan.table, &plan.source)?, &mut |rows, bytes| progress.tick(rows, bytes));
-    let written = export::sorted(&plan.source, &mut sort, time, &filtered, store, &key, tick)?;
+    let written_as = Objects { filter_fields: request::filter_fields(&plan.table, &plan.source)?, format };
+    let tick = &mut |rows, bytes| progress.tick(rows, bytes);
+    let written = export::sorted(&plan.source, &mut sort, time, &written_as, store, &key, tick)?;
     same_rows(old, &written.digest)?;
     verify::objects(&plan.source, store, &set.schema, written.objects.iter(), progress)?;
     Ok(written)

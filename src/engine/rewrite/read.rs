@@ -26,7 +26,7 @@ pub fn rows(
     let _text = GucNest::lossless_text();
     let columns = schema.fields.iter().map(|field| field.id).collect();
     let options = ScanOptions { columns, ..ScanOptions::default() };
-    let mut reader = ObjectReader::open(store.reader(&object.key, object.bytes), object.bytes, schema, options)?;
+    let mut reader = ObjectReader::open(store.reader(&object.key, object.bytes), object.recorded()?, schema, options)?;
     let mut memory = MemoryContext::new(c"archive_ext rewritten row");
     let mut buffer = RowBuffer::new(source.attributes());
     while let Some(batch) = reader.next_batch()? {

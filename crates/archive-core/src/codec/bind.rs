@@ -9,7 +9,7 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::schema::types::SchemaDescriptor;
 
 use super::guard::{corrupt, guarded};
-use super::object::{FORMAT, FORMAT_KEY};
+use super::parquet_file::{FORMAT, FORMAT_KEY};
 use crate::schema::{Field, PgType, TableSchema, sidecar_field};
 use crate::{Error, ErrorKind, Result};
 

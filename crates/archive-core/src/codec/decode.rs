@@ -7,6 +7,7 @@ use arrow::array::{
 };
 
 use super::guard::corrupt;
+use super::ndjson::LineCell;
 use super::numeric::Numeric;
 use super::outlier::{EPOCH_DAYS, EPOCH_MICROS};
 use super::value::{ArrayValue, IntervalValue, Value};
@@ -31,7 +32,15 @@ pub enum Decoded<'a> {
 #[derive(Debug)]
 pub struct DecodedBatch {
     rows: usize,
-    columns: Vec<Column>,
+    values: Values,
+}
+
+#[derive(Debug)]
+enum Values {
+    /// By column.
+    Columns(Vec<Column>),
+    /// By row.
+    Lines(Vec<Vec<LineCell>>),
 }
 
 #[derive(Debug)]
@@ -67,7 +76,7 @@ enum Cells {
 impl DecodedBatch {
     /// Rows without columns.
     pub(super) fn empty(rows: usize) -> Self {
-        Self { rows, columns: Vec::new() }
+        Self { rows, values: Values::Columns(Vec::new()) }
     }
 
     /// Rows with these columns: the storage, the native cells, the sidecar.
@@ -76,7 +85,12 @@ impl DecodedBatch {
             let sidecar = sidecar.map(|array| concrete(array.as_ref())).transpose()?;
             Ok(Column { cells: Cells::new(&storage, native.as_ref())?, sidecar })
         });
-        Ok(Self { rows, columns: columns.collect::<Result<_>>()? })
+        Ok(Self { rows, values: Values::Columns(columns.collect::<Result<_>>()?) })
+    }
+
+    /// Rows that were lines.
+    pub(super) fn of_lines(lines: Vec<Vec<LineCell>>) -> Self {
+        Self { rows: lines.len(), values: Values::Lines(lines) }
     }
 
     /// Number of rows.
@@ -86,7 +100,17 @@ impl DecodedBatch {
 
     /// The value of a row in the column at this position of [`super::ScanOptions::columns`].
     pub fn get(&self, column: usize, row: usize) -> Result<Decoded<'_>> {
-        let column = self.columns.get(column).filter(|_| row < self.rows).ok_or_else(out_of_bounds)?;
+        let columns = match &self.values {
+            Values::Columns(columns) => columns,
+            Values::Lines(lines) => {
+                return match lines.get(row).and_then(|line| line.get(column)).ok_or_else(out_of_bounds)? {
+                    LineCell::Null => Ok(Decoded::Null),
+                    LineCell::Value(value) => Ok(Decoded::Value(value.value())),
+                    LineCell::Sidecar(text) => Ok(Decoded::Text(text)),
+                };
+            }
+        };
+        let column = columns.get(column).filter(|_| row < self.rows).ok_or_else(out_of_bounds)?;
         match &column.sidecar {
             Some(sidecar) if sidecar.is_valid(row) => Ok(Decoded::Text(sidecar.value(row))),
             _ if column.cells.is_null(row) => Ok(Decoded::Null),

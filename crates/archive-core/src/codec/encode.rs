@@ -13,12 +13,53 @@ use arrow::datatypes::{DataType, FieldRef, Fields};
 
 use super::outlier::{Cell, cell};
 use super::value::{ArrayValue, IntervalValue, Value};
-use crate::schema::{PgType, Storage};
+use crate::schema::{PgType, Storage, TableSchema};
 use crate::{Error, ErrorKind, Result};
+
+/// The columns of a batch while its rows come in.
+#[derive(Debug)]
+pub(super) struct ColumnBuffer {
+    columns: Vec<ColumnBuilder>,
+    sidecars: Vec<Option<SidecarBuilder>>,
+}
+
+/// Native columns, and the sidecars of those that have an outlier.
+type Columns = (Vec<ArrayRef>, Vec<(usize, ArrayRef)>);
+
+impl ColumnBuffer {
+    /// A buffer of rows of `schema`.
+    pub(super) fn new(schema: &TableSchema) -> Result<Self> {
+        let columns: Vec<_> =
+            schema.fields.iter().map(|field| ColumnBuilder::new(&field.pg_type)).collect::<Result<_>>()?;
+        Ok(Self { sidecars: no_sidecars(columns.len()), columns })
+    }
+
+    /// The next value of a row. `false` for an outlier, which is NULL in its column.
+    pub(super) fn append(&mut self, column: usize, value: Option<&Value<'_>>) -> Result<bool> {
+        self.columns.get_mut(column).ok_or_else(confused)?.append(value)
+    }
+
+    /// The text of the outlier in row `row`.
+    pub(super) fn append_text(&mut self, row: usize, column: usize, text: &str) -> Result<()> {
+        self.sidecars.get_mut(column).ok_or_else(confused)?.get_or_insert_default().append(row, text);
+        Ok(())
+    }
+
+    /// The columns of so many rows; the buffer is empty afterwards.
+    pub(super) fn take(&mut self, rows: usize) -> Result<Columns> {
+        let columns: Vec<_> = self.columns.iter_mut().map(ColumnBuilder::finish).collect::<Result<_>>()?;
+        let sidecars = std::mem::replace(&mut self.sidecars, no_sidecars(columns.len())).into_iter().enumerate();
+        Ok((columns, sidecars.filter_map(|(i, sidecar)| Some((i, sidecar?.finish(rows)))).collect()))
+    }
+}
+
+fn no_sidecars(columns: usize) -> Vec<Option<SidecarBuilder>> {
+    std::iter::repeat_with(|| None).take(columns).collect()
+}
 
 /// The builder of one native column.
 #[derive(Debug)]
-pub(super) struct ColumnBuilder {
+struct ColumnBuilder {
     storage: Storage,
     cells: Cells,
 }
@@ -79,7 +120,7 @@ struct ListCells {
 
 impl ColumnBuilder {
     /// A builder of cells of this type.
-    pub(super) fn new(pg_type: &PgType) -> Result<Self> {
+    fn new(pg_type: &PgType) -> Result<Self> {
         let storage = pg_type.storage();
         let cells = match (&storage, pg_type) {
             (Storage::Bool, _) => Cells::Bool(BooleanBuilder::new()),
@@ -111,7 +152,7 @@ impl ColumnBuilder {
     }
 
     /// Appends a value, or NULL. `false` means that the value is an outlier, and NULL was appended in its place.
-    pub(super) fn append(&mut self, value: Option<&Value<'_>>) -> Result<bool> {
+    fn append(&mut self, value: Option<&Value<'_>>) -> Result<bool> {
         let cell = match value {
             Some(value) => cell(&self.storage, value)?,
             None => None,
@@ -177,7 +218,7 @@ impl ColumnBuilder {
     }
 
     /// The column; the builder is empty afterwards.
-    pub(super) fn finish(&mut self) -> Result<ArrayRef> {
+    fn finish(&mut self) -> Result<ArrayRef> {
         Ok(match &mut self.cells {
             Cells::Bool(b) => Arc::new(b.finish()),
             Cells::Int16(b) => Arc::new(b.finish()),
@@ -325,14 +366,14 @@ impl ListCells {
 
 /// The builder of a sidecar; it exists only while the batch has outliers in the column.
 #[derive(Debug, Default)]
-pub(super) struct SidecarBuilder {
+struct SidecarBuilder {
     rows: usize,
     texts: StringBuilder,
 }
 
 impl SidecarBuilder {
     /// The text of the value in row `row`; rows in between are NULL.
-    pub(super) fn append(&mut self, row: usize, text: &str) {
+    fn append(&mut self, row: usize, text: &str) {
         self.fill(row);
         self.texts.append_value(text);
         self.rows = row + 1;
@@ -344,7 +385,7 @@ impl SidecarBuilder {
     }
 
     /// The column of `rows` rows.
-    pub(super) fn finish(mut self, rows: usize) -> ArrayRef {
+    fn finish(mut self, rows: usize) -> ArrayRef {
         self.fill(rows);
         Arc::new(self.texts.finish())
     }

@@ -1,4 +1,4 @@
-//! PostgreSQL values to Parquet and back, with row digests and pruning. No I/O of its own: the caller supplies an
+//! PostgreSQL values to Parquet, or lines of JSON, and back, with row digests and pruning. No I/O of its own: the caller supplies an
 //! [`ObjectSink`] to write to and a [`RangeReader`] to read from.
 
 mod bind;
@@ -9,13 +9,17 @@ mod digest;
 mod encode;
 mod fetch;
 mod footer;
+mod format;
 mod guard;
 mod key_filter;
+mod ndjson;
 mod numeric;
 pub mod numeric_disk;
 mod object;
 mod options;
 mod outlier;
+mod parquet_file;
+mod parquet_reader;
 mod predicate;
 mod prune;
 mod reader;
@@ -32,12 +36,13 @@ mod tests;
 pub use checksum::{sha256_of, sha256_of_bytes};
 pub use decode::{Decoded, DecodedBatch};
 pub use digest::{DIGEST_ALGORITHM, Digest, RowHasher};
+pub use format::ObjectFormat;
 pub use key_filter::{KEY_FILTER_FORMAT, KeyFilter, KeyHash, block_may_hold, can_filter, equality_fields, wanted_keys};
 pub use numeric::{Digits, Numeric, NumericBuf, NumericSign};
 pub use options::{ObjectSink, ObjectSummary, WriterOptions};
 pub use predicate::{CompareOp, Predicate, Scalar, Test, TextOrder};
 pub use prune::{is_pruned_by_equality, is_pruned_by_order};
-pub use reader::{ObjectReader, RangeReader, ReadMetrics, ScanOptions};
+pub use reader::{ObjectReader, RangeReader, ReadMetrics, Recorded, ScanOptions};
 pub use sidecar::Sidecar;
 pub use value::{ArrayValue, IntervalValue, Value};
 pub use writer::{Appended, Flushed, PartitionWriter};

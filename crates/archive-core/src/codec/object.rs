@@ -1,44 +1,18 @@
-//! One Parquet object while it is written.
+//! One object while it is written, of whatever format, and what is told of it afterwards.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, new_null_array};
-use arrow::datatypes::{DataType, Field as ArrowField, Schema, SchemaRef};
+use arrow::array::ArrayRef;
 use bytes::Bytes;
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::errors::ParquetError;
-use parquet::file::metadata::KeyValue;
-use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion};
-use parquet::schema::types::ColumnPath;
 
 use super::digest::Digest;
+use super::format::ObjectFormat;
 use super::key_filter::Keys;
+use super::ndjson::NdjsonFile;
 use super::options::{ObjectSummary, WriterOptions};
-use super::sink::ChunkBuffer;
-use crate::schema::{Field, PgType, Storage, TableSchema, sidecar_field};
+use super::parquet_file::ParquetFile;
+use crate::schema::TableSchema;
 use crate::{Error, ErrorKind, Result};
-
-/// Key-value metadata: the columns as JSON.
-pub(super) const SCHEMA_KEY: &str = "archive_ext.schema";
-/// Key-value metadata: version of how columns and sidecars are laid out.
-pub(super) const FORMAT_KEY: &str = "archive_ext.format";
-/// Key-value metadata: digest of the rows as JSON.
-const DIGEST_KEY: &str = "archive_ext.digest";
-/// The layout that is written.
-pub(super) const FORMAT: &str = "1";
-
-/// Encoded bytes of a row group that wait in memory at most.
-const MAX_ENCODED: usize = 64 << 20;
-/// Rows per data page at most; a page ends at 1 MiB too.
-const PAGE_ROWS: usize = 20_000;
-/// Rows between two looks at the size of the page.
-const WRITE_ROWS: usize = 1024;
-/// Memory of all bloom filters together, about.
-const BLOOM_BUDGET: u64 = 16 << 20;
-const BLOOM_FPP: f64 = 0.01;
 
 /// What differs between the objects of a partition. It only ever grows, so that objects are not cut again and again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,34 +42,44 @@ pub(super) struct Batch {
     pub(super) rows: usize,
     /// Bytes of the values before encoding.
     pub(super) bytes: usize,
-    pub(super) columns: Vec<ArrayRef>,
-    /// The sidecars of columns that have an outlier.
-    pub(super) sidecars: Vec<(usize, ArrayRef)>,
+    pub(super) encoded: Encoded,
     pub(super) shape: Shape,
     pub(super) nulls: Vec<u64>,
     pub(super) digest: Digest,
     pub(super) keys: Keys,
 }
 
+/// Rows in the form that their object's format wants.
+#[derive(Debug)]
+pub(super) enum Encoded {
+    /// Columns, and the sidecars of those that have an outlier.
+    Columns(Vec<ArrayRef>, Vec<(usize, ArrayRef)>),
+    /// Lines.
+    Lines(Vec<u8>),
+}
+
 /// The object being written.
 pub(super) struct ObjectWriter {
-    writer: ArrowWriter<ChunkBuffer>,
-    arrow: SchemaRef,
+    file: File,
     shape: Shape,
-    group_rows: usize,
-    group_bytes: usize,
     keys: Keys,
     filter_fields: Vec<i32>,
     summary: ObjectSummary,
 }
 
+enum File {
+    Parquet(Box<ParquetFile>),
+    Ndjson(NdjsonFile),
+}
+
 impl ObjectWriter {
     /// Begins an object.
     pub(super) fn new(schema: &TableSchema, opts: &WriterOptions, shape: Shape, ordinal: u32) -> Result<Self> {
-        let arrow = Arc::new(arrow_schema(schema, &shape));
-        let options =
-            ArrowWriterOptions::new().with_properties(properties(schema, opts, &shape)?).with_skip_arrow_metadata(true);
-        let writer = ArrowWriter::try_new_with_options(ChunkBuffer::default(), Arc::clone(&arrow), options);
+        let file = match opts.format {
+            ObjectFormat::Parquet => File::Parquet(Box::new(ParquetFile::new(schema, opts, shape.clone())?)),
+            ObjectFormat::NdjsonGz => File::Ndjson(NdjsonFile::new(true)),
+            ObjectFormat::Ndjson => File::Ndjson(NdjsonFile::new(false)),
+        };
         let summary = ObjectSummary {
             ordinal,
             rows: 0,
@@ -104,21 +88,12 @@ impl ObjectWriter {
             digest: empty_digest(schema),
             row_groups: 0,
             null_counts: schema.fields.iter().map(|field| (field.id, 0)).collect(),
-            sidecars: shape.sidecars.iter().filter_map(|i| schema.fields.get(*i)).map(|field| field.id).collect(),
+            sidecars: Vec::new(),
             key_filter: None,
         };
         let mut filter_fields = opts.filter_fields.clone();
         filter_fields.sort_unstable();
-        Ok(Self {
-            writer: writer.map_err(not_written)?,
-            arrow,
-            shape,
-            group_rows: 0,
-            group_bytes: 0,
-            keys: Keys::default(),
-            filter_fields,
-            summary,
-        })
+        Ok(Self { file, shape, keys: Keys::default(), filter_fields, summary })
     }
 
     /// Number of the object.
@@ -126,204 +101,80 @@ impl ObjectWriter {
         self.summary.ordinal
     }
 
-    /// The columns it has.
-    pub(super) fn shape(&self) -> &Shape {
-        &self.shape
+    /// Whether it can take a batch of `shape`. Each line has the sidecars that it needs.
+    pub(super) fn takes(&self, shape: &Shape) -> bool {
+        matches!(self.file, File::Ndjson(_)) || self.shape.covers(shape)
     }
 
     /// Rows in the current row group.
     pub(super) fn group_rows(&self) -> usize {
-        self.group_rows
+        match &self.file {
+            File::Parquet(file) => file.group_rows(),
+            File::Ndjson(_) => 0,
+        }
     }
 
     /// Bytes written and bytes encoded that wait for the end of the row group.
     pub(super) fn size(&self) -> u64 {
-        self.written() + self.writer.in_progress_size() as u64
+        match &self.file {
+            File::Parquet(file) => file.size(),
+            File::Ndjson(file) => file.written(),
+        }
     }
 
     /// Bytes written.
     pub(super) fn written(&self) -> u64 {
-        self.writer.bytes_written() as u64
+        match &self.file {
+            File::Parquet(file) => file.written(),
+            File::Ndjson(file) => file.written(),
+        }
     }
 
     /// Adds a batch. The caller cuts batches so that a row group is never exceeded.
     pub(super) fn write(&mut self, batch: Batch, opts: &WriterOptions) -> Result<()> {
-        let Batch { rows, bytes, columns, sidecars, nulls, digest, keys, .. } = batch;
-        let record = self.record(rows, columns, sidecars)?;
-        self.writer.write(&record).map_err(not_written)?;
-        drop(record);
+        let Batch { rows, bytes, encoded, shape, nulls, digest, keys } = batch;
+        match (&mut self.file, encoded) {
+            (File::Parquet(file), Encoded::Columns(columns, sidecars)) => {
+                file.write(rows, bytes, columns, sidecars, opts)?
+            }
+            (File::Ndjson(file), Encoded::Lines(lines)) => file.write(&lines)?,
+            _ => return Err(Error::new(ErrorKind::Internal, "rows were encoded for another format")),
+        }
+        self.shape = self.shape.union(&shape);
         self.summary.rows += rows as u64;
         self.summary.digest.merge(&digest);
         self.keys.extend(keys);
         for ((_, total), nulls) in self.summary.null_counts.iter_mut().zip(nulls) {
             *total += nulls;
         }
-        self.group_rows += rows;
-        self.group_bytes += bytes;
-        self.end_full_group(opts)
-    }
-
-    /// The batch with all columns of the object; sidecars without a value are NULL.
-    fn record(&self, rows: usize, mut columns: Vec<ArrayRef>, sidecars: Vec<(usize, ArrayRef)>) -> Result<RecordBatch> {
-        for position in &self.shape.sidecars {
-            let sidecar = sidecars.iter().find(|(i, _)| i == position).map(|(_, array)| Arc::clone(array));
-            columns.push(sidecar.unwrap_or_else(|| new_null_array(&DataType::Utf8, rows)));
-        }
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
-        RecordBatch::try_new_with_options(Arc::clone(&self.arrow), columns, &options)
-            .map_err(|error| Error::new(ErrorKind::Internal, "could not build a batch of rows").source(error))
-    }
-
-    fn end_full_group(&mut self, opts: &WriterOptions) -> Result<()> {
-        let full = self.group_rows >= opts.row_group_rows
-            || self.group_bytes >= opts.row_group_bytes
-            || self.writer.in_progress_size() >= MAX_ENCODED
-            || self.writer.memory_size() >= MAX_ENCODED + 2 * usize::try_from(BLOOM_BUDGET).unwrap_or(0);
-        if full {
-            (self.group_rows, self.group_bytes) = (0, 0);
-            self.writer.flush().map_err(not_written)?;
-        }
         Ok(())
     }
 
     /// The chunks that are ready for the sink.
     pub(super) fn take_chunks(&mut self) -> Vec<Bytes> {
-        self.writer.inner_mut().take_full()
+        match &mut self.file {
+            File::Parquet(file) => file.take_chunks(),
+            File::Ndjson(file) => file.take_chunks(),
+        }
     }
 
-    /// Writes the footer; the last chunks and what was written.
-    pub(super) fn finish(mut self) -> Result<(Vec<Bytes>, ObjectSummary)> {
-        let digest = serde_json::to_string(&self.summary.digest)
-            .map_err(|error| Error::new(ErrorKind::Internal, "could not write a digest as JSON").source(error))?;
-        self.writer.append_key_value_metadata(KeyValue::new(DIGEST_KEY.to_owned(), digest));
-        let metadata = self.writer.finish().map_err(not_written)?;
-        let buffer = self.writer.inner_mut();
-        let mut chunks = buffer.take_full();
-        chunks.extend(buffer.take_rest());
+    /// Ends the object; the last chunks and what was written.
+    pub(super) fn finish(self) -> Result<(Vec<Bytes>, ObjectSummary)> {
         let mut summary = self.summary;
-        summary.bytes = buffer.bytes();
-        summary.sha256 = buffer.sha256();
+        let chunks;
+        match self.file {
+            File::Parquet(file) => {
+                (chunks, summary.bytes, summary.sha256, summary.row_groups) = file.finish(&summary.digest)?
+            }
+            File::Ndjson(file) => (chunks, summary.bytes, summary.sha256) = file.finish()?,
+        }
+        let id = |position: &usize| summary.null_counts.get(*position).map(|(id, _)| *id);
+        summary.sidecars = self.shape.sidecars.iter().filter_map(id).collect();
         summary.key_filter = self.keys.filter(&self.filter_fields);
-        summary.row_groups = u32::try_from(metadata.num_row_groups()).unwrap_or(u32::MAX);
         Ok((chunks, summary))
     }
 }
 
-/// The native columns in order, then the sidecars.
-fn arrow_schema(schema: &TableSchema, shape: &Shape) -> Schema {
-    let names = schema.sidecar_names();
-    let native = schema.fields.iter().map(|field| field.pg_type.arrow(&field.name, field.id));
-    let sidecars =
-        shape.sidecars.iter().filter_map(|i| Some(sidecar_field(names.get(*i)?, schema.fields.get(*i)?.sidecar_id())));
-    Schema::new(native.chain(sidecars).collect::<Vec<ArrowField>>())
-}
-
-fn properties(schema: &TableSchema, opts: &WriterOptions, shape: &Shape) -> Result<WriterProperties> {
-    let level = ZstdLevel::try_new(opts.compression_level).map_err(|error| {
-        Error::new(ErrorKind::InvalidParameter, format!("invalid zstd level {}", opts.compression_level)).source(error)
-    })?;
-    let builder = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(level))
-        .set_created_by(opts.created_by.clone())
-        .set_statistics_enabled(EnabledStatistics::Page)
-        .set_write_batch_size(opts.batch_rows.min(WRITE_ROWS))
-        .set_data_page_row_count_limit(opts.batch_rows.saturating_mul(2).min(PAGE_ROWS))
-        .set_max_row_group_row_count(None)
-        .set_max_row_group_bytes(None)
-        .set_key_value_metadata(Some(key_values(schema)?));
-    Ok(wide_columns(bloom_filters(builder, schema, opts), schema, shape).build())
-}
-
-fn key_values(schema: &TableSchema) -> Result<Vec<KeyValue>> {
-    let json = serde_json::to_string(schema)
-        .map_err(|error| Error::new(ErrorKind::Internal, "could not write the columns as JSON").source(error))?;
-    Ok(vec![KeyValue::new(FORMAT_KEY.to_owned(), FORMAT.to_owned()), KeyValue::new(SCHEMA_KEY.to_owned(), json)])
-}
-
-fn bloom_filters(
-    mut builder: WriterPropertiesBuilder,
-    schema: &TableSchema,
-    opts: &WriterOptions,
-) -> WriterPropertiesBuilder {
-    let fields: Vec<&Field> =
-        opts.bloom_fields.iter().filter_map(|id| schema.field(*id)).filter(|f| can_bloom(&f.pg_type)).collect();
-    let share = BLOOM_BUDGET / (fields.len() as u64).max(1);
-    // Some ten bits per distinct value at this rate of false positives.
-    let distinct = (opts.row_group_rows as u64).min(share * 8 / 10).max(64);
-    for field in fields {
-        builder = builder
-            .set_column_bloom_filter_enabled(native_path(field), true)
-            .set_column_bloom_filter_fpp(native_path(field), BLOOM_FPP)
-            .set_column_bloom_filter_max_ndv(native_path(field), distinct);
-    }
-    builder
-}
-
-/// Types whose equality is that of the bytes that Parquet hashes.
-pub(super) fn can_bloom(pg_type: &PgType) -> bool {
-    match pg_type {
-        PgType::Numeric { .. } => pg_type.storage() != Storage::NumericText,
-        PgType::Int2
-        | PgType::Int4
-        | PgType::Int8
-        | PgType::Float4
-        | PgType::Float8
-        | PgType::Text
-        | PgType::Varchar
-        | PgType::Bytea
-        | PgType::Date
-        | PgType::Time
-        | PgType::Timestamp
-        | PgType::TimestampTz
-        | PgType::Uuid
-        | PgType::Enum => true,
-        _ => false,
-    }
-}
-
-fn wide_columns(mut builder: WriterPropertiesBuilder, schema: &TableSchema, shape: &Shape) -> WriterPropertiesBuilder {
-    if !shape.wide.is_empty() {
-        // Version 2 data pages are compressed from where they were encoded, without one more copy.
-        builder = builder.set_writer_version(WriterVersion::PARQUET_2_0).set_encoding(Encoding::PLAIN);
-    }
-    let names = schema.sidecar_names();
-    for position in &shape.wide {
-        let Some((field, sidecar)) = schema.fields.get(*position).zip(names.get(*position)) else { continue };
-        let native = leaf_paths(&field.pg_type.arrow(&field.name, field.id));
-        for path in native.into_iter().chain([vec![sidecar.clone()]]).map(ColumnPath::new) {
-            builder = builder
-                .set_column_dictionary_enabled(path.clone(), false)
-                .set_column_statistics_enabled(path.clone(), EnabledStatistics::None)
-                .set_column_bloom_filter_enabled(path, false);
-        }
-    }
-    builder
-}
-
-/// The path of a scalar column.
-fn native_path(field: &Field) -> ColumnPath {
-    ColumnPath::new(vec![field.name.clone()])
-}
-
-/// The paths of the leaves of a field, as Parquet names them.
-fn leaf_paths(field: &ArrowField) -> Vec<Vec<String>> {
-    let below = match field.data_type() {
-        DataType::Struct(members) => members.iter().flat_map(|member| leaf_paths(member)).collect(),
-        DataType::List(element) => {
-            let mut paths = leaf_paths(element);
-            paths.iter_mut().for_each(|path| path.insert(0, "list".to_owned()));
-            paths
-        }
-        _ => vec![Vec::new()],
-    };
-    let prefixed = |path: Vec<String>| std::iter::once(field.name().clone()).chain(path).collect();
-    below.into_iter().map(prefixed).collect()
-}
-
 fn empty_digest(schema: &TableSchema) -> Digest {
     Digest { rows: 0, sum: 0, columns: schema.fields.iter().map(|field| (field.id, 0)).collect() }
-}
-
-fn not_written(error: ParquetError) -> Error {
-    Error::new(ErrorKind::Internal, "could not encode rows as Parquet").source(error)
 }

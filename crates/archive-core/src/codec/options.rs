@@ -3,21 +3,24 @@
 use bytes::Bytes;
 
 use super::digest::Digest;
+use super::format::ObjectFormat;
 use super::key_filter::KeyFilter;
 use crate::Result;
 
 /// Bounds and choices of a [`super::PartitionWriter`].
 #[derive(Debug, Clone)]
 pub struct WriterOptions {
+    /// Format of the objects.
+    pub format: ObjectFormat,
     /// Rows per row group at most.
     pub row_group_rows: usize,
     /// Uncompressed bytes of input per row group at most.
     pub row_group_bytes: usize,
     /// A new object is begun once this many bytes were written.
     pub object_bytes: u64,
-    /// Rows handed to Parquet at a time.
+    /// Rows handed to an object at a time.
     pub batch_rows: usize,
-    /// Bytes handed to Parquet at a time; one value may be larger.
+    /// Bytes handed to an object at a time; one value may be larger.
     pub batch_bytes: usize,
     /// zstd level.
     pub compression_level: i32,
@@ -32,6 +35,7 @@ pub struct WriterOptions {
 impl Default for WriterOptions {
     fn default() -> Self {
         Self {
+            format: ObjectFormat::Parquet,
             row_group_rows: 1_000_000,
             row_group_bytes: 128 << 20,
             object_bytes: 512 << 20,
@@ -69,7 +73,7 @@ pub struct ObjectSummary {
     pub sha256: String,
     /// Digest of the rows.
     pub digest: Digest,
-    /// Row groups.
+    /// Row groups; lines have none.
     pub row_groups: u32,
     /// (field id, number of NULLs) per column in schema order; a value in a sidecar is not NULL.
     pub null_counts: Vec<(i32, u64)>,

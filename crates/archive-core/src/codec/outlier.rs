@@ -101,7 +101,8 @@ fn plain_struct(members: &[Storage], parts: &[Option<Value<'_>>]) -> Result<bool
     Ok(members.len() == parts.len())
 }
 
-fn mismatch(storage: &Storage, value: &Value<'_>) -> Error {
+/// The error about a value that the column cannot have.
+pub(super) fn mismatch(storage: &Storage, value: &Value<'_>) -> Error {
     // The value itself is user data and stays out of the message.
     let kind = match value {
         Value::Bool(_) => "boolean",

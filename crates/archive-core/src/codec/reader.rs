@@ -1,26 +1,16 @@
-//! Reads one object: footer, pruning, then batches, asking for bytes as they are needed.
+//! Reads one object, of whatever format.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
-use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use bytes::Bytes;
-use parquet::DecodeResult;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ArrowReaderMetadata;
-use parquet::arrow::push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder, RowGroupSelection};
-use parquet::bloom_filter::Sbbf;
-use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 
-use super::bind::{self, Bound, Place};
 use super::decode::DecodedBatch;
-use super::fetch::fetch;
-use super::footer::{Tail, check_counts};
-use super::guard::{corrupt, guarded};
+use super::format::ObjectFormat;
+use super::guard::corrupt;
+use super::ndjson::NdjsonReader;
+use super::parquet_reader::ParquetReader;
 use super::predicate::Predicate;
-use super::prune::{Prepared, may_match, prepare};
-use super::{rows, stats};
+use super::rows;
 use crate::schema::TableSchema;
 use crate::{Error, ErrorKind, Result};
 
@@ -69,218 +59,115 @@ pub struct ReadMetrics {
     pub rows_read: u64,
 }
 
+/// What was recorded of an object when it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recorded<'a> {
+    /// Its key, which errors name.
+    pub key: &'a str,
+    /// Its format.
+    pub format: ObjectFormat,
+    /// Its size.
+    pub bytes: u64,
+    /// Its rows.
+    pub rows: u64,
+}
+
 /// Reads one object; see the module.
 pub struct ObjectReader<R> {
-    reader: R,
-    size: u64,
-    metadata: Arc<ParquetMetaData>,
-    decoding: ArrowReaderMetadata,
-    /// The columns to decode, in the order asked for.
-    columns: Vec<Bound>,
-    tests: Vec<ColumnTest>,
-    opts: ScanOptions,
-    groups: VecDeque<Group>,
-    current: Option<Current>,
-    metrics: ReadMetrics,
+    key: String,
+    inner: Inner<R>,
 }
 
-/// A test and the column it is about.
-#[derive(Debug)]
-struct ColumnTest {
-    column: Bound,
-    test: Prepared,
-}
-
-/// A row group that may hold wanted rows.
-#[derive(Debug, Clone, Copy)]
-struct Group {
-    index: usize,
-    first_row: u64,
-    rows: u64,
-}
-
-/// The row group being read.
-struct Current {
-    rows_left: u64,
-    /// `None` when no column is wanted.
-    decoder: Option<ParquetPushDecoder>,
+enum Inner<R> {
+    Parquet(Box<ParquetReader<R>>),
+    Ndjson(Box<NdjsonReader<R>>),
 }
 
 impl<R: RangeReader> ObjectReader<R> {
-    /// Reads the footer of the object and checks that it holds the columns of `schema`.
-    pub fn open(mut reader: R, size: u64, schema: &TableSchema, opts: ScanOptions) -> Result<Self> {
-        if reader.len() != size {
-            return Err(corrupt("object has another size than recorded")
-                .detail(format!("It has {} bytes, and {size} were recorded.", reader.len())));
-        }
-        let tail = Tail::read(&mut reader, size)?;
-        let mut metadata = Arc::new(tail.metadata(&mut reader)?);
-        check_counts(&metadata)?;
-        let (bound, file) = bind::bind(&metadata, schema)?;
-        let columns = wanted(&bound, &opts.columns)?;
-        let tests = column_tests(&bound, &opts.predicates);
-        let all = groups(&metadata);
-        let groups: VecDeque<Group> = all.iter().copied().filter(|group| keeps(&metadata, group, &tests)).collect();
-        let skipped = (all.len() - groups.len()) as u64;
-        if !groups.is_empty() && (!tests.is_empty() || opts.row_ranges.is_some()) {
-            let indexes: Vec<usize> = groups.iter().map(|group| group.index).collect();
-            let (tested, read) = leaves(&columns, &tests);
-            let owned = Arc::unwrap_or_clone(metadata);
-            metadata = Arc::new(tail.page_index(&mut reader, owned, &indexes, &tested, &read)?);
-        }
-        Ok(Self {
-            reader,
-            size,
-            decoding: bind::decoding(Arc::clone(&metadata), &file)?,
-            metadata,
-            columns,
-            tests,
-            opts: with_defaults(opts),
-            groups,
-            current: None,
-            metrics: ReadMetrics { row_groups_skipped: skipped, ..ReadMetrics::default() },
-        })
+    /// Opens an object of the columns of `schema`. Errors: corrupt when it is not the one that was recorded, which for lines is
+    /// known when the last of them was read.
+    pub fn open(reader: R, recorded: Recorded<'_>, schema: &TableSchema, opts: ScanOptions) -> Result<Self> {
+        let inner = Inner::open(reader, recorded, schema, opts).map_err(|error| named(error, recorded.key))?;
+        Ok(Self { key: recorded.key.to_owned(), inner })
     }
 
     /// The next rows, `None` at the end.
     pub fn next_batch(&mut self) -> Result<Option<DecodedBatch>> {
-        loop {
-            let Some(mut current) = self.current.take() else {
-                match self.groups.pop_front() {
-                    Some(group) => self.current = self.begin(group)?,
-                    None => return Ok(None),
-                }
-                continue;
-            };
-            if let Some(batch) = self.advance(&mut current)? {
-                self.metrics.rows_read += batch.rows() as u64;
-                self.current = Some(current);
-                return Ok(Some(batch));
-            }
-        }
-    }
-
-    /// The next rows of the row group, `None` at its end.
-    fn advance(&mut self, current: &mut Current) -> Result<Option<DecodedBatch>> {
-        let Some(decoder) = &mut current.decoder else {
-            let rows = current.rows_left.min(self.opts.max_batch_rows as u64);
-            current.rows_left -= rows;
-            return Ok((rows > 0).then(|| DecodedBatch::empty(usize::try_from(rows).unwrap_or(usize::MAX))));
+        let batch = match &mut self.inner {
+            Inner::Parquet(reader) => reader.next_batch(),
+            Inner::Ndjson(reader) => reader.next_batch(),
         };
-        loop {
-            match guarded(|| decoder.try_decode())? {
-                DecodeResult::NeedsData(ranges) => {
-                    let data = fetch(&mut self.reader, self.size, &ranges)?;
-                    guarded(|| decoder.push_ranges(ranges, data))?;
-                }
-                DecodeResult::Data(batch) => {
-                    let left = current.rows_left.checked_sub(batch.num_rows() as u64);
-                    current.rows_left = left.ok_or_else(wrong_rows)?;
-                    return decoded(&self.columns, &batch).map(Some);
-                }
-                DecodeResult::Finished if current.rows_left > 0 => return Err(wrong_rows()),
-                DecodeResult::Finished => return Ok(None),
-            }
-        }
-    }
-
-    /// Starts on a row group, unless page index, bloom filters or the sample rule it out.
-    fn begin(&mut self, group: Group) -> Result<Option<Current>> {
-        let matching = self.matching_rows(group);
-        if matching.is_empty() && group.rows > 0 || self.blooms_rule_out(group)? {
-            self.metrics.row_groups_skipped += 1;
-            return Ok(None);
-        }
-        let selected = match &self.opts.row_ranges {
-            Some(sample) => rows::intersect(&matching, &rows::window(sample, group.first_row, group.rows)),
-            None => matching.clone(),
-        };
-        if selected.is_empty() {
-            return Ok(None);
-        }
-        self.metrics.row_groups_read += 1;
-        self.metrics.rows_skipped_by_page_index += group.rows - rows::count(&matching);
-        let decoder = if self.columns.is_empty() { None } else { Some(self.decoder(group, &selected)?) };
-        Ok(Some(Current { rows_left: rows::count(&selected), decoder }))
-    }
-
-    /// The rows of the row group whose pages may match every test.
-    fn matching_rows(&self, group: Group) -> Vec<Range<u64>> {
-        let mut matching: Vec<Range<u64>> = std::iter::once(0..group.rows).collect();
-        let Some(metadata) = self.metadata.row_groups().get(group.index) else { return matching };
-        for ColumnTest { column, test } in &self.tests {
-            let known = stats::group_stats(column, metadata);
-            if let Some(rows) = stats::matching_rows(column, test, &known, &self.metadata, group.index) {
-                matching = rows::intersect(&matching, &rows::normalize(rows));
-            }
-        }
-        rows::normalize(matching)
-    }
-
-    /// Whether a bloom filter shows that no row passes.
-    fn blooms_rule_out(&mut self, group: Group) -> Result<bool> {
-        let metadata = Arc::clone(&self.metadata);
-        let Some(group) = metadata.row_groups().get(group.index) else { return Ok(false) };
-        for ColumnTest { column, test } in &self.tests {
-            let Some(chunk) = group.columns().get(column.native.leaf) else { continue };
-            let asks = stats::asks_bloom(column, test) && !stats::group_stats(column, group).outliers;
-            let Some(range) = stats::bloom_range(chunk).filter(|_| asks) else { continue };
-            let bytes = fetch(&mut self.reader, self.size, &[range])?.into_iter().next().unwrap_or_default();
-            let filter = guarded(|| Sbbf::from_bytes(&bytes))?;
-            if !stats::bloom_may_match(&filter, column, test, chunk) {
-                self.metrics.row_groups_skipped_by_bloom += 1;
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    fn decoder(&self, group: Group, selected: &[Range<u64>]) -> Result<ParquetPushDecoder> {
-        let selection = RowGroupSelection::new(group.index, rows::selection(selected, group.rows));
-        let roots = roots(&self.columns);
-        let batch_rows = self.metadata.row_groups().get(group.index).map_or(1, |group| self.batch_rows(group));
-        guarded(|| {
-            let builder = ParquetPushDecoderBuilder::new_with_metadata(self.decoding.clone());
-            let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
-            builder.with_batch_size(batch_rows).with_projection(mask).with_row_group_selections(vec![selection]).build()
-        })
-    }
-
-    /// Rows that decode to about the wanted number of bytes.
-    fn batch_rows(&self, group: &RowGroupMetaData) -> usize {
-        let places = self.columns.iter().flat_map(|column| [Some(column.native), column.sidecar]).flatten();
-        let chunks = places.flat_map(Place::leaves).filter_map(|leaf| group.columns().get(leaf));
-        let sizes = chunks.map(|chunk| chunk.uncompressed_size());
-        let bytes: u64 = sizes.map(|size| u64::try_from(size).unwrap_or(0)).sum();
-        let rows = u64::try_from(group.num_rows()).unwrap_or(0).max(1);
-        let per_row = usize::try_from(bytes / rows).unwrap_or(usize::MAX).max(1);
-        (self.opts.batch_bytes / per_row).clamp(1, self.opts.max_batch_rows)
+        batch.map_err(|error| named(error, &self.key))
     }
 
     /// What was done so far.
     pub fn metrics(&self) -> ReadMetrics {
-        self.metrics
-    }
-
-    /// Rows of the object.
-    pub fn num_rows(&self) -> u64 {
-        u64::try_from(self.metadata.file_metadata().num_rows()).unwrap_or(0)
-    }
-
-    /// Row groups of the object.
-    pub fn num_row_groups(&self) -> usize {
-        self.metadata.num_row_groups()
+        match &self.inner {
+            Inner::Parquet(reader) => reader.metrics(),
+            Inner::Ndjson(reader) => reader.metrics(),
+        }
     }
 
     /// The source of bytes.
     pub fn reader(&self) -> &R {
-        &self.reader
+        match &self.inner {
+            Inner::Parquet(reader) => reader.reader(),
+            Inner::Ndjson(reader) => reader.reader(),
+        }
     }
+}
 
-    /// The source of bytes, for its own counters.
-    pub fn reader_mut(&mut self) -> &mut R {
-        &mut self.reader
+impl<R: RangeReader> Inner<R> {
+    fn open(reader: R, recorded: Recorded<'_>, schema: &TableSchema, opts: ScanOptions) -> Result<Self> {
+        if reader.len() != recorded.bytes {
+            return Err(corrupt("object has another size than recorded").detail(format!(
+                "It has {} bytes, and {} were recorded.",
+                reader.len(),
+                recorded.bytes
+            )));
+        }
+        let opts = with_defaults(opts);
+        Ok(match recorded.format {
+            ObjectFormat::Parquet => {
+                let reader = ParquetReader::open(reader, recorded.bytes, schema, opts)?;
+                check_rows(reader.num_rows(), recorded.rows)?;
+                Self::Parquet(Box::new(reader))
+            }
+            ObjectFormat::NdjsonGz | ObjectFormat::Ndjson => {
+                Self::Ndjson(Box::new(NdjsonReader::open(reader, recorded, schema, opts)?))
+            }
+        })
     }
+}
+
+/// What is wrong with the bytes of an object is said with its key; the storage's own errors name it already.
+fn named(error: Error, key: &str) -> Error {
+    if error.kind() != ErrorKind::Corrupt || error.message().contains(key) {
+        return error;
+    }
+    let mut detail = error.message().to_owned();
+    if let Some(first) = detail.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    detail.push('.');
+    if let Some(more) = error.detail_text() {
+        detail = format!("{detail} {more}");
+    }
+    corrupt(format!("archive object \"{key}\" is not what was written")).detail(detail)
+}
+
+/// Whether an object has the rows that were recorded of it (corrupt otherwise).
+pub(super) fn check_rows(found: u64, recorded: u64) -> Result<()> {
+    if found == recorded {
+        return Ok(());
+    }
+    Err(corrupt("object holds another number of rows than recorded")
+        .detail(format!("It holds {found} rows, and {recorded} were recorded.")))
+}
+
+/// The error about a column that is asked for and that the schema lacks.
+pub(super) fn no_such_field(id: i32) -> Error {
+    Error::new(ErrorKind::Internal, format!("no column has field id {id}"))
 }
 
 fn with_defaults(mut opts: ScanOptions) -> ScanOptions {
@@ -292,69 +179,4 @@ fn with_defaults(mut opts: ScanOptions) -> ScanOptions {
     }
     opts.row_ranges = opts.row_ranges.map(rows::normalize);
     opts
-}
-
-fn wanted(bound: &[Bound], ids: &[i32]) -> Result<Vec<Bound>> {
-    let find = |id: &i32| bound.iter().find(|column| column.field_id == *id).cloned();
-    ids.iter()
-        .map(|id| find(id).ok_or_else(|| Error::new(ErrorKind::Internal, format!("no column has field id {id}"))))
-        .collect()
-}
-
-/// The tests of columns that are known; a test that is left out costs time, never rows.
-fn column_tests(bound: &[Bound], predicates: &[Predicate]) -> Vec<ColumnTest> {
-    let prepared = predicates.iter().filter_map(|predicate| {
-        let column = bound.iter().find(|column| column.field_id == predicate.field_id)?.clone();
-        let test = prepare(&predicate.test, &column.pg_type);
-        Some(ColumnTest { column, test })
-    });
-    prepared.filter(|test| test.test != Prepared::Anything).collect()
-}
-
-fn groups(metadata: &ParquetMetaData) -> Vec<Group> {
-    let mut first_row = 0;
-    let mut groups = Vec::with_capacity(metadata.num_row_groups());
-    for (index, group) in metadata.row_groups().iter().enumerate() {
-        let rows = u64::try_from(group.num_rows()).unwrap_or(0);
-        groups.push(Group { index, first_row, rows });
-        first_row += rows;
-    }
-    groups
-}
-
-fn keeps(metadata: &ParquetMetaData, group: &Group, tests: &[ColumnTest]) -> bool {
-    let Some(group) = metadata.row_groups().get(group.index) else { return true };
-    tests.iter().all(|test| may_match(&test.test, &stats::group_stats(&test.column, group)))
-}
-
-/// Leaves whose column index, and those whose offset index is needed.
-fn leaves(columns: &[Bound], tests: &[ColumnTest]) -> (Vec<usize>, Vec<usize>) {
-    let tested: Vec<usize> = tests.iter().map(|test| test.column.native.leaf).collect();
-    let read = columns.iter().flat_map(|column| [Some(column.native), column.sidecar]).flatten();
-    let read = read.flat_map(Place::leaves).chain(tested.iter().copied()).collect();
-    (tested, read)
-}
-
-/// Positions of the fields to read, ascending.
-fn roots(columns: &[Bound]) -> Vec<usize> {
-    let places = columns.iter().flat_map(|column| [Some(column.native), column.sidecar]).flatten();
-    places.map(|place| place.root).collect::<BTreeSet<_>>().into_iter().collect()
-}
-
-fn decoded(columns: &[Bound], batch: &RecordBatch) -> Result<DecodedBatch> {
-    let roots = roots(columns);
-    let array = |root: usize| {
-        let position = roots.binary_search(&root).ok();
-        let array = position.filter(|_| roots.len() == batch.num_columns()).and_then(|i| batch.columns().get(i));
-        array.cloned().ok_or_else(|| corrupt("object was decoded to other columns than asked for"))
-    };
-    let columns = columns.iter().map(|column| {
-        let sidecar = column.sidecar.map(|place| array(place.root)).transpose()?;
-        Ok((column.pg_type.storage(), array(column.native.root)?, sidecar))
-    });
-    DecodedBatch::new(batch.num_rows(), columns.collect::<Result<_>>()?)
-}
-
-fn wrong_rows() -> Error {
-    corrupt("a row group holds another number of rows than recorded")
 }

@@ -9,7 +9,7 @@ use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::statistics::Statistics;
 
 use super::bind::Bound as Column;
-use super::object::can_bloom;
+use super::parquet_file::can_bloom;
 use super::prune::{Bound, Point, Prepared, Stats, may_match};
 use crate::schema::{PgType, Storage};
 

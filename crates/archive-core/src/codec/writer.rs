@@ -1,9 +1,11 @@
-//! Writes the rows of a partition into one or more Parquet objects.
+//! Writes the rows of a partition into one or more objects.
 
 use super::digest::RowHasher;
-use super::encode::{ColumnBuilder, SidecarBuilder};
+use super::encode::ColumnBuffer;
+use super::format::ObjectFormat;
 use super::key_filter::KeyHasher;
-use super::object::{Batch, ObjectWriter, Shape};
+use super::ndjson::LineBuffer;
+use super::object::{Batch, Encoded, ObjectWriter, Shape};
 use super::options::{ObjectSink, ObjectSummary, WriterOptions};
 use super::value::Value;
 use crate::schema::TableSchema;
@@ -19,7 +21,7 @@ pub enum Appended {
     NeedsText,
 }
 
-/// A batch was handed to Parquet.
+/// A batch was handed to its object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flushed {
     /// The object that holds the rows of the batch.
@@ -36,7 +38,7 @@ pub struct PartitionWriter<S> {
     sink: S,
     hasher: RowHasher,
     keys: Option<KeyHasher>,
-    columns: Vec<ColumnBuilder>,
+    encoder: Encoder,
     pending: Pending,
     shape: Shape,
     object: Option<ObjectWriter>,
@@ -54,7 +56,6 @@ struct Pending {
     rows: usize,
     bytes: usize,
     nulls: Vec<u64>,
-    sidecars: Vec<Option<SidecarBuilder>>,
     shape: Shape,
     /// The column whose value comes next.
     next: usize,
@@ -64,8 +65,54 @@ struct Pending {
 
 impl Pending {
     fn new(columns: usize) -> Self {
-        let sidecars = std::iter::repeat_with(|| None).take(columns).collect();
-        Self { nulls: vec![0; columns], sidecars, ..Self::default() }
+        Self { nulls: vec![0; columns], ..Self::default() }
+    }
+}
+
+/// The rows of the batch in the form of their format.
+#[derive(Debug)]
+enum Encoder {
+    Columns(ColumnBuffer),
+    Lines(LineBuffer),
+}
+
+impl Encoder {
+    fn new(schema: &TableSchema, format: ObjectFormat) -> Result<Self> {
+        Ok(match format {
+            ObjectFormat::Parquet => Self::Columns(ColumnBuffer::new(schema)?),
+            ObjectFormat::NdjsonGz | ObjectFormat::Ndjson => Self::Lines(LineBuffer::new(schema)?),
+        })
+    }
+
+    /// The next value of a row. `false` for an outlier, which is NULL in its place.
+    fn append(&mut self, column: usize, value: Option<&Value<'_>>) -> Result<bool> {
+        match self {
+            Self::Columns(columns) => columns.append(column, value),
+            Self::Lines(lines) => lines.append(column, value),
+        }
+    }
+
+    fn append_text(&mut self, row: usize, column: usize, text: &str) -> Result<()> {
+        match self {
+            Self::Columns(columns) => columns.append_text(row, column, text),
+            Self::Lines(lines) => lines.append_text(column, text),
+        }
+    }
+
+    fn end_row(&mut self) {
+        if let Self::Lines(lines) = self {
+            lines.end_row();
+        }
+    }
+
+    fn take(&mut self, rows: usize) -> Result<Encoded> {
+        Ok(match self {
+            Self::Columns(columns) => {
+                let (columns, sidecars) = columns.take(rows)?;
+                Encoded::Columns(columns, sidecars)
+            }
+            Self::Lines(lines) => Encoded::Lines(lines.take()),
+        })
     }
 }
 
@@ -74,13 +121,11 @@ impl<S: ObjectSink> PartitionWriter<S> {
     pub fn new(schema: TableSchema, opts: WriterOptions, sink: S) -> Result<Self> {
         check_options(&opts)?;
         check_schema(&schema)?;
-        let columns =
-            schema.fields.iter().map(|field| ColumnBuilder::new(&field.pg_type)).collect::<Result<Vec<_>>>()?;
         Ok(Self {
             hasher: RowHasher::new(&schema),
             keys: KeyHasher::new(&schema, &opts.filter_fields),
-            pending: Pending::new(columns.len()),
-            columns,
+            encoder: Encoder::new(&schema, opts.format)?,
+            pending: Pending::new(schema.fields.len()),
             schema,
             opts,
             sink,
@@ -96,9 +141,11 @@ impl<S: ObjectSink> PartitionWriter<S> {
 
     /// The next value of the row. It is hashed too, before any conversion.
     pub fn append(&mut self, column: usize, value: Option<&Value<'_>>) -> Result<Appended> {
-        let builder =
-            self.columns.get_mut(column).filter(|_| column == self.pending.next && self.pending.owed.is_none());
-        let stored = builder.ok_or_else(out_of_order)?.append(value)?;
+        let in_order = column == self.pending.next && self.pending.owed.is_none();
+        if !in_order || column >= self.schema.fields.len() {
+            return Err(out_of_order());
+        }
+        let stored = self.encoder.append(column, value)?;
         self.hasher.column(column, value);
         if let Some(keys) = &mut self.keys {
             keys.column(column, value);
@@ -120,9 +167,7 @@ impl<S: ObjectSink> PartitionWriter<S> {
         if self.pending.owed.take() != Some(column) {
             return Err(out_of_order());
         }
-        let row = self.pending.rows;
-        let sidecar = self.pending.sidecars.get_mut(column).ok_or_else(out_of_order)?;
-        sidecar.get_or_insert_default().append(row, text);
+        self.encoder.append_text(self.pending.rows, column, text)?;
         self.pending.shape.sidecars.insert(column);
         self.note_size(column, text.len());
         Ok(())
@@ -139,9 +184,10 @@ impl<S: ObjectSink> PartitionWriter<S> {
     /// The row is complete. When that [fills the batch](Self::is_full), [`Self::flush`] comes before the next row; what
     /// the row's values borrowed can be freed first.
     pub fn end_row(&mut self) -> Result<()> {
-        if self.pending.next != self.columns.len() || self.pending.owed.is_some() {
+        if self.pending.next != self.schema.fields.len() || self.pending.owed.is_some() {
             return Err(out_of_order());
         }
+        self.encoder.end_row();
         self.hasher.end_row();
         if let Some(keys) = &mut self.keys {
             keys.end_row();
@@ -159,7 +205,7 @@ impl<S: ObjectSink> PartitionWriter<S> {
             || self.group_rows + self.pending.rows >= self.opts.row_group_rows
     }
 
-    /// Hands the pending rows to Parquet and its output to the sink.
+    /// Hands the pending rows to their object and its output to the sink.
     pub fn flush(&mut self) -> Result<Flushed> {
         let batch = self.take_batch()?;
         let rows = batch.rows;
@@ -183,15 +229,11 @@ impl<S: ObjectSink> PartitionWriter<S> {
     }
 
     fn take_batch(&mut self) -> Result<Batch> {
-        let columns = self.columns.iter_mut().map(ColumnBuilder::finish).collect::<Result<Vec<_>>>()?;
-        let pending = std::mem::replace(&mut self.pending, Pending::new(self.columns.len()));
-        let sidecars = pending.sidecars.into_iter().enumerate();
-        let sidecars = sidecars.filter_map(|(i, sidecar)| Some((i, sidecar?.finish(pending.rows)))).collect();
+        let pending = std::mem::replace(&mut self.pending, Pending::new(self.schema.fields.len()));
         Ok(Batch {
             rows: pending.rows,
             bytes: pending.bytes,
-            columns,
-            sidecars,
+            encoded: self.encoder.take(pending.rows)?,
             shape: pending.shape,
             nulls: pending.nulls,
             digest: self.hasher.take(),
@@ -203,7 +245,7 @@ impl<S: ObjectSink> PartitionWriter<S> {
     fn make_room(&mut self, shape: &Shape) -> Result<()> {
         self.shape = self.shape.union(shape);
         match &self.object {
-            Some(object) if !object.shape().covers(shape) => self.finish_object(),
+            Some(object) if !object.takes(shape) => self.finish_object(),
             _ => Ok(()),
         }
     }

@@ -6,7 +6,7 @@ use super::columns::MappedColumn;
 use super::context::{ArchiveRelations, CollationFact, DatabaseFacts, Extension, Root, Sequence};
 use super::ddl::Ddl;
 use super::family::Family;
-use crate::codec::{DIGEST_ALGORITHM, Digest, ObjectSummary};
+use crate::codec::{DIGEST_ALGORITHM, Digest, ObjectFormat, ObjectSummary, Recorded};
 use crate::schema::TableSchema;
 use crate::{Error, ErrorKind, Result};
 
@@ -154,6 +154,11 @@ impl ManifestObject {
             sidecars: summary.sidecars.clone(),
             ranges,
         }
+    }
+
+    /// What a reader is told of it. Errors: corrupt when its key tells no format.
+    pub fn recorded(&self) -> Result<Recorded<'_>> {
+        Ok(Recorded { key: &self.key, format: ObjectFormat::of_key(&self.key)?, bytes: self.bytes, rows: self.rows })
     }
 }
 

@@ -66,6 +66,7 @@ impl Manifest {
     }
 
     fn check_object(&self, object: &ManifestObject) -> Result<()> {
+        object.recorded()?;
         if object.rows != object.digest.rows {
             return Err(corrupt(format!(
                 "object \"{}\": the digest counts {} rows, not {}",

@@ -1,6 +1,7 @@
 //! Keys of data objects and manifests below a storage's prefix.
 
 use super::segment::{decode_ident, encode_ident};
+use crate::codec::ObjectFormat;
 use crate::lifecycle::{Granularity, Moment};
 
 /// The Hive directories of a partition, from its lower bound.
@@ -78,15 +79,21 @@ fn cut(digits: &str, length: usize) -> &str {
 }
 
 /// The key of an object with a batch of rows of a table. Other rows have another key, so that nothing is ever overwritten.
-pub fn batch_key(schema: &str, table: &str, date: Option<HiveDate>, batch: BatchName<'_>) -> String {
+pub fn batch_key(
+    schema: &str,
+    table: &str,
+    date: Option<HiveDate>,
+    batch: BatchName<'_>,
+    format: ObjectFormat,
+) -> String {
     let directories = date.map(HiveDate::directories).unwrap_or_default();
-    format!("{}{directories}{}.parquet", table_prefix(schema, table), batch.of(table))
+    format!("{}{directories}{}.{}", table_prefix(schema, table), batch.of(table), format.as_str())
 }
 
 /// The key of an object in the directory of another, `beside`: it holds rows of the same months.
-pub fn batch_key_beside(beside: &str, table: &str, batch: BatchName<'_>) -> String {
+pub fn batch_key_beside(beside: &str, table: &str, batch: BatchName<'_>, format: ObjectFormat) -> String {
     let directory = beside.rsplit_once('/').map_or("", |(directory, _)| directory);
-    format!("{directory}/{}.parquet", batch.of(table))
+    format!("{directory}/{}.{}", batch.of(table), format.as_str())
 }
 
 /// The key of a batch's manifest; `set` is the row set that it belongs to.
@@ -155,11 +162,14 @@ mod tests {
         let batch = BatchName { job: "0123456789abcdef", number: 7, sha256: &"f00d".repeat(16) };
         let date = Some(HiveDate::new(moment(2022, 1), Granularity::Month));
         assert_eq!(
-            batch_key("public", "ticket", date, batch),
+            batch_key("public", "ticket", date, batch, ObjectFormat::Parquet),
             "public.ticket/archive_year=2022/archive_month=01/ticket.b01234567.000007.f00df00df00df00d.parquet"
         );
-        let key = batch_key("public", "ticket", date, batch);
-        assert_eq!(batch_key_beside(&key, "ticket", batch), key);
+        for format in ObjectFormat::ALL {
+            let key = batch_key("public", "ticket", date, batch, format);
+            assert_eq!(batch_key_beside(&key, "ticket", batch, format), key);
+            assert_eq!(ObjectFormat::of_key(&key).ok(), Some(format));
+        }
         let manifest = batch_manifest_key("public", "ticket", "ticket_rows", batch);
         assert_eq!(manifest, "public.ticket/_manifests/ticket_rows.b01234567.000007.f00df00df00df00d.json");
         assert_eq!(version_of(&manifest, "ticket_rows"), None);

@@ -1,6 +1,7 @@
 //! Whether a policy makes sense: every finding at once, each with what is wrong and how to mend it.
 
 use super::{Age, Policy, Window, archived_before_merge};
+use crate::codec::ObjectFormat;
 use crate::lifecycle::{Granularity, IdKind, Kind, TimeKey};
 use std::fmt;
 
@@ -164,6 +165,22 @@ impl Findings {
         }
     }
 
+    fn format(&mut self, policy: &Policy, kind: Kind) {
+        let Some(name) = &policy.format else { return };
+        let by_rows = matches!(kind, Kind::Plain | Kind::Hash);
+        let remedy = match by_rows {
+            true => "use parquet, ndjson.gz or ndjson",
+            false => "partitions are archived as parquet",
+        };
+        match ObjectFormat::parse(name) {
+            None => self.add("format", format!("\"{name}\" is no archive format"), remedy),
+            Some(ObjectFormat::NdjsonGz | ObjectFormat::Ndjson) if !by_rows => {
+                self.add("format", format!("\"{name}\" is for rows that are archived one by one"), remedy);
+            }
+            Some(_) => {}
+        }
+    }
+
     fn names(&mut self, policy: &Policy, facts: &Facts) {
         if let Some(storage) = policy.storage.as_ref().filter(|name| !facts.storages.contains(name)) {
             let remedy = match facts.storages.as_slice() {
@@ -180,9 +197,7 @@ impl Findings {
                 self.add(setting, format!("tablespace \"{name}\" does not exist"), remedy);
             }
         }
-        if let Some(format) = policy.format.as_ref().filter(|format| !format.eq_ignore_ascii_case("parquet")) {
-            self.add("format", format!("\"{format}\" is no archive format"), "parquet is the only one");
-        }
+        self.format(policy, facts.kind);
         if let Some(compression) = policy.compression.as_ref().filter(|name| !name.eq_ignore_ascii_case("zstd")) {
             self.add("compression", format!("\"{compression}\" is not supported"), "zstd is the only one");
         }
@@ -389,6 +404,22 @@ mod tests {
     }
 
     #[test]
+    fn lines_are_for_rows() {
+        let of = |format: &str| Policy { format: Some(format.to_owned()), ..Policy::default() };
+        for format in ["parquet", "ndjson.gz", "ndjson"] {
+            assert_eq!(said(&of(format), &facts(Kind::Plain)), Vec::<String>::new(), "{format}");
+        }
+        assert_eq!(
+            said(&of("csv"), &facts(Kind::Plain)),
+            ["format: \"csv\" is no archive format; use parquet, ndjson.gz or ndjson"]
+        );
+        assert_eq!(
+            said(&of("ndjson"), &facts(Kind::Time)),
+            ["format: \"ndjson\" is for rows that are archived one by one; partitions are archived as parquet"]
+        );
+    }
+
+    #[test]
     fn everything_wrong_is_said_at_once() {
         let policy = Policy {
             hot_after: Some(Age::new(3, 0, 0)),
@@ -420,7 +451,7 @@ mod tests {
                 "premake: -1 is not between 0 and 1000; 3 or 4 is usual",
                 "storage: storage \"hot\" does not exist; storages: cold",
                 "warm_tablespace: tablespace \"slow\" does not exist; tablespaces: pg_default",
-                "format: \"orc\" is no archive format; parquet is the only one",
+                "format: \"orc\" is no archive format; partitions are archived as parquet",
                 "compression: \"lzma\" is not supported; zstd is the only one",
                 "removal_column: the table has no column \"gone_at\"; name a timestamp column",
                 "maintenance_window: \"nights\": \"nights\" is neither days nor times; write '22:00-06:00', 'Sat,Sun' or 'Mon-Fri 22:00-06:00 Europe/Berlin'",

@@ -1,11 +1,10 @@
 //! Damaged objects give errors, never panics and never other rows under the same digest.
 
-use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::own::{Own, Row, any_type, table, table_and_rows};
-use super::store::{Object, read, scan_all, tiny, write};
+use super::own::{Own, Row, any_format, any_type, table, table_and_rows};
+use super::store::{Object, Stored, read, scan_all, tiny, write};
 use crate::codec::*;
 use crate::schema::PgType;
 use crate::{ErrorKind, Result};
@@ -21,15 +20,17 @@ proptest! {
     fn flipped_bytes_never_panic(
         (schema, rows) in table_and_rows(vec(any_type(), 1..4), 1..8),
         flips in vec((any::<prop::sample::Index>(), 1u8..=255), 1..3),
+        format in any_format(),
     ) {
-        let mut bytes = write(&schema, WriterOptions { bloom_fields: vec![1], ..tiny() }, &rows).objects[0].to_vec();
+        let stored = write(&schema, WriterOptions { bloom_fields: vec![1], format, ..tiny() }, &rows).objects.remove(0);
+        let mut bytes = stored.bytes.to_vec();
         for (at, mask) in flips {
             let i = at.index(bytes.len());
             bytes[i] ^= mask;
         }
         let predicates = vec![Predicate { field_id: 1, test: Test::In { values: vec![Scalar::Int(1)], text_order: TextOrder::Bytewise } }];
         for predicates in [Vec::new(), predicates] {
-            let result = read(&schema, &Bytes::from(bytes.clone()), ScanOptions { predicates, ..scan_all(&schema) });
+            let result = read(&schema, &stored.with(bytes.clone()), ScanOptions { predicates, ..scan_all(&schema) });
             if let Err(error) = result {
                 prop_assert_ne!(error.kind(), ErrorKind::Internal, "{}", error);
             }
@@ -40,37 +41,43 @@ proptest! {
     fn truncated_objects_are_refused(
         (schema, rows) in table_and_rows(vec(any_type(), 1..3), 1..6),
         cut in any::<prop::sample::Index>(),
+        format in any_format(),
     ) {
-        let bytes = write(&schema, tiny(), &rows).objects[0].clone();
-        let cut = bytes.slice(..cut.index(bytes.len()));
+        let whole = write(&schema, WriterOptions { format, ..tiny() }, &rows).objects.remove(0);
+        let cut = whole.with(whole.bytes.slice(..cut.index(whole.bytes.len())));
         prop_assert!(is_clean(read(&schema, &cut, scan_all(&schema))));
     }
 }
 
-fn numbers() -> (crate::schema::TableSchema, Bytes) {
+fn numbers() -> (crate::schema::TableSchema, Stored) {
     let schema = table(&[PgType::Int8]);
     let rows: Vec<Row> = (0..50).map(|i| vec![Some(Own::Int8(i))]).collect();
-    let bytes = write(&schema, tiny(), &rows).objects.remove(0);
-    (schema, bytes)
+    let stored = write(&schema, tiny(), &rows).objects.remove(0);
+    (schema, stored)
 }
 
 #[test]
 fn another_size_or_type_is_corrupt() {
-    let (schema, bytes) = numbers();
-    let open =
-        |schema: &_, size| ObjectReader::open(Object::new(bytes.clone()), size, schema, ScanOptions::default()).err();
+    let (schema, stored) = numbers();
+    let open = |schema: &_, recorded| {
+        ObjectReader::open(Object::new(stored.bytes.clone()), recorded, schema, ScanOptions::default()).err()
+    };
+    let right = stored.recorded;
     let kind = |error: Option<crate::Error>| error.map(|error| error.kind());
-    assert_eq!(kind(open(&schema, bytes.len() as u64)), None);
-    assert_eq!(kind(open(&schema, bytes.len() as u64 - 1)), Some(ErrorKind::Corrupt));
-    assert_eq!(kind(open(&table(&[PgType::Int4]), bytes.len() as u64)), Some(ErrorKind::Corrupt));
-    let error = open(&table(&[PgType::Int8, PgType::Text]), bytes.len() as u64).unwrap();
-    assert_eq!((error.kind(), error.message()), (ErrorKind::Corrupt, "object lacks column \"c2\""));
+    assert_eq!(kind(open(&schema, right)), None);
+    assert_eq!(kind(open(&schema, Recorded { bytes: right.bytes - 1, ..right })), Some(ErrorKind::Corrupt));
+    assert_eq!(kind(open(&schema, Recorded { rows: right.rows + 1, ..right })), Some(ErrorKind::Corrupt));
+    assert_eq!(kind(open(&table(&[PgType::Int4]), right)), Some(ErrorKind::Corrupt));
+    let error = open(&table(&[PgType::Int8, PgType::Text]), right).unwrap();
+    assert_eq!((error.kind(), error.message()), (ErrorKind::Corrupt, "archive object \"t/o\" is not what was written"));
+    assert_eq!(error.detail_text().as_deref(), Some("Object lacks column \"c2\". No column has field id 2."));
 }
 
 #[test]
 fn bytes_that_are_no_parquet_are_corrupt() {
     for bytes in [&b""[..], b"PAR1", b"12345678", b"PAR1\xff\xff\xff\x7fPAR1"] {
-        let result = read(&table(&[PgType::Int4]), &Bytes::copy_from_slice(bytes), ScanOptions::default());
+        let result =
+            read(&table(&[PgType::Int4]), &Stored::new(bytes, ObjectFormat::Parquet, 0), ScanOptions::default());
         assert_eq!(result.unwrap_err().kind(), ErrorKind::Corrupt);
     }
 }

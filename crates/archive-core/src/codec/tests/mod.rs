@@ -2,6 +2,7 @@
 
 mod corruption;
 mod key_filter;
+mod ndjson;
 mod own;
 mod pruning;
 mod roundtrip;

@@ -102,11 +102,18 @@ pub(super) fn canonical(decoded: &Decoded<'_>) -> Vec<u8> {
 }
 
 /// What reading a cell must give.
-pub(super) fn expected(pg_type: &PgType, cell: Option<&Own>) -> Vec<u8> {
+pub(super) fn expected(pg_type: &PgType, cell: Option<&Own>, format: ObjectFormat) -> Vec<u8> {
     let Some(own) = cell else { return canonical(&Decoded::Null) };
     let value = own.value();
-    let native = crate::codec::outlier::cell(&pg_type.storage(), &value).unwrap().is_some();
+    let native = match format {
+        ObjectFormat::Parquet => crate::codec::outlier::cell(&pg_type.storage(), &value).unwrap().is_some(),
+        _ => crate::codec::ndjson::has_json(pg_type, &value),
+    };
     if native { canonical(&Decoded::Value(value)) } else { canonical(&Decoded::Text(&sidecar_text(own))) }
+}
+
+pub(super) fn any_format() -> impl Strategy<Value = ObjectFormat> {
+    prop::sample::select(ObjectFormat::ALL.to_vec())
 }
 
 pub(super) fn scalar_type() -> impl Strategy<Value = PgType> {
@@ -182,6 +189,29 @@ fn text() -> BoxedStrategy<String> {
     .boxed()
 }
 
+fn document() -> BoxedStrategy<String> {
+    let texts = [
+        "null",
+        "true",
+        "[]",
+        "{}",
+        "{\"a\": 1, \"a\": 2}",
+        "{\"b\":[1.50, 1e400]}",
+        " 1",
+        "1 ",
+        "[1,\n2]",
+        "[1,\r\n2]",
+        "\"\\ud800\"",
+        "\"\\uD7FF\"",
+        "\"\\u0000\"",
+        "\"x\\\"y\"",
+        "[null]",
+        "\"\\\\ud800\"",
+        "-0.0",
+    ];
+    proptest::sample::select(texts.map(str::to_owned).to_vec()).boxed()
+}
+
 fn float() -> BoxedStrategy<f64> {
     let special = vec![0.0, -0.0, f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1.0, -1.0, f64::MIN_POSITIVE];
     prop_oneof![2 => proptest::sample::select(special), 2 => -3.0f64..3.0, 1 => any::<u64>().prop_map(f64::from_bits)]
@@ -202,14 +232,8 @@ pub(super) fn value_of(pg_type: &PgType) -> BoxedStrategy<Own> {
         PgType::Float4 => float().prop_map(|v| Own::Float4(v as f32)).boxed(),
         PgType::Float8 => float().prop_map(Own::Float8).boxed(),
         PgType::Numeric { precision, scale } => numeric(*precision, *scale),
-        PgType::Text
-        | PgType::Varchar
-        | PgType::Bpchar
-        | PgType::Json
-        | PgType::Jsonb
-        | PgType::Enum
-        | PgType::Xml
-        | PgType::Other => {
+        PgType::Json | PgType::Jsonb => prop_oneof![2 => text(), 8 => document()].prop_map(Own::Text).boxed(),
+        PgType::Text | PgType::Varchar | PgType::Bpchar | PgType::Enum | PgType::Xml | PgType::Other => {
             prop_oneof![9 => text().prop_map(Own::Text), 1 => vec(any::<u8>(), 1..4).prop_map(Own::Undecodable),
                 1 => vec(any::<u8>(), 1..4).prop_map(Own::Image)
             ]

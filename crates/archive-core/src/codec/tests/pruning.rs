@@ -3,7 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::own::{Own, Row, any_type, compare, expected, scalar_for, table, table_and_rows, value_of};
+use super::own::{Own, Row, any_format, any_type, compare, expected, scalar_for, table, table_and_rows, value_of};
 use super::store::{read, scan_all, tiny, write};
 use crate::codec::*;
 use crate::schema::{PgType, TableSchema};
@@ -63,19 +63,23 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn nothing_that_matches_is_skipped((schema, rows, predicates) in case(), wide in any::<bool>()) {
+    fn nothing_that_matches_is_skipped(
+        (schema, rows, predicates) in case(),
+        wide in any::<bool>(),
+        format in any_format(),
+    ) {
         let batch_bytes = if wide { 8 } else { 8 << 20 };
-        let opts = WriterOptions { bloom_fields: vec![1, 2, 3], batch_bytes, ..tiny() };
+        let opts = WriterOptions { bloom_fields: vec![1, 2, 3], batch_bytes, format, ..tiny() };
         let written = write(&schema, opts, &rows);
         let mut seen = Vec::new();
-        for bytes in &written.objects {
+        for stored in &written.objects {
             let opts = ScanOptions { predicates: predicates.clone(), ..scan_all(&schema) };
-            seen.extend(read(&schema, bytes, opts).unwrap().0);
+            seen.extend(read(&schema, stored, opts).unwrap().0);
         }
         let mut seen = seen.into_iter();
         for row in rows.iter().filter(|row| matches(&predicates, row)) {
             let wanted: Vec<_> =
-                row.iter().zip(&schema.fields).map(|(cell, f)| expected(&f.pg_type, cell.as_ref())).collect();
+                row.iter().zip(&schema.fields).map(|(cell, f)| expected(&f.pg_type, cell.as_ref(), format)).collect();
             prop_assert!(seen.any(|row| row == wanted), "a row that matches {predicates:?} was hidden");
         }
     }
@@ -88,8 +92,8 @@ fn int_rows(rows: i32) -> Vec<Row> {
 fn metrics(predicates: Vec<Predicate>) -> ReadMetrics {
     let schema = table(&[PgType::Int4, PgType::Text]);
     let opts = WriterOptions { batch_rows: 10, row_group_rows: 100, bloom_fields: vec![2], ..WriterOptions::default() };
-    let bytes = write(&schema, opts, &int_rows(1000)).objects.remove(0);
-    read(&schema, &bytes, ScanOptions { predicates, ..scan_all(&schema) }).unwrap().1
+    let stored = write(&schema, opts, &int_rows(1000)).objects.remove(0);
+    read(&schema, &stored, ScanOptions { predicates, ..scan_all(&schema) }).unwrap().1
 }
 
 fn equals(field_id: i32, value: Scalar) -> Predicate {

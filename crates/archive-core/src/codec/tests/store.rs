@@ -62,8 +62,27 @@ pub(super) fn tiny() -> WriterOptions {
     WriterOptions { batch_rows: 3, row_group_rows: 7, ..WriterOptions::default() }
 }
 
+/// An object, and what is recorded of it.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    pub(super) bytes: Bytes,
+    pub(super) recorded: Recorded<'static>,
+}
+
+impl Stored {
+    pub(super) fn new(bytes: impl Into<Bytes>, format: ObjectFormat, rows: u64) -> Self {
+        let bytes = bytes.into();
+        Self { recorded: Recorded { key: "t/o", format, bytes: bytes.len() as u64, rows }, bytes }
+    }
+
+    /// Other bytes in its place.
+    pub(super) fn with(&self, bytes: impl Into<Bytes>) -> Self {
+        Self::new(bytes, self.recorded.format, self.recorded.rows)
+    }
+}
+
 pub(super) struct Written {
-    pub(super) objects: Vec<Bytes>,
+    pub(super) objects: Vec<Stored>,
     pub(super) summaries: Vec<ObjectSummary>,
     /// Object of each row, from what `flush` reported.
     pub(super) homes: Vec<u32>,
@@ -81,6 +100,7 @@ pub(super) fn append(writer: &mut PartitionWriter<Memory>, row: &[Option<Own>]) 
 }
 
 pub(super) fn write(schema: &TableSchema, opts: WriterOptions, rows: &[Row]) -> Written {
+    let format = opts.format;
     let mut writer = PartitionWriter::new(schema.clone(), opts, Memory::default()).unwrap();
     let mut homes = Vec::new();
     let mut note = |flushed: Option<Flushed>| {
@@ -94,7 +114,8 @@ pub(super) fn write(schema: &TableSchema, opts: WriterOptions, rows: &[Row]) -> 
     assert_eq!(writer.rows(), rows.len() as u64);
     let (summaries, flushed, sink) = writer.finish().unwrap();
     note(flushed);
-    let objects = sink.objects.into_iter().map(Bytes::from).collect();
+    let objects = sink.objects.into_iter().zip(&summaries);
+    let objects = objects.map(|(bytes, summary)| Stored::new(bytes, format, summary.rows)).collect();
     Written { objects, summaries, homes }
 }
 
@@ -103,9 +124,13 @@ pub(super) fn scan_all(schema: &TableSchema) -> ScanOptions {
 }
 
 /// The cells of an object in canonical form.
-pub(super) fn read(schema: &TableSchema, bytes: &Bytes, opts: ScanOptions) -> Result<(Vec<Vec<Vec<u8>>>, ReadMetrics)> {
+pub(super) fn read(
+    schema: &TableSchema,
+    stored: &Stored,
+    opts: ScanOptions,
+) -> Result<(Vec<Vec<Vec<u8>>>, ReadMetrics)> {
     let columns = opts.columns.len();
-    let mut reader = ObjectReader::open(Object::new(bytes.clone()), bytes.len() as u64, schema, opts)?;
+    let mut reader = ObjectReader::open(Object::new(stored.bytes.clone()), stored.recorded, schema, opts)?;
     let mut rows = Vec::new();
     while let Some(batch) = reader.next_batch()? {
         for row in 0..batch.rows() {
