@@ -19,10 +19,7 @@ pub fn record(
         return Ok(false);
     }
     if let Some((table, name)) = partition.map(subject).transpose()?.flatten() {
-        let mut told = details.clone();
-        told["storage"] = storage.into();
-        told["key"] = key.into();
-        told["kind"] = kind.into();
+        let told = serde_json::json!({ "storage": storage, "key": key, "kind": kind, "details": details });
         super::event::record(table, &name, "found", "ARCHIVED", None, told)?;
     }
     let what = details.get("what").and_then(serde_json::Value::as_str).map(|what| format!(": {what}"));

@@ -52,13 +52,13 @@ pub(super) struct Checker<'a> {
     rows: std::result::Result<ExportSource, String>,
     progress: Progress,
     read: (u64, u64, u64),
-    /// Objects that the store called what it called them when they were last read.
+    /// Objects that the store called what it called them when they were last read, or that were read.
     named: u64,
 }
 
 impl<'a> Checker<'a> {
-    /// Opens the storage; no request is sent. Locks: ACCESS SHARE on the foreign table.
-    pub(super) fn open(subject: &'a Subject) -> Result<Self> {
+    /// Opens the storage for a job, or for a call by hand; no request is sent. Locks: ACCESS SHARE on the foreign table.
+    pub(super) fn open(subject: &'a Subject, job: Option<Uuid>) -> Result<Self> {
         let store = super::open(subject)?;
         let Some(archived) = partition::archived(subject.id)? else { return Err(gone(subject)) };
         let objects = archived::objects(subject)?;
@@ -66,7 +66,7 @@ impl<'a> Checker<'a> {
         let relation = Relation::open(foreign_table, LockMode::AccessShare).ok_or_else(|| gone(subject))?;
         let rows = shape(relation, &archived)?;
         let total = objects.iter().map(|stored| stored.object.rows).sum();
-        let mut progress = Progress::new(Uuid::from_bytes([0; 16]), foreign_table, &subject.name, total);
+        let mut progress = Progress::new(job.unwrap_or(Uuid::from_bytes([0; 16])), foreign_table, &subject.name, total);
         progress.phase(Phase::Verifying);
         Ok(Self { subject, store, objects, schema: archived.schema, rows, progress, read: (0, 0, 0), named: 0 })
     }
@@ -114,6 +114,7 @@ impl<'a> Checker<'a> {
         if let Err(fault) = self.rows(object)? {
             return Ok(Err(fault));
         }
+        self.named += u64::from(!same_name);
         archived::set_etag(stored.id, meta.etag.as_deref(), meta.version_id.as_deref())?;
         Ok(Ok(()))
     }
@@ -198,7 +199,7 @@ impl<'a> Checker<'a> {
     pub(super) fn told_by_store(&self) -> String {
         match self.objects.len() as u64 {
             all if all == self.named => "sizes and etags equal".to_owned(),
-            all => format!("sizes equal; of {} of {all} objects the store gives no etag to compare", all - self.named),
+            all => format!("sizes equal; of {} of {all} objects no etag is known to compare", all - self.named),
         }
     }
 

@@ -48,7 +48,7 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
     if job.phase == "verified" && version == Some(subject.version.into()) {
         return drop(job, &subject);
     }
-    let (mut found, _) = look(&subject, Level::Content)?;
+    let (mut found, _) = look(&subject, Level::Content, Some(job.id))?;
     if !found.faults.is_empty() {
         report(&subject, Level::Content, &found.faults)?;
         lifecycle::failed(job.id, &failed(&subject, &found.faults))?;

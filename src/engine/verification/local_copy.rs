@@ -35,7 +35,7 @@ pub fn drop_local_copy(partition: &str) -> Result<Dropped> {
     locks::claim_partition(&subject.name)?;
     let subject = archived::find(subject.id)?.filter(|subject| subject.local_copy.is_some());
     let Some(subject) = subject else { return Err(no_local_copy(partition)) };
-    let (mut found, _) = look(&subject, Level::Content)?;
+    let (mut found, _) = look(&subject, Level::Content, None)?;
     let Found { faults, .. } = &found;
     if !faults.is_empty() {
         return Err(failed(&subject, faults));
@@ -64,7 +64,7 @@ pub(super) fn drop_compared(subject: &Subject, job: Option<Uuid>) -> Result<Drop
         }
     }
     locks::acquire(local.oid, &local.qualified(), LockMode::ShareRowExclusive)?;
-    if let Some(difference) = local::compare_digests(subject, &Checker::open(subject)?, local.oid)? {
+    if let Some(difference) = local::compare_digests(subject, &Checker::open(subject, job)?, local.oid)? {
         return Err(changed(subject, &local, &difference));
     }
     swap::drop_detached(std::slice::from_ref(&local))?;

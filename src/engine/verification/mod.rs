@@ -9,7 +9,7 @@ mod name;
 mod reconcile;
 
 use pgrx::datum::TimestampWithTimeZone;
-use pgrx::pg_sys;
+use pgrx::{Uuid, pg_sys};
 
 use super::{storage, throttle};
 use crate::catalog;
@@ -96,7 +96,7 @@ pub fn verify_by_id(id: i64, level: Level) -> Result<Option<Verified>> {
 }
 
 fn verify_one(subject: &Subject, level: Level) -> Result<Verified> {
-    let (mut found, local) = look(subject, level)?;
+    let (mut found, local) = look(subject, level, None)?;
     match local {
         None if !found.faults.is_empty() => {
             report(subject, level, &found.faults)?;
@@ -119,10 +119,10 @@ struct Found {
 }
 
 /// Looks at the objects, and where these are whole and `deep` asks for it, at the local copy; how that differs.
-fn look(subject: &Subject, level: Level) -> Result<(Found, Option<String>)> {
+fn look(subject: &Subject, level: Level, job: Option<Uuid>) -> Result<(Found, Option<String>)> {
     let deep = level == Level::Deep && subject.local_copy.is_some();
     let done = if level == Level::Deep && !deep { Level::Content } else { level };
-    let mut checker = Checker::open(subject)?;
+    let mut checker = Checker::open(subject, job)?;
     let faults = checker.everything(done != Level::Checksum)?;
     let difference = if deep && faults.is_empty() { local::compare_rows(subject, &checker)? } else { None };
     let (objects, rows, bytes) = checker.totals();

@@ -26,10 +26,11 @@ pub fn resolve(name: &str) -> Result<Vec<Subject>> {
 
 /// The one partition or row set that `name` stands for.
 pub(super) fn one(name: &str) -> Result<Subject> {
-    let mut found = resolve(name)?;
-    match found.len() {
-        1 => Ok(found.remove(0)),
-        _ => Err(Error::new(SqlState::ERRCODE_WRONG_OBJECT_TYPE, format!("\"{name}\" is a table"))
+    let is_table = relation(name)?.map(archived::is_managed).transpose()?.unwrap_or(false);
+    let found = resolve(name)?;
+    match found.into_iter().next() {
+        Some(subject) if !is_table => Ok(subject),
+        _ => Err(Error::new(SqlState::ERRCODE_WRONG_OBJECT_TYPE, format!("\"{name}\" is a table or its archive"))
             .hint("Name one archived partition; archive_ext.partitions lists them.")),
     }
 }

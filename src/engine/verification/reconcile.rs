@@ -41,7 +41,7 @@ pub fn reconcile(source: pg_sys::Oid, percent: f64) -> Result<Reconciled> {
     let chosen: HashSet<i64> = archived::sample(source, percent)?.into_iter().collect();
     let mut all = Reconciled::default();
     for subject in archived::of_table(source)? {
-        let mut checker = Checker::open(&subject)?;
+        let mut checker = Checker::open(&subject, None)?;
         let mut faults: Vec<_> = checker.manifests(true)?.into_iter().collect();
         for at in 0..checker.objects.len() {
             let Some(stored) = checker.objects.get(at) else { continue };
