@@ -206,14 +206,14 @@ def test_p2_three_phases_one_after_the_other(db, local, policy):
     if policy:
         db.execute("SELECT set_archive_policy('orders', verify_after => '2 days', drop_after => '5 days')")
     else:
-        db.execute("SET archive_ext.verify_after = '2 days'; SET archive_ext.drop_after = '5 days'")
+        db.execute("SET archive_ext.verify_after = '2d'; SET archive_ext.drop_after = '5d'")
     archive(db, "orders_2024_01")
     archive(db, "orders_2024_02", drop_local="9 days")
     db.execute("CALL run_lifecycle()")
     assert jobs(db) == []
 
     at(db, "3 days")
-    explained = db.all("SELECT partition, next FROM explain_lifecycle('orders') WHERE status = 'ARCHIVED'")
+    explained = db.all("SELECT partition, next_step FROM explain_lifecycle('orders') WHERE status = 'ARCHIVED'")
     assert [tuple(e) for e in explained] == [(f"public.{m}", "verify") for m in MONTHS[:2]]
     assert {tuple(p) for p in db.all("SELECT action, bytes_freed FROM plan_archive('orders')")} == {("verify", 0)}
     db.execute("CALL run_lifecycle()")
