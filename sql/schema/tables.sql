@@ -172,6 +172,7 @@ CREATE TABLE archive_ext.archival_job (
     why_stopped      text
 );
 CREATE INDEX archival_job_table_name_idx ON archive_ext.archival_job (table_name, started_at);
+CREATE INDEX archival_job_partition_idx ON archive_ext.archival_job (partition, started_at);
 CREATE INDEX archival_job_unfinished_idx ON archive_ext.archival_job (status)
     WHERE status IN ('pending', 'running', 'paused');
 

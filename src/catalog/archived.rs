@@ -216,7 +216,7 @@ const VERIFY_AT: &str = "CASE WHEN p.reverified_at IS NULL AND p.tier <> 'glacie
     AND (a.verify_after IS NOT NULL OR l.oid IS NOT NULL)
     THEN p.archived_at + coalesce(a.verify_after, make_interval(secs => $4)) END";
 
-/// The archived partitions of `source` with what is to come for them. Row sets have no second phase of their own.
+/// The archived partitions of `source` for which something is to come. Row sets have no second phase of their own.
 pub fn ageing(source: pg_sys::Oid) -> Result<Vec<Ageing>> {
     let sql = format!(
         "SELECT p.id, format('%I.%I', p.schema_name, p.partition_name), p.foreign_table::oid, p.storage::text, p.rows,
@@ -232,6 +232,7 @@ pub fn ageing(source: pg_sys::Oid) -> Result<Vec<Ageing>> {
            ORDER BY j.status IN ('pending', 'running', 'paused') DESC, j.started_at DESC LIMIT 1
          ) held ON held.reason IS NOT NULL AND (held.unfinished OR a.changed_at IS NULL OR held.completed_at > a.changed_at)
          WHERE s.oid = $1 AND p.status = 'ARCHIVED' AND NOT p.row_set AND p.foreign_table IS NOT NULL
+           AND (l.oid IS NOT NULL OR a.verify_after IS NOT NULL AND p.reverified_at IS NULL)
          ORDER BY p.lower_bound, p.id",
         verify_at = micros(&format!("({VERIFY_AT})")),
         drop_at = micros("p.local_copy_until"),

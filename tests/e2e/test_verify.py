@@ -9,6 +9,8 @@ import pytest
 
 from harness.cluster import Cluster, Database, wait_until
 from harness.orders import archive, assert_same_rows, create_orders, keep_truth
+from harness.proxy import Stall, Status
+from harness.sessions import Call
 
 MONTHS = ["orders_2024_01", "orders_2024_02", "orders_2024_03"]
 
@@ -180,7 +182,6 @@ def test_reconcile_finds_what_is_gone_without_reading_it(db, local):
 
 
 def test_p12_a_storage_that_does_not_answer_is_an_error_and_no_finding(db, s3, fault_proxy):
-    from harness.proxy import Status
     s3.create_storage(db.conn, endpoint=fault_proxy.endpoint)
     orders(db, months=1)
     archive(db, "orders_2024_01")
@@ -310,6 +311,60 @@ def test_p2_a_local_copy_that_was_changed_stays(db, local):
     job = db.row("SELECT * FROM archive_ext.archival_job WHERE operation = 'drop_local'")
     assert job.error_code == "55000" and '"note"' in job.error
     assert open_findings(db) == set(), "nothing is wrong with the objects"
+
+
+def test_p4_a_killed_drop_goes_on(db, s3, fault_proxy):
+    s3.create_storage(db.conn, endpoint=fault_proxy.endpoint)
+    orders(db, months=1)
+    archive(db, "orders_2024_01")
+    stalled = fault_proxy.on("GET", r"\.parquet", fault=Stall())
+    victim = db.connect()
+    at(db, "31 days")
+    victim.execute("SELECT set_config('archive_ext.now', %s, false)", [db.value("SHOW archive_ext.now")])
+    call = Call(victim.execute, "CALL run_lifecycle()")
+    assert stalled.hit.wait(60)
+    db.execute("SELECT pg_terminate_backend(%s)", [victim.info.backend_pid])
+    with pytest.raises(psycopg.Error):
+        call.result(60)
+    fault_proxy.heal()
+    wait_until(lambda: not db.value("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", [victim.info.backend_pid]),
+               20, "the session to end")
+    assert local_copies(db) == {"orders_2024_01"}
+    db.execute("CALL run_lifecycle()")
+    assert jobs(db) == [("drop_local", "public.orders_2024_01", "completed")]
+    assert local_copies(db) == set()
+    assert_same_rows(db, "truth", "archive.orders_all")
+
+
+def test_what_was_imported_is_verified_too(db, local):
+    """Values that hash otherwise in another database are no damage."""
+    orders(db, months=1)
+    archive(db, "orders_2024_01")
+    db.execute("ALTER TYPE order_status RENAME VALUE 'paid' TO 'settled'")
+    assert db.value("SELECT result FROM verify_archive('orders')") == "equal"
+    other = Database(db.cluster, f"{db.name}_other")
+    try:
+        other.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{local.path}')")
+        other.execute("SELECT import_archive('cold', dry_run => false)")
+        assert other.value("SELECT verified_level FROM archive_ext.partitions") is None
+        assert other.value("SELECT result FROM verify_archive('orders')") == "equal"
+        assert other.row("SELECT * FROM reconcile_archive('orders', 100)").damaged == 0
+        DAMAGE["flipped"](local, key_of(db, "orders_2024_01"))
+        assert "SHA-256" in other.value("SELECT result FROM verify_archive('orders')")
+    finally:
+        other.drop()
+
+
+def test_a_column_whose_type_is_gone_is_compared_by_its_bytes(db, local):
+    orders(db, months=1)
+    archive(db, "orders_2024_01")
+    db.execute("DROP TABLE truth")
+    db.execute("DROP TYPE order_status CASCADE")
+    assert db.value("SELECT result FROM verify_archive('orders', 'deep')").startswith("equal by SHA-256 alone: It was archived with type")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as refused:
+        db.execute("SELECT drop_local_copy('orders_2024_01')")
+    assert 'has no column "status" any more' in refused.value.diag.message_detail
+    assert local_copies(db) == {"orders_2024_01"}
 
 
 def test_a_partition_that_came_back_is_left_alone(db, local):

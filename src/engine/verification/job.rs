@@ -13,7 +13,7 @@ use crate::engine::{clock, lifecycle};
 use crate::error::Result;
 use crate::partition::locks;
 
-/// The archived partitions of a table and what is next for each at `now`.
+/// The archived partitions of a table for which something is to come, and what is next for each at `now`.
 pub fn fates(table: &TablePolicy, now: i64) -> Result<Vec<(Ageing, Fate)>> {
     let fate = |one: Ageing| {
         let fate = stored(&table.policy, &one.stored, now);
