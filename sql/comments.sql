@@ -27,11 +27,17 @@ COMMENT ON VIEW archive_ext.workers IS 'the launcher and the job workers: for wh
 COMMENT ON VIEW archive_ext.events IS 'what happened to partitions: who, when, from, to, why; newest first';
 COMMENT ON VIEW archive_ext.policies IS 'how tables age: all settings of their policies';
 COMMENT ON VIEW archive_ext.month_counts IS 'rows per month in tables and their archives when reconcile_counts last counted them, and those missing that were counted before';
+COMMENT ON TABLE archive_ext.storage_finding IS 'what is wrong with objects in the storages';
+COMMENT ON VIEW archive_ext.findings IS 'what is wrong with objects in the storages: missing, altered, unreadable, foreign, orphaned; open ones first';
 COMMENT ON VIEW archive_ext.alerts IS 'what somebody should look at: jobs given up, failing, interrupted or late, policies that nobody carries out, rows that are missing';
 
 COMMENT ON FUNCTION archive_partition IS 'archives a partition: freezes it, writes Parquet, reads it back, swaps in a foreign table';
 COMMENT ON FUNCTION archive_partitions IS 'archives several partitions; all are verified before the first is swapped';
 COMMENT ON PROCEDURE archive_partition_steps IS 'archives several partitions, committing after each step; called again after a crash it goes on';
+COMMENT ON FUNCTION verify_archive IS 'compares what is in the storage with what was archived, a row for each partition; level checksum, content or deep';
+COMMENT ON PROCEDURE verify_archive_steps IS 'the same, committing after each partition; an error at the end if something is not what was archived';
+COMMENT ON FUNCTION drop_local_copy IS 'reads the archive of a partition back, compares the local copy with it, and drops the local copy';
+COMMENT ON FUNCTION reconcile_archive IS 'looks for every object of the archive of a table and reads a sample of them';
 COMMENT ON FUNCTION reattach_partition IS 'puts an archived partition back into its table, from the local copy or from its objects';
 COMMENT ON FUNCTION add_child_table IS 'makes a table age with the one that it references: they are archived and come back together';
 COMMENT ON FUNCTION drop_child_table IS 'lets a child table age on its own again';
@@ -121,6 +127,8 @@ COMMENT ON PROCEDURE purge_marked_steps IS 'the same in batches, each committed,
 COMMENT ON FUNCTION forget_marker IS 'takes the guards off a table of which no row is marked as archived any more';
 COMMENT ON FUNCTION archive_ext.refuse_remnant IS 'trigger function that refuses changes of what stays of archived rows';
 COMMENT ON FUNCTION compact_archive IS 'merges small objects of the archive of a table whose rows are archived one by one into large sorted ones, one group a call';
+COMMENT ON FUNCTION archive_ext.verifiable IS 'internal: what verify_archive_steps verifies';
+COMMENT ON FUNCTION archive_ext.verify_one IS 'internal: verifies one partition for verify_archive_steps';
 COMMENT ON FUNCTION archive_ext.begin_compaction IS 'the job that merges small objects, new or taken up again; used by compact_archive_steps';
 COMMENT ON PROCEDURE compact_archive_steps IS 'merges small objects of a table''s archive, committing after each group';
 COMMENT ON FUNCTION restore_rows IS 'puts archived rows that match back into the table that they came from, and takes them out of its archive';

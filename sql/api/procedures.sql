@@ -367,3 +367,35 @@ BEGIN
         CASE reached WHEN 'done' THEN 'none are left to merge' ELSE 'more may be left' END;
 END
 $$;
+
+-- Verifies a table's whole archive, or a partition, and commits after each partition. What fails does not keep the others from being
+-- verified; at the end it is an error.
+CREATE PROCEDURE verify_archive_steps(partition text, level text DEFAULT 'content')
+LANGUAGE plpgsql AS $$
+DECLARE
+    ids    bigint[];
+    names  text[];
+    passed boolean;
+    told   text;
+    failed text[] := '{}';
+BEGIN
+    SELECT pg_catalog.array_agg(v.id), pg_catalog.array_agg(v.partition) INTO ids, names
+    FROM archive_ext.verifiable(partition, level) v;
+    FOR i IN 1 .. pg_catalog.cardinality(ids) LOOP
+        SELECT v.passed, v.result INTO passed, told FROM archive_ext.verify_one(ids[i], level) v;
+        COMMIT;
+        CONTINUE WHEN passed IS NULL;
+        RAISE NOTICE '%: %', names[i], told;
+        IF NOT passed THEN
+            failed := failed || names[i];
+        END IF;
+    END LOOP;
+    IF pg_catalog.cardinality(failed) > 0 THEN
+        RAISE EXCEPTION USING ERRCODE = 'data_corrupted',
+            MESSAGE = pg_catalog.format('%s of %s partitions are not what was archived', pg_catalog.cardinality(failed),
+                                        pg_catalog.cardinality(ids)),
+            DETAIL = pg_catalog.array_to_string(failed, ', '),
+            HINT = 'archive_ext.findings tells which objects; put these back from a copy, then verify again.';
+    END IF;
+END
+$$;

@@ -17,6 +17,7 @@ SELECT m.source AS table_name,
        p.version,
        p.archived_at,
        p.verified_at,
+       p.verified_level,
        p.local_copy,
        p.local_copy_until,
        p.reattached_at,
@@ -157,3 +158,21 @@ SELECT m.source AS table_name,
 FROM archive_ext.month_count m
 WHERE has_table_privilege(m.source, 'SELECT') AND archive_ext.sees_every_row(m.source)
 ORDER BY m.source::text, m.month;
+
+-- Foreign and orphaned objects belong to no table: their keys are for those who watch the server.
+CREATE VIEW archive_ext.findings WITH (security_barrier) AS
+SELECT f.id,
+       f.storage,
+       f.key,
+       f.kind,
+       m.source AS table_name,
+       p.partition_name,
+       f.details,
+       f.found_at,
+       f.found_by,
+       f.resolved_at
+FROM archive_ext.storage_finding f
+LEFT JOIN archive_ext.partition p ON p.id = f.partition
+LEFT JOIN archive_ext.managed_table m ON m.id = p.managed_table
+WHERE CASE WHEN f.partition IS NULL THEN pg_has_role('pg_monitor', 'USAGE') ELSE has_table_privilege(m.source, 'SELECT') END
+ORDER BY f.resolved_at NULLS FIRST, f.id DESC;

@@ -119,6 +119,9 @@ CREATE TABLE archive_ext.partition (
     ddl              jsonb,
     archived_at      timestamptz,
     verified_at      timestamptz,
+    verified_level   text CHECK (verified_level IN ('checksum', 'content', 'deep')),
+    -- When its content was verified a second time, after it had been archived.
+    reverified_at    timestamptz,
     reattached_at    timestamptz,
     writable         boolean NOT NULL DEFAULT false,
     removal_time     timestamptz,
@@ -138,7 +141,7 @@ CREATE TABLE archive_ext.archival_job (
     job_id           uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     operation        text NOT NULL DEFAULT 'archive'
                      CHECK (operation IN ('archive', 'reattach', 'premake', 'drain', 'hot', 'warm', 'merge', 'split', 'rows', 'batch',
-                                         'compact')),
+                                         'compact', 'verify', 'drop_local')),
     table_name       regclass NOT NULL,
     partition_name   text NOT NULL,
     partition        regclass,
@@ -169,6 +172,7 @@ CREATE TABLE archive_ext.archival_job (
     why_stopped      text
 );
 CREATE INDEX archival_job_table_name_idx ON archive_ext.archival_job (table_name, started_at);
+CREATE INDEX archival_job_partition_idx ON archive_ext.archival_job (partition, started_at);
 CREATE INDEX archival_job_unfinished_idx ON archive_ext.archival_job (status)
     WHERE status IN ('pending', 'running', 'paused');
 
@@ -186,6 +190,7 @@ CREATE TABLE archive_ext.object (
     ranges       jsonb NOT NULL,
     null_counts  jsonb NOT NULL,
     sidecars     jsonb NOT NULL,
+    -- What the store called it when its content was verified last.
     etag         text,
     version_id   text,
     uploaded_at  timestamptz NOT NULL DEFAULT clock_timestamp(),

@@ -20,6 +20,7 @@ pub mod show;
 mod steps;
 mod storage;
 mod transition;
+mod verification;
 pub mod worker;
 
 use pgrx::datum::Interval;

@@ -10,7 +10,8 @@ use crate::pg::{spi, user};
 /// Something that somebody should look at.
 #[derive(Debug)]
 pub struct Standing {
-    /// `given up`, `verification failed`, `failing`, `interrupted`, `late`, `nobody runs jobs`, `owner is gone`, `rows are missing`.
+    /// `given up`, `verification failed`, `failing`, `interrupted`, `late`, `nobody runs jobs`, `owner is gone`, `rows are missing`,
+    /// `overdue`.
     pub alert: String,
     /// The table.
     pub table: pg_sys::Oid,
@@ -101,6 +102,29 @@ pub fn of_policies() -> Result<Vec<Standing>> {
                  AND num_nonnulls(p.hot_after, p.warm_after, p.archive_after, p.max_hot_bytes, p.premake) > 0
              ) a
              WHERE p.enabled AND has_table_privilege($1, c.oid, 'SELECT') ORDER BY c.oid::regclass::text, 1",
+            &[me.into()],
+            standing,
+        )
+    })
+}
+
+/// Local copies whose time passed a day ago, and that no job is about.
+pub fn of_local_copies() -> Result<Vec<Standing>> {
+    let me = user::current();
+    user::elevated(|| {
+        spi::rows(
+            "SELECT 'overdue', s.oid, format('%I.%I', p.schema_name, p.partition_name), NULL::uuid, p.local_copy_until,
+                    format('its local copy was to stay until %s, and nobody has dropped it',
+                           to_char(p.local_copy_until, 'YYYY-MM-DD HH24:MI TZ')),
+                    'Put archive_ext into shared_preload_libraries and restart, or schedule CALL run_lifecycle().'
+             FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
+             JOIN pg_class s ON s.oid = m.source::oid JOIN pg_class l ON l.oid = p.local_copy::oid
+             LEFT JOIN archive_ext.archive_policy a ON a.source = m.source
+             WHERE p.status = 'ARCHIVED' AND p.local_copy_until < clock_timestamp() - interval '1 day'
+               AND coalesce(a.enabled, true) AND has_table_privilege($1, s.oid, 'SELECT')
+               AND NOT EXISTS (SELECT FROM archive_ext.archival_job j WHERE j.partition = p.foreign_table AND j.scheduled
+                                 AND j.status IN ('pending', 'running', 'paused', 'failed', 'cancelled'))
+             ORDER BY p.local_copy_until",
             &[me.into()],
             standing,
         )

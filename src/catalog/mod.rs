@@ -3,6 +3,7 @@
 //! Statements on our tables run elevated: they are fixed, and the search path is pinned.
 
 pub mod alert;
+pub mod archived;
 pub mod batch_job;
 pub mod child_table;
 pub mod collation;
@@ -10,6 +11,7 @@ pub mod column_map;
 pub mod compact_job;
 pub mod enums;
 pub mod event;
+pub mod finding;
 pub mod job;
 pub mod key_filter;
 pub mod managed_table;

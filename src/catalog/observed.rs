@@ -28,7 +28,7 @@ pub struct Leaf {
 
 /// What a job is doing, and what ends that; NULL when it is over and was neither given up nor cancelled.
 /// `$2` tells whether the caller may read errors.
-const HELD: &str = "j.status IN ('pending', 'running', 'paused') AS unfinished, j.completed_at,
+pub(super) const HELD: &str = "j.status IN ('pending', 'running', 'paused') AS unfinished, j.completed_at,
     CASE WHEN j.status = 'running' THEN format('%s is running: %s', j.operation, j.phase)
          WHEN j.status = 'paused' THEN format('%s is paused: %s', j.operation, j.phase)
          WHEN j.status = 'pending' AND j.error IS NOT NULL
@@ -57,7 +57,7 @@ fn short(bound: &str) -> String {
 }
 
 /// Microseconds since 2000-01-01 UTC of a timestamptz expression.
-fn micros(expression: &str) -> String {
+pub(super) fn micros(expression: &str) -> String {
     format!("((extract(epoch FROM {expression}) - 946684800) * 1000000)::bigint")
 }
 

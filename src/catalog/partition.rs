@@ -313,7 +313,7 @@ pub fn set_archived(
                  local_copy_until = CASE WHEN $4::oid IS NULL THEN NULL ELSE now() + make_interval(secs => $5) END,
                  keep_until = NULL, storage = $6::name, version = $7, manifest_key = $8, rows = $9, local_bytes = $10,
                  archived_bytes = $11, digest = $12, columns = $13, ddl = $14, archived_at = clock_timestamp(),
-                 verified_at = clock_timestamp(), reattached_at = NULL, writable = false, family = $15,
+                 verified_at = clock_timestamp(), verified_level = 'content', reverified_at = NULL, reattached_at = NULL, writable = false, family = $15,
                  superseded_at = NULL, superseded_by = NULL
              WHERE id = $1 RETURNING local_copy_until",
             &[
@@ -343,7 +343,9 @@ pub fn set_imported(id: i64, archived_at: &str, verified: bool) -> Result<()> {
     user::elevated(|| {
         spi::execute(
             "UPDATE archive_ext.partition
-             SET archived_at = $2::timestamptz, verified_at = CASE WHEN $3 THEN clock_timestamp() END WHERE id = $1",
+             SET archived_at = $2::timestamptz, verified_at = CASE WHEN $3 THEN clock_timestamp() END,
+                 verified_level = CASE WHEN $3 THEN 'content' END
+             WHERE id = $1",
             &[id.into(), archived_at.into(), verified.into()],
         )
     })?;

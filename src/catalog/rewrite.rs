@@ -108,7 +108,7 @@ pub fn replace(set: &RowSet, with: &Replacement<'_>) -> Result<()> {
         spi::execute(
             "UPDATE archive_ext.partition
              SET rows = rows - $2, digest = $3, last_batch = $4, archived_bytes = archived_bytes + $5,
-                 verified_at = clock_timestamp()
+                 verified_at = clock_timestamp(), verified_level = 'content'
              WHERE id = $1",
             &[
                 set.id.into(),

@@ -209,7 +209,7 @@ pub fn append(
         key_filter::insert(set.id, VERSION, first, filters)?;
         spi::execute(
             "UPDATE archive_ext.partition SET rows = rows + $2, archived_bytes = archived_bytes + $3, digest = $4, last_batch = $5,
-                    archived_at = clock_timestamp(), verified_at = clock_timestamp()
+                    archived_at = clock_timestamp(), verified_at = clock_timestamp(), verified_level = 'content'
              WHERE id = $1",
             &[
                 set.id.into(),

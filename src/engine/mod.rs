@@ -26,5 +26,6 @@ pub mod steps;
 pub mod storage;
 pub mod throttle;
 pub mod transition;
+pub mod verification;
 mod verify;
 mod where_clause;

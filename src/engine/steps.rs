@@ -14,6 +14,7 @@ use super::plan::{Options, Plan, Verify};
 use super::rewrite;
 use super::rows;
 use super::transition;
+use super::verification;
 use crate::catalog;
 use crate::catalog::job::Job;
 use crate::error::{Error, Result, SqlState};
@@ -55,6 +56,7 @@ pub fn step(id: Uuid) -> Result<(bool, String)> {
         "rows" => rows::step(&job),
         "batch" => batch::step(&job),
         "compact" => rewrite::step(&job),
+        "verify" | "drop_local" => verification::step(&job),
         "premake" | "drain" | "hot" | "warm" | "merge" | "split" => transition::step(&job),
         other => Err(stopped(&job, &format!("{other} has no steps"))),
     }
@@ -205,6 +207,9 @@ fn cancel_one(job: &Job, status: &str, reason: &str) -> Result<()> {
     }
     if matches!(job.operation.as_str(), "premake" | "drain" | "hot" | "warm" | "merge" | "split") {
         transition::abandon(job)?;
+        return catalog::job::stop(job.id, status, reason);
+    }
+    if matches!(job.operation.as_str(), "verify" | "drop_local") {
         return catalog::job::stop(job.id, status, reason);
     }
     let attached = match job.partition {

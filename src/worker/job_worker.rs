@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 
 use super::transaction;
 use crate::catalog;
-use crate::engine::{lifecycle, throttle};
+use crate::engine::{clock, lifecycle, throttle};
 use crate::error::Result;
 use crate::guc;
 use crate::pg::background;
@@ -37,7 +37,11 @@ pub extern "C-unwind" fn archive_ext_worker(argument: pg_sys::Datum) {
 
 /// The tables to work for; none when the extension was dropped meanwhile.
 fn tables() -> Result<Vec<pg_sys::Oid>> {
-    if catalog::extension_installed()? { catalog::policy_owner::tables_of_current() } else { Ok(Vec::new()) }
+    if catalog::extension_installed()? {
+        catalog::policy_owner::tables_of_current(clock::now()?)
+    } else {
+        Ok(Vec::new())
+    }
 }
 
 /// Makes jobs for what is due; what was scheduled before is done even if this fails.

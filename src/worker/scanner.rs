@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 
 use super::transaction;
 use crate::catalog;
-use crate::engine::storage;
+use crate::engine::{clock, storage};
 use crate::error::Result;
 use crate::guc;
 use crate::pg::server_text::{log, warning};
@@ -32,7 +32,7 @@ fn owners() -> Result<Vec<pg_sys::Oid>> {
     if !catalog::extension_installed()? {
         return Ok(Vec::new());
     }
-    let owners = catalog::policy_owner::all()?;
+    let owners = catalog::policy_owner::all(clock::now()?)?;
     if owners.is_empty() {
         return Ok(Vec::new());
     }

@@ -74,6 +74,7 @@ fn log(job: &Steered, alert: &Alert<'_>) {
 pub fn standing() -> Result<Vec<Standing>> {
     let mut standing = catalog::alert::of_jobs()?;
     standing.extend(catalog::alert::of_policies()?);
+    standing.extend(catalog::alert::of_local_copies()?);
     standing.extend(catalog::month_count::missing()?);
     for waiting in catalog::alert::unfinished()? {
         standing.extend(late(waiting)?);

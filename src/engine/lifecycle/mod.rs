@@ -16,7 +16,7 @@ mod window;
 
 use pgrx::{Uuid, pg_sys};
 
-use super::{batch, clock, rewrite, steps};
+use super::{batch, clock, rewrite, steps, verification};
 use crate::catalog;
 use crate::catalog::policy::TablePolicy;
 use crate::catalog::queue::NewJob;
@@ -31,29 +31,40 @@ pub use hold::worker_hold;
 pub use outlook::Outlook;
 pub use plan::plan;
 pub use policy::{clear_policy, export, import, set_policy};
-pub use retry::{failed, sqlstate_of};
+pub use retry::{code_of, failed, sqlstate_of};
 pub use show::{explain, map};
 pub use steer::{cancel, pause, resume, retry};
 pub use window::is_open;
 
-/// Adds a job for everything that is due, for the policies of tables whose owner the current user may act as; how many.
-/// A partition never has two unfinished jobs. A table that cannot be looked at is passed over with a warning.
+/// Adds a job for everything that is due, for the policies of tables whose owner the current user may act as, and for local
+/// copies of such tables without a policy; how many. A partition never has two unfinished jobs. A table that cannot be looked at is passed over with a warning.
 pub fn schedule(source: Option<pg_sys::Oid>) -> Result<i32> {
     let mut added = 0;
     for table in catalog::policy::mine(source)? {
-        if !catalog::queue::claim_table(table.source)? {
-            continue;
-        }
-        match xact::subtransaction(|| schedule_table(&table).or_raise()) {
-            Ok(count) => added += count,
-            Err(caught) => crate::pg::server_text::warning!(
+        added += schedule_if_free(&table, schedule_table)?;
+    }
+    for table in catalog::archived::mine_without_policy(source)? {
+        added += schedule_if_free(&table, verification::schedule)?;
+    }
+    Ok(added)
+}
+
+/// Schedules for a table, unless another session does.
+fn schedule_if_free(table: &TablePolicy, schedule: impl Fn(&TablePolicy) -> Result<i32>) -> Result<i32> {
+    if !catalog::queue::claim_table(table.source)? {
+        return Ok(0);
+    }
+    match xact::subtransaction(|| schedule(table).or_raise()) {
+        Ok(count) => Ok(count),
+        Err(caught) => {
+            crate::pg::server_text::warning!(
                 "archive_ext could not find out what is due for {}: {}",
                 table.name,
                 caught.message
-            ),
+            );
+            Ok(0)
         }
     }
-    Ok(added)
 }
 
 fn schedule_table(table: &TablePolicy) -> Result<i32> {
@@ -72,7 +83,7 @@ fn schedule_table(table: &TablePolicy) -> Result<i32> {
     if outlook.kind == Kind::Lifecycle {
         added += labels::schedule(table, &outlook)?;
     }
-    Ok(added)
+    Ok(added + verification::schedule(table)?)
 }
 
 /// Jobs for a table whose rows are archived one by one: for its rows, and for the objects that they became.

@@ -1,7 +1,7 @@
 //! `plan_archive`: what will happen, when, and what that costs and brings; nothing is touched.
 
 use archive_core::lifecycle::{Kind, Label, Status};
-use archive_core::policy::{Action, Age, Planned, Prices, Waiting, splits_into};
+use archive_core::policy::{Action, Age, Fate, NextStep, Planned, Prices, Waiting, splits_into};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
@@ -9,9 +9,10 @@ use super::labels;
 use super::outlook::Outlook;
 use super::show::{check_visible, opening, table, timestamp};
 use crate::catalog;
+use crate::catalog::archived::Ageing;
 use crate::catalog::observed::{ArchivedLeaf, Leaf};
 use crate::catalog::policy::TablePolicy;
-use crate::engine::{batch, rewrite};
+use crate::engine::{batch, rewrite, verification};
 use crate::error::Result;
 use crate::guc;
 
@@ -53,7 +54,7 @@ pub fn plan(source: Option<pg_sys::Oid>) -> Result<Vec<Coming>> {
             check_visible(source)?;
             vec![table(source)?]
         }
-        None => catalog::policy::mine(None)?,
+        None => [catalog::policy::mine(None)?, catalog::archived::mine_without_policy(None)?].concat(),
     };
     let mut coming = Vec::new();
     for table in tables {
@@ -105,6 +106,16 @@ impl Planner<'_> {
         let merge = (self.outlook.kind == Kind::Plain).then(|| rewrite::due(self.table.source)).transpose()?;
         if let Some(merge) = merge.flatten() {
             due.push(self.of(&[], self.table.name.clone(), "compact", timestamp(opens)?, merge.reason));
+        }
+        for (one, fate) in verification::fates(self.table, self.outlook.now)? {
+            match fate {
+                Fate::Due(step) => due.push(self.stored(&one, step, opens)?),
+                Fate::Later(step) => {
+                    let at = step.at;
+                    later.push(self.stored(&one, step, at)?);
+                }
+                Fate::Held(_) | Fate::Settled => {}
+            }
         }
         if self.table.policy.is_enabled() {
             for leaf in catalog::observed::archived(self.table.source)? {
@@ -159,6 +170,27 @@ impl Planner<'_> {
             },
             _ => one,
         }
+    }
+
+    /// The second or third phase of an archived partition.
+    fn stored(&self, one: &Ageing, step: NextStep, starts: i64) -> Result<Coming> {
+        let action = step.action.operation();
+        let freed = if step.action == Action::DropLocal { one.local_bytes } else { None };
+        Ok(Coming {
+            table: self.table.source,
+            subject: one.name.clone(),
+            action,
+            starts: Some(timestamp(starts)?),
+            rows: one.rows,
+            local_bytes: one.local_bytes,
+            objects: one.objects,
+            archived_bytes: one.archived_bytes,
+            bytes_freed: Some(freed.unwrap_or(0)),
+            saved_per_month: None,
+            locks: locks_of(action),
+            reason: step.reason,
+            note: None,
+        })
     }
 
     /// What becomes of the objects of an archived partition next.
@@ -260,6 +292,8 @@ fn locks_of(operation: &str) -> &'static str {
             "row locks on the rows that move, batch by batch; SHARE UPDATE EXCLUSIVE on the table where a partition is made"
         }
         "compact" => "ACCESS SHARE on the table",
+        "verify" => "ACCESS SHARE on the archived partition",
+        "drop_local" => "no writes to the local copy meanwhile; ACCESS EXCLUSIVE on it for an instant",
         "batch" => "row locks on the rows of a batch until it is in the storage; ROW EXCLUSIVE on the table",
         _ => "none",
     }

@@ -1,7 +1,7 @@
 //! `explain_lifecycle`, `lifecycle_map`: what will happen and why, without touching anything.
 
 use archive_core::lifecycle::{Kind, Status};
-use archive_core::policy::{Place, Planned, Waiting, draw, instant};
+use archive_core::policy::{Fate, NextStep, Place, Planned, Waiting, draw, instant};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
@@ -9,9 +9,9 @@ use super::labels;
 use super::outlook::{Outlook, kind};
 use super::{hold, window};
 use crate::catalog;
-use crate::catalog::observed::{Leaf, RUN_LIFECYCLE};
+use crate::catalog::observed::{ArchivedLeaf, Leaf, RUN_LIFECYCLE};
 use crate::catalog::policy::TablePolicy;
-use crate::engine::{batch, throttle};
+use crate::engine::{batch, throttle, verification};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::locks;
 use crate::pg::{spi, user};
@@ -73,7 +73,19 @@ pub fn explain(source: pg_sys::Oid) -> Result<Vec<Explained>> {
         lines.push((at, line));
     }
     lines.sort_by_key(|(at, _)| *at);
-    let archived = catalog::observed::archived(source)?.into_iter().map(|place| Explained {
+    let mut fates = verification::fates(&table, outlook.now)?;
+    let mut archived = Vec::new();
+    for place in catalog::observed::archived(source)? {
+        let fate = fates.iter().position(|(one, _)| one.name == place.name).map(|at| fates.swap_remove(at).1);
+        archived.push(explain_archived(place, fate.unwrap_or(Fate::Settled), &doers)?);
+    }
+    let rows = (outlook.kind == Kind::Plain).then(|| explain_rows(&table, &doers)).transpose()?;
+    Ok(archived.into_iter().chain(lines.into_iter().map(|(_, line)| line)).chain(rows).collect())
+}
+
+/// A partition in the storage: it may have to be verified again, or have a local copy that goes.
+fn explain_archived(place: ArchivedLeaf, fate: Fate, doers: &Doers) -> Result<Explained> {
+    let line = Explained {
         partition: place.name,
         status: Status::Archived.as_str(),
         label: place.label,
@@ -82,9 +94,29 @@ pub fn explain(source: pg_sys::Oid) -> Result<Vec<Explained>> {
         reason: "it is in the storage".to_owned(),
         blocked_by: None,
         freed_by: Some(if place.by_rows { "restore_rows" } else { "reattach_partition" }.to_owned()),
-    });
-    let rows = (outlook.kind == Kind::Plain).then(|| explain_rows(&table, &doers)).transpose()?;
-    Ok(archived.chain(lines.into_iter().map(|(_, line)| line)).chain(rows).collect())
+    };
+    let next = |step: &NextStep| Some(step.action.operation().to_owned());
+    Ok(match fate {
+        Fate::Settled => line,
+        Fate::Due(step) => Explained {
+            next: next(&step),
+            when: Some(timestamp(doers.when)?),
+            freed_by: Some(if doers.opens.is_some() { "the window".to_owned() } else { doers.names() }),
+            reason: doers.reason(&step.reason),
+            ..line
+        },
+        Fate::Later(step) => Explained {
+            next: next(&step),
+            when: Some(timestamp(step.at)?),
+            reason: step.reason,
+            freed_by: Some("time".to_owned()),
+            ..line
+        },
+        Fate::Held(held) if held.freed_by == RUN_LIFECYCLE => {
+            Explained { reason: doers.reason(&held.reason), freed_by: Some(doers.names()), ..line }
+        }
+        Fate::Held(held) => Explained { reason: held.reason, freed_by: Some(held.freed_by), ..line },
+    })
 }
 
 /// A table that is not partitioned: its rows leave it one by one.

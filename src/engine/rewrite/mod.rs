@@ -18,5 +18,6 @@ mod without;
 pub use compact::compact;
 pub use due::due;
 pub use job::{begin, step};
+pub use read::rows;
 pub use request::Request;
 pub use restore::{Conflict, restore};

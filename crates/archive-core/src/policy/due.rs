@@ -89,6 +89,10 @@ pub enum Action {
     Archive,
     /// Goes back to the storage: the time for which it was brought back is over.
     Rearchive,
+    /// What is in the storage is read back a second time.
+    Verify,
+    /// The local copy of what is in the storage goes, once that was read back.
+    DropLocal,
 }
 
 impl Action {
@@ -102,6 +106,8 @@ impl Action {
             Self::Merge(_) => "merge",
             Self::Split(_) => "split",
             Self::Archive | Self::Rearchive => "archive",
+            Self::Verify => "verify",
+            Self::DropLocal => "drop_local",
         }
     }
 
@@ -115,6 +121,8 @@ impl Action {
             Self::Split(_) => 5,
             Self::Archive => 6,
             Self::Rearchive => 7,
+            Self::Verify => 8,
+            Self::DropLocal => 9,
         }
     }
 }

@@ -10,6 +10,7 @@ mod early;
 mod map;
 mod model;
 mod retry;
+mod stored;
 mod window;
 
 pub use age::Age;
@@ -23,4 +24,5 @@ pub use early::{Early, archived_before_merge};
 pub use map::{Place, draw, size};
 pub use model::{DEFAULT_ATTEMPTS, Policy};
 pub use retry::{JobEvent, JobStatus, LOCK_RETRY_SECONDS, backoff_seconds};
+pub use stored::{Fate, NextStep, Stored, stored};
 pub use window::{WEEK, Window};

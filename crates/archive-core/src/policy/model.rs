@@ -30,7 +30,7 @@ pub struct Policy {
     /// Age at which it is removed for good.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expire_after: Option<Age>,
-    /// How often objects are read back again.
+    /// How long after archiving objects are read back a second time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verify_after: Option<Age>,
     /// How long local copies stay.

@@ -1,0 +1,83 @@
+//! The second and third phase as jobs of the scheduler.
+
+use archive_core::policy::{Fate, stored};
+use pgrx::pg_sys;
+
+use super::{Level, failed, local_copy, look, pass, report};
+use crate::catalog;
+use crate::catalog::archived::{self, Ageing, Subject};
+use crate::catalog::job::Job;
+use crate::catalog::policy::TablePolicy;
+use crate::catalog::queue::NewJob;
+use crate::engine::{clock, lifecycle};
+use crate::error::Result;
+use crate::partition::locks;
+
+/// The archived partitions of a table for which something is to come, and what is next for each at `now`.
+pub fn fates(table: &TablePolicy, now: i64) -> Result<Vec<(Ageing, Fate)>> {
+    let fate = |one: Ageing| {
+        let fate = stored(&table.policy, &one.stored, now);
+        (one, fate)
+    };
+    Ok(archived::ageing(table.source)?.into_iter().map(fate).collect())
+}
+
+/// Adds a job for each archived partition of a table that is to be verified again, or whose local copy is to go; how many.
+pub fn schedule(table: &TablePolicy) -> Result<i32> {
+    let mut added = 0;
+    for (one, fate) in fates(table, pg_sys::TimestampTz::from(clock::now()?))? {
+        let Fate::Due(step) = fate else { continue };
+        added += i32::from(catalog::queue::add(&NewJob {
+            operation: step.action.operation(),
+            table: table.source,
+            name: &one.name,
+            partition: Some(one.foreign_table),
+            request: serde_json::json!({ "id": one.id }),
+            reason: &step.reason,
+            storage: one.storage.as_deref(),
+        })?);
+    }
+    Ok(added)
+}
+
+/// Does the next step of such a job: reading the archive back, then, if it is about that, dropping the local copy. What a read-back
+/// finds stays noted although the job fails, so that its transaction commits.
+pub fn step(job: &Job) -> Result<(bool, String)> {
+    let Some(subject) = subject(job)? else { return done(job, 0) };
+    let version = job.progress.get("version").and_then(serde_json::Value::as_i64);
+    if job.phase == "verified" && version == Some(subject.version.into()) {
+        return drop(job, &subject);
+    }
+    let (mut found, _) = look(&subject, Level::Content, Some(job.id))?;
+    if !found.faults.is_empty() {
+        report(&subject, Level::Content, &found.faults)?;
+        lifecycle::failed(job.id, &failed(&subject, &found.faults))?;
+        return Ok((false, "failed".to_owned()));
+    }
+    pass(&subject, &mut found)?;
+    if job.operation == "verify" {
+        return done(job, found.verified.rows);
+    }
+    catalog::job::advance(job.id, "verified", &serde_json::json!({ "version": subject.version }))?;
+    Ok((true, "verified".to_owned()))
+}
+
+/// What the job is about, if that still is archived as it was, and in a dropping job has its local copy.
+fn subject(job: &Job) -> Result<Option<Subject>> {
+    let Some(id) = job.request.get("id").and_then(serde_json::Value::as_i64) else { return Ok(None) };
+    let same = |subject: &Subject| {
+        subject.foreign_table == job.partition && (job.operation == "verify" || subject.local_copy.is_some())
+    };
+    Ok(archived::find(id)?.filter(same))
+}
+
+fn drop(job: &Job, subject: &Subject) -> Result<(bool, String)> {
+    locks::claim_partition(&subject.name)?;
+    let dropped = local_copy::drop_compared(subject, Some(job.id))?;
+    done(job, dropped.rows)
+}
+
+fn done(job: &Job, rows: u64) -> Result<(bool, String)> {
+    catalog::job::complete(job.id, rows)?;
+    Ok((false, "done".to_owned()))
+}
