@@ -10,6 +10,7 @@ use crate::pg::guc as settings;
 
 static DEFAULT_STORAGE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static DROP_AFTER: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 3600);
+static GARBAGE_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(14 * 24 * 3600);
 static LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(2_000);
 static MAX_SWAP_TIME: GucSetting<i32> = GucSetting::<i32>::new(100);
 static OBJECT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(512);
@@ -54,6 +55,14 @@ pub fn register() {
         c"archive_ext.drop_after",
         c"How long the local copy of an archived partition is kept.",
         &DROP_AFTER,
+        0..=i32::MAX,
+        GucFlags::UNIT_S,
+    );
+    int_of(
+        GucContext::Suset,
+        c"archive_ext.garbage_retention",
+        c"How long objects that nothing needs stay at least: point-in-time recovery and forks may need them.",
+        &GARBAGE_RETENTION,
         0..=i32::MAX,
         GucFlags::UNIT_S,
     );
@@ -306,6 +315,11 @@ pub fn data_partition_dml() -> bool {
 /// `archive_ext.drop_after` in seconds.
 pub fn drop_after_seconds() -> i32 {
     DROP_AFTER.get()
+}
+
+/// `archive_ext.garbage_retention` in seconds.
+pub fn garbage_retention_seconds() -> i64 {
+    GARBAGE_RETENTION.get().into()
 }
 
 /// `archive_ext.lock_timeout` in milliseconds.

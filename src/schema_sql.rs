@@ -4,6 +4,7 @@ use pgrx::extension_sql_file;
 
 extension_sql_file!("../sql/schema/types.sql", name = "types", bootstrap);
 extension_sql_file!("../sql/schema/tables.sql", name = "tables", requires = ["types"]);
+extension_sql_file!("../sql/schema/findings.sql", name = "findings", requires = ["tables"]);
 extension_sql_file!(
     "../sql/schema/triggers.sql",
     name = "triggers",
@@ -14,6 +15,7 @@ extension_sql_file!(
     name = "views",
     requires = [
         "tables",
+        "findings",
         archive_ext::progress_slots,
         archive_ext::worker_slots,
         archive_ext::standing_alerts,

@@ -27,6 +27,13 @@ JOIN archive_ext.managed_table m ON m.id = p.managed_table
 WHERE has_table_privilege(m.source, 'SELECT') AND p.superseded_at IS NULL
 ORDER BY m.source::text, p.id;
 
+-- Whether the caller is a superuser or owns the foreign server. A view's functions see the caller; its tables are read by its owner.
+CREATE FUNCTION archive_ext.administers_storage(storage name) RETURNS boolean STABLE LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = current_user), false)
+        OR EXISTS (SELECT FROM pg_foreign_server s WHERE s.srvname = storage AND pg_has_role(s.srvowner, 'USAGE'))
+$$;
+
 -- Dead rows of a table and its partitions, as the statistics have it; NULL when it is gone.
 CREATE FUNCTION archive_ext.dead_rows(source regclass) RETURNS bigint STABLE LANGUAGE sql
 SET search_path = pg_catalog, pg_temp AS $$
@@ -135,9 +142,9 @@ ORDER BY source::text;
 
 CREATE VIEW archive_ext.events WITH (security_barrier) AS
 SELECT e.at, e.table_name, e.partition_name, e.event, e.from_status, e.status, e.reason, e.actor, e.job_id,
-       CASE WHEN archive_ext.sees_every_row(e.table_name) THEN e.details END AS details
+       CASE WHEN e.table_name IS NULL OR archive_ext.sees_every_row(e.table_name) THEN e.details END AS details
 FROM archive_ext.lifecycle_event e
-WHERE has_table_privilege(e.table_name, 'SELECT')
+WHERE has_table_privilege(e.table_name, 'SELECT') OR e.table_name IS NULL AND archive_ext.administers_storage(e.partition_name::name)
 ORDER BY e.id DESC;
 
 CREATE VIEW archive_ext.alerts WITH (security_barrier) AS
@@ -157,3 +164,21 @@ SELECT m.source AS table_name,
 FROM archive_ext.month_count m
 WHERE has_table_privilege(m.source, 'SELECT') AND archive_ext.sees_every_row(m.source)
 ORDER BY m.source::text, m.month;
+
+-- Findings about a storage for those who administer it, and about partitions for the owners of their tables.
+CREATE VIEW archive_ext.findings WITH (security_barrier) AS
+SELECT f.storage,
+       f.key,
+       f.kind,
+       m.source AS table_name,
+       p.partition_name,
+       f.details,
+       f.found_at,
+       f.found_by,
+       f.resolved_at
+FROM archive_ext.storage_finding f
+LEFT JOIN archive_ext.partition p ON p.id = f.partition
+LEFT JOIN archive_ext.managed_table m ON m.id = p.managed_table
+LEFT JOIN pg_class c ON c.oid = m.source
+WHERE archive_ext.administers_storage(f.storage) OR pg_has_role(c.relowner, 'USAGE')
+ORDER BY f.id DESC;
