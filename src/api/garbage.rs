@@ -1,9 +1,9 @@
 //! `audit_storage` and `collect_garbage`.
 
+use pgrx::JsonB;
 use pgrx::datum::{Interval, TimestampWithTimeZone, to_timestamp};
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
-use pgrx::JsonB;
 
 use super::seconds;
 use crate::engine::garbage::{self, Options};

@@ -133,6 +133,9 @@ pub fn forget(storage: &str, keys: &[String]) -> Result<()> {
         "DELETE FROM archive_ext.object o USING archive_ext.partition p
          WHERE p.id = o.partition_id AND o.storage = $1::name AND o.key = ANY ($2)
            AND (o.version <> p.version OR p.superseded_at IS NOT NULL)",
+        // A partition of that name may come again, by a split: then it has never been archived.
+        "UPDATE archive_ext.partition SET manifest_key = NULL
+         WHERE storage = $1::name AND manifest_key = ANY ($2) AND superseded_at IS NOT NULL",
         "DELETE FROM archive_ext.object_position WHERE storage = $1::name AND key = ANY ($2)",
     ];
     user::elevated(|| {

@@ -223,6 +223,18 @@ pub fn adopt(storage: &str, store: &BlockingStore) -> Result<()> {
     .map(drop)
 }
 
+/// When this catalog took the storage over from another, in seconds since 1970.
+pub fn adopted_at(storage: &str) -> Result<Option<i64>> {
+    let found = user::elevated(|| {
+        spi::optional(
+            "SELECT floor(extract(epoch FROM adopted_at))::bigint FROM archive_ext.storage_claim WHERE storage = $1::name",
+            &[storage.into()],
+            |row| row.get::<i64>(1),
+        )
+    })?;
+    Ok(found.flatten())
+}
+
 /// This database as the marker knows it. The incarnation is that of the catalog, or random since a storage was adopted. A claim
 /// whose transaction rolled back left a marker but no row: the catalog's incarnation tells it from the claim of a catalog that
 /// is gone, whose objects this one knows nothing of.

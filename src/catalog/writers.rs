@@ -52,7 +52,8 @@ pub fn hold_family(family: &str) -> Result<()> {
     let timeout = guc::lock_timeout_ms();
     let waited = xact::subtransaction(|| {
         let _timeout = GucNest::new().set(c"lock_timeout", &timeout.to_string());
-        user::elevated(|| spi::execute(&format!("SELECT pg_advisory_xact_lock({FAMILY})"), &[family.into()])).or_raise();
+        user::elevated(|| spi::execute(&format!("SELECT pg_advisory_xact_lock({FAMILY})"), &[family.into()]))
+            .or_raise();
     });
     waited.map_err(|_| {
         Error::new(SqlState::ERRCODE_OBJECT_IN_USE, format!("another session works on the objects of \"{family}\""))

@@ -29,7 +29,8 @@ impl Line {
     /// Mends it by `work` if asked to; what does not work is told, and leaves nothing behind.
     fn mended(self, repair: bool, work: impl FnOnce() -> Result<()>) -> Result<Self> {
         if !repair {
-            return Ok(self);
+            let remedy = format!("SELECT check_consistency(repair => true): {}", self.remedy);
+            return Ok(Self { remedy, ..self });
         }
         match attempt(work) {
             Ok(()) => {

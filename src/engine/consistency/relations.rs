@@ -17,8 +17,8 @@ pub(super) fn check(repair: bool) -> Result<Vec<Line>> {
     jobs(repair, &mut lines)?;
     guards(repair, &mut lines)?;
     columns(repair, &mut lines)?;
-    foreign_tables(repair, &mut lines)?;
     views(repair, &mut lines)?;
+    foreign_tables(repair, &mut lines)?;
     local_copies(repair, &mut lines)?;
     places(&mut lines)?;
     Ok(lines)
@@ -29,7 +29,7 @@ fn jobs(repair: bool, lines: &mut Vec<Line>) -> Result<()> {
         let about = format!("job {} of {}", job.id, job.partition);
         let problem = "it runs as the catalog says, and its session is gone";
         lines.push(if job.by_function {
-            let remedy = "It is ended and the partition can be written to; archive it again.";
+            let remedy = "it is ended, and the partition can be written to and archived again.";
             Line::new(about, problem, remedy)
                 .mended(repair, || steps::cancel(job.id, JobStatus::Failed.as_str(), "its session is gone").map(drop))?
         } else if job.scheduled {
@@ -43,7 +43,7 @@ fn jobs(repair: bool, lines: &mut Vec<Line>) -> Result<()> {
 
 fn guards(repair: bool, lines: &mut Vec<Line>) -> Result<()> {
     for (table, name) in consistency::guarded_for_nobody(freeze::ROW_GUARD)? {
-        let line = Line::new(&name, "it refuses writes for a run that there is not", "Its guards are lifted.");
+        let line = Line::new(&name, "it refuses writes for a run that there is not", "its guards are lifted.");
         lines.push(line.mended(repair, || {
             locks::claim_partition(&name)?;
             freeze::lift(table)
@@ -54,7 +54,7 @@ fn guards(repair: bool, lines: &mut Vec<Line>) -> Result<()> {
 
 fn columns(repair: bool, lines: &mut Vec<Line>) -> Result<()> {
     for (table, name) in consistency::with_other_columns()? {
-        let line = Line::new(name, "its archive has other columns", "The archive follows the table.");
+        let line = Line::new(name, "its archive has other columns", "the archive follows the table.");
         lines.push(line.mended(repair, || drift::sync(table))?);
     }
     Ok(())
@@ -63,7 +63,8 @@ fn columns(repair: bool, lines: &mut Vec<Line>) -> Result<()> {
 fn foreign_tables(repair: bool, lines: &mut Vec<Line>) -> Result<()> {
     for partition in consistency::without_foreign_table()? {
         let problem = "it is archived, and its foreign table is gone: no query reads its rows";
-        let line = Line::new(partition.qualified(), problem, "Its foreign table is made anew; the objects have its rows.");
+        let line =
+            Line::new(partition.qualified(), problem, "its foreign table is made anew; the objects have its rows.");
         lines.push(line.mended(repair, || put_foreign(&partition))?);
     }
     for name in consistency::unregistered_foreign_tables()? {
@@ -81,7 +82,10 @@ fn put_foreign(partition: &Partition) -> Result<()> {
         return Err(gone("its hot table"));
     }
     let (Some(storage), false) = (&partition.storage, partition.row_set) else {
-        return Err(Error::new(SqlState::ERRCODE_FEATURE_NOT_SUPPORTED, "rows that were archived one by one are not put back so"));
+        return Err(Error::new(
+            SqlState::ERRCODE_FEATURE_NOT_SUPPORTED,
+            "rows that were archived one by one are not put back so",
+        ));
     };
     let owner = discover::owner(partition.source)?;
     import::check_hot_side((&partition.schema, &partition.name), partition.parent, &partition.bounds, owner)?;
@@ -104,7 +108,7 @@ fn views(repair: bool, lines: &mut Vec<Line>) -> Result<()> {
         if !all_view::allowed(table)? {
             continue;
         }
-        let line = Line::new(name, "the view over the table and its archive is gone", "The view is made anew.");
+        let line = Line::new(name, "the view over the table and its archive is gone", "the view is made anew.");
         lines.push(line.mended(repair, || {
             let Some(managed) = managed_table::of_source(table)? else { return Ok(()) };
             let Some(archive) = managed.archive_table else { return Ok(()) };
@@ -121,7 +125,7 @@ fn local_copies(repair: bool, lines: &mut Vec<Line>) -> Result<()> {
         let line = Line::new(
             partition.qualified(),
             "its local copy is gone",
-            "The catalog forgets the local copy; reattach_partition restores it from its objects.",
+            "the catalog forgets it; reattach_partition restores the partition from its objects.",
         );
         lines.push(line.mended(repair, || consistency::forget_local_copy(partition.id))?);
     }

@@ -28,7 +28,8 @@ fn of_storage(name: &str, error: &Error) -> Line {
 
 fn one(name: &str) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
-    let opened = storage::open(name, user::current()).and_then(|store| storage::refuse_moved(name, &store).map(|()| store));
+    let opened =
+        storage::open(name, user::current()).and_then(|store| storage::refuse_moved(name, &store).map(|()| store));
     let store = match opened {
         Ok(store) => store,
         Err(error) => return Ok(vec![of_storage(name, &error)]),
@@ -44,7 +45,9 @@ fn one(name: &str) -> Result<Vec<Line>> {
         Ok((newer, broken)) => {
             for found in broken {
                 let problem = format!("object \"{}\" is {}", found.key, found.kind);
-                let remedy = format!("SELECT * FROM audit_storage('{name}') records it. Copies and versions of the store may have it.");
+                let remedy = format!(
+                    "SELECT * FROM audit_storage('{name}') records it. Copies and versions of the store may have it."
+                );
                 lines.push(Line::new(format!("storage {name}"), problem, remedy));
             }
             for found in newer {
@@ -66,7 +69,9 @@ fn unknown_manifest(storage: &str, key: &str, ours: bool) -> Result<Option<Line>
     let version = match KeyName::of(key) {
         KeyName::Manifest(of) => of.version,
         KeyName::BatchManifest(_) => {
-            return Ok(Some(line("it is of a batch of rows that this catalog does not know to be archived".to_owned())));
+            return Ok(Some(line(
+                "it is of a batch of rows that this catalog does not know to be archived".to_owned(),
+            )));
         }
         _ => return Ok(None),
     };
@@ -76,6 +81,8 @@ fn unknown_manifest(storage: &str, key: &str, ours: bool) -> Result<Option<Line>
         Some((known, status)) => {
             Some(line(format!("the storage has version {version}, and the catalog version {known} ({status})")))
         }
-        None => Some(line(format!("the storage has version {version}, and this catalog does not know it to be archived"))),
+        None => {
+            Some(line(format!("the storage has version {version}, and this catalog does not know it to be archived")))
+        }
     })
 }

@@ -34,11 +34,18 @@ pub fn audit(storage: &str) -> Result<Vec<Finding>> {
         for group in family::groups(std::mem::take(&mut looked.orphans)) {
             let found = |orphans: Vec<Candidate>| orphans.iter().map(|one| of(&one.object, "orphaned")).collect();
             let group = (group.0.as_str(), group.1);
-            looked.findings.extend::<Vec<_>>(family::while_idle(storage, group, |left| Ok(found(left)), |_, _| Vec::new())?);
+            looked.findings.extend::<Vec<_>>(family::while_idle(
+                storage,
+                group,
+                |left| Ok(found(left)),
+                |_, _| Vec::new(),
+            )?);
         }
     } else {
         looked.findings.retain(|finding| finding.kind != "foreign");
-        notice!("storage \"{storage}\" belongs to another database, which may have put there what this catalog does not name");
+        notice!(
+            "storage \"{storage}\" belongs to another database, which may have put there what this catalog does not name"
+        );
     }
     report(storage, looked)
 }
@@ -113,7 +120,9 @@ fn if_altered(
     if KeyName::of(&object.key).is_manifest() {
         return Ok(match is_recorded(store, object, expected)? {
             true => None,
-            false => Some(altered(store, object, expected, json!({ "content": "is not the manifest that was archived" }))?),
+            false => {
+                Some(altered(store, object, expected, json!({ "content": "is not the manifest that was archived" }))?)
+            }
         });
     }
     let archived = named::sha256(storage, &object.key)?;
@@ -177,7 +186,10 @@ fn report(storage: &str, looked: Looked) -> Result<Vec<Finding>> {
     }
     if !counts.is_empty() {
         let counts: Vec<_> = counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-        warning!("storage \"{storage}\" is not what the catalog says: {} (see archive_ext.findings)", counts.join(", "));
+        warning!(
+            "storage \"{storage}\" is not what the catalog says: {} (see archive_ext.findings)",
+            counts.join(", ")
+        );
     }
     let details = json!({ "objects": looked.objects, "bytes": looked.bytes, "findings": counts });
     event::record_storage(storage, "storage audited", details)?;
@@ -194,9 +206,8 @@ pub struct Newer {
 /// Manifests that the catalog does not name, of versions that came after what it knows: as after recovery to an earlier time.
 pub fn newer_than_catalog(storage: &str, store: &BlockingStore) -> Result<(Vec<Newer>, Vec<Finding>)> {
     let looked = look(storage, store)?;
-    let newer = |candidate: Candidate| {
-        candidate.name().is_manifest().then(|| Newer { key: candidate.object.key.clone() })
-    };
+    let newer =
+        |candidate: Candidate| candidate.name().is_manifest().then(|| Newer { key: candidate.object.key.clone() });
     let broken = looked.findings.into_iter().filter(|finding| finding.kind != "foreign").collect();
     Ok((looked.orphans.into_iter().filter_map(newer).collect(), broken))
 }

@@ -9,7 +9,7 @@ use archive_core::store::{BlockingStore, OWNER_KEY, ObjectMeta};
 use serde_json::json;
 
 use super::family::{self, Candidate};
-use super::{AUDIT, now, orphan, uploads};
+use super::{AUDIT, CLOCKS, now, orphan, uploads};
 use crate::catalog::{event, finding, named, storage, writers};
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
@@ -92,8 +92,11 @@ fn alone(storage: &str) -> Result<()> {
     if writers::try_hold_family(&format!("garbage of {storage}"))? {
         return Ok(());
     }
-    Err(Error::new(SqlState::ERRCODE_OBJECT_IN_USE, format!("another session collects the garbage of storage \"{storage}\""))
-        .hint("Run it again when that session has committed."))
+    Err(Error::new(
+        SqlState::ERRCODE_OBJECT_IN_USE,
+        format!("another session collects the garbage of storage \"{storage}\""),
+    )
+    .hint("Run it again when that session has committed."))
 }
 
 /// What of a storage's objects may go.
@@ -126,6 +129,8 @@ fn survey(name: &str, store: &BlockingStore, retention: Retention) -> Result<Fou
                 }
                 Seen::Orphan => orphans.push(Candidate { object, replaced_at: None }),
                 Seen::Own if object.key != OWNER_KEY => {
+                    // One of a check_storage that runs is seconds old.
+                    let retention = Retention { seconds: retention.seconds.max(3600), ..retention };
                     if retention.is_over(object.last_modified_unix, object.last_modified_unix) {
                         found.probes.push(object);
                     }
@@ -138,7 +143,8 @@ fn survey(name: &str, store: &BlockingStore, retention: Retention) -> Result<Fou
     let unseen = expected.unseen();
     known.extend(unseen.iter().filter_map(|(key, _)| KeyName::of(key).table()).map(str::to_owned));
     let over = |at| retention.is_over(at, at);
-    found.gone = unseen.into_iter().filter(|(_, one)| !one.is_needed() && over(one.replaced_at)).map(|(key, _)| key).collect();
+    found.gone =
+        unseen.into_iter().filter(|(_, one)| !one.is_needed() && over(one.replaced_at)).map(|(key, _)| key).collect();
     settle_orphans(name, orphans, &known, retention, &mut found)?;
     Ok(found)
 }
@@ -163,14 +169,20 @@ fn settle_orphans(
     retention: Retention,
     found: &mut Found,
 ) -> Result<()> {
-    let tables = importable(&orphans, known);
-    let (lost, orphans): (Vec<_>, Vec<_>) =
-        orphans.into_iter().partition(|one| one.name().table().is_some_and(|table| tables.contains(table)));
+    let adopted = storage::adopted_at(name)?;
+    let tables = importable(&orphans, known, adopted);
+    let is_lost = |one: &Candidate| {
+        one.name().table().is_some_and(|table| tables.contains(table)) && is_older(one, adopted)
+    };
+    let (lost, orphans): (Vec<_>, Vec<_>) = orphans.into_iter().partition(is_lost);
     let before: HashMap<_, _> = finding::unresolved(name, AUDIT)?;
     for (family, group) in family::groups(orphans) {
-        let (idle, busy) = family::while_idle(name, (&family, group), |left| Ok((left, Vec::new())), |why, group| {
-            (Vec::new(), group.into_iter().map(|one| (one, why)).collect())
-        })?;
+        let (idle, busy) = family::while_idle(
+            name,
+            (&family, group),
+            |left| Ok((left, Vec::new())),
+            |why, group| (Vec::new(), group.into_iter().map(|one| (one, why)).collect()),
+        )?;
         for candidate in idle {
             let ObjectMeta { key, bytes, last_modified_unix: written, .. } = &candidate.object;
             let since = match before.get(&(key.clone(), "orphaned".to_owned())) {
@@ -192,12 +204,17 @@ fn settle_orphans(
     Ok(())
 }
 
-/// Tables that the catalog has nothing of, and that could be imported: it may be the catalog that is wrong, as when the extension was
-/// dropped and created again.
-fn importable<'a>(orphans: &'a [Candidate], known: &HashSet<String>) -> HashSet<String> {
-    let manifests = orphans.iter().filter(|one| one.name().is_manifest());
-    let tables = manifests.filter_map(|one: &'a Candidate| KeyName::of(&one.object.key).table());
-    tables.filter(|table| !known.contains(*table)).map(str::to_owned).collect()
+/// Tables that the catalog has nothing of, and that could be imported as they were when the storage was adopted: it may be the catalog
+/// that is wrong, as when the extension was dropped and created again.
+fn importable(orphans: &[Candidate], known: &HashSet<String>, adopted: Option<i64>) -> HashSet<String> {
+    let manifests = orphans.iter().filter(|one| one.name().is_manifest() && is_older(one, adopted));
+    let tables = manifests.filter_map(|one| one.name().table().map(str::to_owned));
+    tables.filter(|table| !known.contains(table)).collect()
+}
+
+/// Whether it was there when this catalog adopted the storage.
+fn is_older(one: &Candidate, adopted: Option<i64>) -> bool {
+    adopted.is_some_and(|adopted| one.object.last_modified_unix.is_none_or(|written| written <= adopted + CLOCKS))
 }
 
 fn row(object: &ObjectMeta) -> Row {
@@ -238,7 +255,7 @@ impl Run<'_> {
                 }
                 let mut kept_manifest = false;
                 garbage.iter().try_fold(Vec::new(), |mut rows, one| {
-                    let row = match kept_manifest && one.replaced_at.is_none() {
+                    let row = match kept_manifest && one.is_orphan() {
                         true => kept(&one.object, "its manifest is still there"),
                         false => self.delete(&one.object)?,
                     };

@@ -22,6 +22,11 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
+    /// Whether the catalog does not name it at all.
+    pub(super) fn is_orphan(&self) -> bool {
+        self.replaced_at.is_none()
+    }
+
     /// What its key says.
     pub(super) fn name(&self) -> KeyName<'_> {
         KeyName::of(&self.object.key)
@@ -47,16 +52,16 @@ impl Busy {
     }
 }
 
-/// Candidates by family, a few at a time, manifests first: an object that is gone must not be named by a manifest.
+/// Candidates by family, orphans apart, a few at a time, manifests first: an object that is gone must not be named by a manifest.
 pub(super) fn groups(candidates: Vec<Candidate>) -> Vec<(String, Vec<Candidate>)> {
-    let mut families: BTreeMap<String, Vec<Candidate>> = BTreeMap::new();
+    let mut families: BTreeMap<(String, bool), Vec<Candidate>> = BTreeMap::new();
     for candidate in candidates {
         if let Some(family) = candidate.name().family() {
-            families.entry(family).or_default().push(candidate);
+            families.entry((family, candidate.is_orphan())).or_default().push(candidate);
         }
     }
     let mut groups = Vec::with_capacity(families.len());
-    for (family, mut all) in families {
+    for ((family, _), mut all) in families {
         all.sort_by_key(|candidate| !candidate.name().is_manifest());
         groups.extend(all.chunks(AT_ONCE).map(|some| (family.clone(), some.to_vec())));
     }
@@ -77,7 +82,8 @@ pub(super) fn while_idle<T>(
         if !writers::try_hold_family(family)? {
             return Ok(busy(Busy::Session, group));
         }
-        if writers::unfinished_families()?.contains(family) {
+        // What was in the catalog and was replaced no job writes again: the number of a batch or version is not used twice.
+        if group.iter().any(Candidate::is_orphan) && writers::unfinished_families()?.contains(family) {
             return Ok(busy(Busy::Job, group));
         }
         let keys: Vec<_> = group.iter().map(|candidate| candidate.object.key.clone()).collect();
@@ -85,7 +91,7 @@ pub(super) fn while_idle<T>(
         // What was not named and is now belongs to a run that committed, or was replaced just now.
         let is_garbage = |candidate: &Candidate| match named.get(&candidate.object.key) {
             None => true,
-            Some(needed) => !needed && candidate.replaced_at.is_some(),
+            Some(needed) => !needed && !candidate.is_orphan(),
         };
         work(group.into_iter().filter(is_garbage).collect())
     })

@@ -16,6 +16,9 @@ use crate::pg::clock;
 /// Who found it, in the details of findings: only what an audit found is resolved by one.
 const AUDIT: &str = "audit_storage";
 
+/// How far the clocks of storage and database may be apart, in seconds.
+const CLOCKS: i64 = 60;
+
 /// How a listed object that is `kind` is recorded.
 fn orphan(key: &str, bytes: u64, written: Option<i64>, kind: &'static str) -> Finding {
     let details = serde_json::json!({ "by": AUDIT, "bytes": bytes, "written": written.and_then(iso) });

@@ -4,14 +4,12 @@ use archive_core::audit::Retention;
 use archive_core::naming::KeyName;
 use archive_core::store::{BlockingStore, PendingUpload, TEMP_PREFIX};
 
+use super::CLOCKS;
 use super::collect::Row;
 use crate::catalog::writers;
 use crate::error::Result;
 use crate::pg::interrupts;
 use crate::pg::server_text::notice;
-
-/// How far the clocks of storage and database may be apart, in seconds.
-const CLOCKS: i64 = 60;
 
 /// Aborts those that are older than the retention and belong to no transaction that runs: an upload ends with the transaction that began
 /// it.

@@ -197,7 +197,12 @@ fn ensure_level(above: pg_sys::Oid, level: &Level, owner: pg_sys::Oid) -> Result
 
 /// Rows must not be readable twice (P1): no hot partition may have the range, nor rows of it in the DEFAULT partition.
 /// PostgreSQL tells, by making a partition in the place that is taken back again.
-pub fn check_hot_side((schema, name): (&str, &str), parent: pg_sys::Oid, bounds: &str, owner: pg_sys::Oid) -> Result<()> {
+pub fn check_hot_side(
+    (schema, name): (&str, &str),
+    parent: pg_sys::Oid,
+    bounds: &str,
+    owner: pg_sys::Oid,
+) -> Result<()> {
     if discover::find_relation(schema, name)?.is_some() {
         let name = quote_qualified_identifier(schema, name);
         return Err(Error::new(SqlState::ERRCODE_DUPLICATE_TABLE, format!("relation \"{name}\" exists")));

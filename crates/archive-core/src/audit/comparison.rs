@@ -155,7 +155,9 @@ mod tests {
             assert!(comparison.unseen()[0].1.is_needed());
         }
         let mut comparison = Comparison::default();
-        [old(1), old(9), Expected { held: true, ..old(3) }].into_iter().for_each(|one| comparison.expect("k".to_owned(), one));
+        [old(1), old(9), Expected { held: true, ..old(3) }]
+            .into_iter()
+            .for_each(|one| comparison.expect("k".to_owned(), one));
         let unseen = comparison.unseen();
         assert_eq!((unseen[0].1.replaced_at, unseen[0].1.held), (Some(9), true));
     }

@@ -43,7 +43,9 @@ impl<'a> KeyName<'a> {
         if key.starts_with("_archive_ext/") {
             return Self::Own;
         }
-        let Some((table, rest)) = key.split_once('/').filter(|(table, _)| is_table(table)) else { return Self::Foreign };
+        let Some((table, rest)) = key.split_once('/').filter(|(table, _)| is_table(table)) else {
+            return Self::Foreign;
+        };
         if let Some(name) = rest.strip_prefix("_manifests/") {
             let Some(stem) = name.strip_suffix(".json") else { return Self::Foreign };
             return version(table, stem)
