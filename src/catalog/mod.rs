@@ -11,7 +11,7 @@ pub mod compact_job;
 pub mod consistency;
 pub mod enums;
 pub mod event;
-pub mod finding;
+pub mod findings;
 pub mod job;
 pub mod key_filter;
 pub mod managed_table;

@@ -252,6 +252,26 @@ def test_p2_p4_batches_that_commit_while_garbage_is_collected_lose_nothing(db, f
     assert_same_rows(db, "archive.ticket_all", "truth", WHOLE)
 
 
+def test_p2_objects_of_an_open_transaction_stay(db, store):
+    """Nothing in the catalog names them, nor their job: only the lock of the run tells."""
+    tickets(db, 120)
+    create_orders(db.conn, months=1, rows=50)
+    collector = db.connect(options="-c archive_ext.garbage_retention=0")
+    with db.conn.transaction():
+        db.execute(BATCH)
+        archive(db, "orders_2024_01", drop_local="0")
+        written = store.keys("public.")
+        assert len(written) == 5
+        found = collector.execute(COLLECT.format(dry_run=False)).fetchall()
+        assert {(row.key, row.removed) for row in found} == {(key, False) for key in written}
+        assert {row.detail for row in found} == {"another session works on it"}
+        assert collector.execute("SELECT * FROM audit_storage('cold')").fetchall() == []
+    assert store.keys("public.") == written
+    assert_same_rows(db, "archive.ticket_all", "truth", WHOLE)
+    assert db.value("SELECT count(*) FROM archive.orders") == 50
+    assert collect(db) == [] and kinds(db) == []
+
+
 def test_replaced_objects_go_when_no_snapshot_sees_them(db, files):
     tickets(db, 120)
     db.execute(BATCH)

@@ -1,6 +1,6 @@
 //! `audit_storage`: the listing of a storage against the catalog.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use archive_core::ErrorKind;
 use archive_core::audit::{Expected, Seen};
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::family::{self, Candidate};
 use super::{AUDIT, iso, orphan};
-use crate::catalog::finding::{self, Finding};
+use crate::catalog::findings::{self, Finding};
 use crate::catalog::{event, named, partition, storage};
 use crate::engine::manifest;
 use crate::error::{Error, Result};
@@ -167,23 +167,22 @@ fn altered(
 
 /// Records what was found, resolves what was not found any more, and says so.
 fn report(storage: &str, looked: Looked) -> Result<Vec<Finding>> {
-    let before = finding::unresolved(storage, AUDIT)?;
+    let before = findings::unresolved(storage, AUDIT)?;
     let mut findings = looked.findings;
     findings.sort_by(|one, other| (one.kind, &one.key).cmp(&(other.kind, &other.key)));
     let now: HashSet<_> = findings.iter().map(|finding| (finding.key.as_str(), finding.kind)).collect();
+    let mut over: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for ((key, kind), (_, ours)) in &before {
         // What a verification found by reading rows an audit does not see.
         let visible = *ours || kind == "missing";
         if visible && !now.contains(&(key.as_str(), kind.as_str())) {
-            finding::resolve(storage, key, &[kind])?;
+            over.entry(kind).or_default().push(key.clone());
         }
     }
-    let mut counts = std::collections::BTreeMap::new();
-    for Finding { key, kind, partition, details } in &findings {
-        interrupts::check();
-        finding::record(storage, key, kind, *partition, details)?;
-        *counts.entry(*kind).or_insert(0_u64) += 1;
-    }
+    over.into_iter().try_for_each(|(kind, keys)| findings::resolve_all(storage, &keys, &[kind]))?;
+    findings::record_all(storage, &findings)?;
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    findings.iter().for_each(|finding| *counts.entry(finding.kind).or_default() += 1);
     if !counts.is_empty() {
         let counts: Vec<_> = counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         warning!(

@@ -1,6 +1,6 @@
 //! `collect_garbage`: removes what nothing names, and what others took the place of, when the retention is over.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use archive_core::ErrorKind;
 use archive_core::audit::{Retention, Seen};
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::family::{self, Candidate};
 use super::{AUDIT, CLOCKS, now, orphan, uploads};
-use crate::catalog::{event, finding, named, storage, writers};
+use crate::catalog::{event, findings, named, storage, writers};
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
 use crate::partition::check;
@@ -171,11 +171,11 @@ fn settle_orphans(
 ) -> Result<()> {
     let adopted = storage::adopted_at(name)?;
     let tables = importable(&orphans, known, adopted);
-    let is_lost = |one: &Candidate| {
-        one.name().table().is_some_and(|table| tables.contains(table)) && is_older(one, adopted)
-    };
+    let is_lost =
+        |one: &Candidate| one.name().table().is_some_and(|table| tables.contains(table)) && is_older(one, adopted);
     let (lost, orphans): (Vec<_>, Vec<_>) = orphans.into_iter().partition(is_lost);
-    let before: HashMap<_, _> = finding::unresolved(name, AUDIT)?;
+    let before = findings::unresolved(name, AUDIT)?;
+    let mut new = Vec::new();
     for (family, group) in family::groups(orphans) {
         let (idle, busy) = family::while_idle(
             name,
@@ -188,8 +188,7 @@ fn settle_orphans(
             let since = match before.get(&(key.clone(), "orphaned".to_owned())) {
                 Some((since, _)) => *since,
                 None => {
-                    let new = orphan(key, *bytes, *written, "orphaned");
-                    finding::record(name, key, new.kind, None, &new.details)?;
+                    new.push(orphan(key, *bytes, *written, "orphaned"));
                     retention.now
                 }
             };
@@ -199,6 +198,7 @@ fn settle_orphans(
         let over = |one: &Candidate| retention.is_over(one.object.last_modified_unix, one.object.last_modified_unix);
         found.kept.extend(busy.iter().filter(|(one, _)| over(one)).map(|(one, why)| kept(&one.object, why.why())));
     }
+    findings::record_all(name, &new)?;
     let why = "its table has nothing in the catalog: import_archive brings it back; else archive the table again, or delete it by hand";
     found.kept.extend(lost.iter().map(|one| kept(&one.object, why)));
     Ok(())
@@ -304,9 +304,7 @@ impl Run<'_> {
             return Ok(self.rows);
         }
         named::forget(storage, &self.gone)?;
-        for key in &self.gone {
-            finding::resolve(storage, key, &["orphaned"])?;
-        }
+        findings::resolve_all(storage, &self.gone, &["orphaned"])?;
         let removed: Vec<_> = self.rows.iter().filter(|row| row.removed).collect();
         let details = json!({
             "removed": removed.len(), "bytes": removed.iter().filter_map(|row| row.bytes).sum::<u64>(),

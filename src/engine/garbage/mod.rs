@@ -10,7 +10,7 @@ pub use collect::{Options, collect};
 
 use archive_core::lifecycle::Moment;
 
-use crate::catalog::finding::Finding;
+use crate::catalog::findings::Finding;
 use crate::pg::clock;
 
 /// Who found it, in the details of findings: only what an audit found is resolved by one.
