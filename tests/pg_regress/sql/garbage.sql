@@ -120,5 +120,5 @@ SELECT key, removed, detail FROM collect_garbage('bin', '0', false) ORDER BY key
 DROP SERVER bin;
 DELETE FROM archive_ext.storage_claim WHERE storage = 'bin';
 DELETE FROM archive_ext.storage_finding WHERE storage = 'bin';
-REVOKE USAGE ON FOREIGN DATA WRAPPER archive_fdw FROM regress_garbage;
+DROP OWNED BY regress_garbage, regress_garbage_owner;
 DROP ROLE regress_garbage, regress_garbage_owner;
