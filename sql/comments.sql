@@ -132,3 +132,12 @@ COMMENT ON FUNCTION archive_ext.verify_one IS 'internal: verifies one partition 
 COMMENT ON FUNCTION archive_ext.begin_compaction IS 'the job that merges small objects, new or taken up again; used by compact_archive_steps';
 COMMENT ON PROCEDURE compact_archive_steps IS 'merges small objects of a table''s archive, committing after each group';
 COMMENT ON FUNCTION restore_rows IS 'puts archived rows that match back into the table that they came from, and takes them out of its archive';
+
+COMMENT ON TABLE archive_ext.storage_finding IS 'what audits and verifications found wrong with a storage';
+COMMENT ON VIEW archive_ext.findings IS 'what is wrong with storages, and was, for those who administer them, and with archived partitions, for the owners of their tables';
+COMMENT ON TABLE archive_ext.batch_manifest IS 'the manifests of rows that were archived one by one, in order';
+COMMENT ON TABLE archive_ext.catalog_identity IS 'who this catalog is to the owner markers of storages';
+COMMENT ON FUNCTION archive_ext.administers_storage IS 'whether the caller is a superuser or owns the foreign server';
+COMMENT ON FUNCTION audit_storage IS 'compares what a storage holds with the catalog: what is missing, altered, orphaned or foreign is recorded as a finding';
+COMMENT ON FUNCTION collect_garbage IS 'removes objects that nothing names any more, no earlier than the retention; with dry_run tells which these are';
+COMMENT ON FUNCTION check_consistency IS 'says where catalog, relations and storages disagree, as after point-in-time recovery; with repair mends what is safe, and never removes data';

@@ -11,6 +11,7 @@ use crate::pg::guc as settings;
 static DEFAULT_STORAGE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static DROP_AFTER: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 3600);
 static VERIFY_AFTER: GucSetting<i32> = GucSetting::<i32>::new(7 * 24 * 3600);
+static GARBAGE_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(14 * 24 * 3600);
 static LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(2_000);
 static MAX_SWAP_TIME: GucSetting<i32> = GucSetting::<i32>::new(100);
 static OBJECT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(512);
@@ -55,6 +56,14 @@ pub fn register() {
         c"archive_ext.drop_after",
         c"How long the local copy of an archived partition is kept.",
         &DROP_AFTER,
+        0..=i32::MAX,
+        GucFlags::UNIT_S,
+    );
+    int_of(
+        GucContext::Suset,
+        c"archive_ext.garbage_retention",
+        c"How long objects that nothing needs stay at least: point-in-time recovery and forks may need them.",
+        &GARBAGE_RETENTION,
         0..=i32::MAX,
         GucFlags::UNIT_S,
     );
@@ -319,6 +328,11 @@ pub fn drop_after_seconds() -> i32 {
 /// `archive_ext.verify_after` in seconds.
 pub fn verify_after_seconds() -> i32 {
     VERIFY_AFTER.get()
+}
+
+/// `archive_ext.garbage_retention` in seconds.
+pub fn garbage_retention_seconds() -> i64 {
+    GARBAGE_RETENTION.get().into()
 }
 
 /// `archive_ext.lock_timeout` in milliseconds.

@@ -28,6 +28,13 @@ JOIN archive_ext.managed_table m ON m.id = p.managed_table
 WHERE has_table_privilege(m.source, 'SELECT') AND p.superseded_at IS NULL
 ORDER BY m.source::text, p.id;
 
+-- Whether the caller is a superuser or owns the foreign server. A view's functions see the caller; its tables are read by its owner.
+CREATE FUNCTION archive_ext.administers_storage(storage name) RETURNS boolean STABLE LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = current_user), false)
+        OR EXISTS (SELECT FROM pg_foreign_server s WHERE s.srvname = storage AND pg_has_role(s.srvowner, 'USAGE'))
+$$;
+
 -- Dead rows of a table and its partitions, as the statistics have it; NULL when it is gone.
 CREATE FUNCTION archive_ext.dead_rows(source regclass) RETURNS bigint STABLE LANGUAGE sql
 SET search_path = pg_catalog, pg_temp AS $$
@@ -136,9 +143,9 @@ ORDER BY source::text;
 
 CREATE VIEW archive_ext.events WITH (security_barrier) AS
 SELECT e.at, e.table_name, e.partition_name, e.event, e.from_status, e.status, e.reason, e.actor, e.job_id,
-       CASE WHEN archive_ext.sees_every_row(e.table_name) THEN e.details END AS details
+       CASE WHEN e.table_name IS NULL OR archive_ext.sees_every_row(e.table_name) THEN e.details END AS details
 FROM archive_ext.lifecycle_event e
-WHERE has_table_privilege(e.table_name, 'SELECT')
+WHERE has_table_privilege(e.table_name, 'SELECT') OR e.table_name IS NULL AND archive_ext.administers_storage(e.partition_name::name)
 ORDER BY e.id DESC;
 
 CREATE VIEW archive_ext.alerts WITH (security_barrier) AS
@@ -159,7 +166,7 @@ FROM archive_ext.month_count m
 WHERE has_table_privilege(m.source, 'SELECT') AND archive_ext.sees_every_row(m.source)
 ORDER BY m.source::text, m.month;
 
--- Foreign and orphaned objects belong to no table: their keys are for those who watch the server.
+-- Foreign and orphaned objects belong to no table: their keys are for those who administer the storage or watch the server.
 CREATE VIEW archive_ext.findings WITH (security_barrier) AS
 SELECT f.id,
        f.storage,
@@ -174,5 +181,6 @@ SELECT f.id,
 FROM archive_ext.storage_finding f
 LEFT JOIN archive_ext.partition p ON p.id = f.partition
 LEFT JOIN archive_ext.managed_table m ON m.id = p.managed_table
-WHERE CASE WHEN f.partition IS NULL THEN pg_has_role('pg_monitor', 'USAGE') ELSE has_table_privilege(m.source, 'SELECT') END
+WHERE archive_ext.administers_storage(f.storage)
+   OR CASE WHEN f.partition IS NULL THEN pg_has_role('pg_monitor', 'USAGE') ELSE has_table_privilege(m.source, 'SELECT') END
 ORDER BY f.resolved_at NULLS FIRST, f.id DESC;

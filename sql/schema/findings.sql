@@ -8,7 +8,7 @@ CREATE TABLE archive_ext.storage_finding (
     partition   bigint REFERENCES archive_ext.partition ON DELETE SET NULL,
     details     jsonb NOT NULL DEFAULT '{}',
     found_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
-    found_by    name NOT NULL,
+    found_by    name NOT NULL DEFAULT current_user,
     resolved_at timestamptz
 );
 CREATE INDEX storage_finding_storage_key_idx ON archive_ext.storage_finding (storage, key);

@@ -3,9 +3,11 @@
 pub mod archive;
 mod batch;
 mod compact;
+mod consistency;
 mod counts;
 mod ddl;
 mod family;
+mod garbage;
 mod guard;
 mod import;
 mod lifecycle;

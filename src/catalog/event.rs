@@ -81,6 +81,18 @@ pub fn record_transition(transition: &Transition<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Writes an event that is about a storage.
+pub fn record_storage(storage: &str, event: &str, details: serde_json::Value) -> Result<()> {
+    let actor = user::name_of(user::current());
+    user::elevated(|| {
+        spi::execute(
+            "INSERT INTO archive_ext.lifecycle_event (partition_name, event, actor, details) VALUES ($1, $2, $3::name, $4)",
+            &[storage.into(), event.into(), actor.as_str().into(), JsonB(details).into()],
+        )
+    })?;
+    Ok(())
+}
+
 /// Adds to the newest event of a partition what its writer did not know: where it came from, and why.
 pub fn explain(table: pg_sys::Oid, partition: &str, from: Status, reason: &str) -> Result<()> {
     user::elevated(|| {

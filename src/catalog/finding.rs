@@ -1,38 +1,96 @@
 //! `archive_ext.storage_finding`: what is wrong with objects in the storages.
 
-use pgrx::{JsonB, pg_sys};
+use std::collections::HashMap;
 
 use crate::error::Result;
 use crate::pg::server_text::warning;
-use crate::pg::{spi, user};
+use crate::pg::{interrupts, spi, user};
 
-/// Notes that something is wrong with an object, unless it is noted already; whether it is news. News are an event of the
-/// partition, if it is one's, and a WARNING that names the object and what to do. Closes nothing.
-pub fn record(
-    storage: &str,
-    key: &str,
-    kind: &str,
-    partition: Option<i64>,
-    details: &serde_json::Value,
-) -> Result<bool> {
-    if !insert(storage, key, kind, partition, details)? {
-        return Ok(false);
+/// Something that is wrong with an object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finding {
+    /// Its key.
+    pub key: String,
+    /// `missing`, `altered`, `foreign`, `orphaned` or `unreadable`.
+    pub kind: &'static str,
+    /// The partition that it belongs to.
+    pub partition: Option<i64>,
+    /// More about it.
+    pub details: serde_json::Value,
+}
+
+/// Findings recorded by one statement.
+const AT_ONCE: usize = 1000;
+
+/// Records findings, unless they are known and not resolved; how many are new. One that belongs to a partition is also an event of its table.
+pub fn record_all(storage: &str, findings: &[Finding]) -> Result<u64> {
+    let me = user::name_of(user::current());
+    let mut new = 0;
+    for some in findings.chunks(AT_ONCE) {
+        interrupts::check();
+        one_at_a_time(storage)?;
+        let texts = |text: fn(&Finding) -> String| some.iter().map(text).collect::<Vec<_>>();
+        let details = texts(|finding| finding.details.to_string());
+        let partitions = texts(|finding| finding.partition.map_or_else(String::new, |id| id.to_string()));
+        new += user::elevated(|| {
+            spi::execute(
+                "WITH new AS (
+                   INSERT INTO archive_ext.storage_finding (storage, key, kind, partition, details, found_by)
+                   SELECT $1::name, n.key, n.kind, p.id, n.details::jsonb, $6::name
+                   FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) AS n (key, kind, partition, details)
+                   LEFT JOIN archive_ext.partition p ON p.id = nullif(n.partition, '')::bigint
+                   WHERE NOT EXISTS (SELECT FROM archive_ext.storage_finding f
+                                     WHERE f.storage = $1::name AND f.key = n.key AND f.kind = n.kind AND f.resolved_at IS NULL)
+                   RETURNING key, kind, partition, details),
+                 told AS (
+                   INSERT INTO archive_ext.lifecycle_event (table_name, partition_name, event, status, actor, details)
+                   SELECT m.source, format('%I.%I', p.schema_name, p.partition_name), 'object ' || new.kind, p.status, $6::name,
+                          jsonb_build_object('storage', $1, 'key', new.key, 'kind', new.kind, 'details', new.details)
+                   FROM new JOIN archive_ext.partition p ON p.id = new.partition
+                   JOIN archive_ext.managed_table m ON m.id = p.managed_table)
+                 SELECT 1 FROM new",
+                &[
+                    storage.into(),
+                    texts(|finding| finding.key.clone()).into(),
+                    texts(|finding| finding.kind.to_owned()).into(),
+                    partitions.into(),
+                    details.into(),
+                    me.as_str().into(),
+                ],
+            )
+        })?;
     }
-    if let Some((table, name)) = partition.map(subject).transpose()?.flatten() {
-        let told = serde_json::json!({ "storage": storage, "key": key, "kind": kind, "details": details });
-        super::event::record(table, &name, "found", "ARCHIVED", None, told)?;
+    Ok(new)
+}
+
+/// Two sessions do not note the same.
+fn one_at_a_time(storage: &str) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended('archive_ext findings ' || $1, 0))",
+            &[storage.into()],
+        )
+    })?;
+    Ok(())
+}
+
+/// Records one, with a WARNING that names the object and what to do if it is new.
+pub fn record(storage: &str, finding: Finding) -> Result<()> {
+    if record_all(storage, std::slice::from_ref(&finding))? == 0 {
+        return Ok(());
     }
+    let Finding { key, kind, details, .. } = &finding;
     let what = details.get("what").and_then(serde_json::Value::as_str).map(|what| format!(": {what}"));
     warning!(
         "archive_ext: object \"{key}\" in storage \"{storage}\" is {kind}{}; {}",
         what.unwrap_or_default(),
         remedy(kind)
     );
-    Ok(true)
+    Ok(())
 }
 
 /// What to do about a finding of this kind.
-pub fn remedy(kind: &str) -> &'static str {
+fn remedy(kind: &str) -> &'static str {
     match kind {
         "missing" | "altered" => {
             "put it back from a copy or an older version of the bucket; as long as there is a local copy, \
@@ -44,54 +102,29 @@ pub fn remedy(kind: &str) -> &'static str {
     }
 }
 
-/// One at a time for each object, so that two sessions do not note the same.
-fn insert(storage: &str, key: &str, kind: &str, partition: Option<i64>, details: &serde_json::Value) -> Result<bool> {
-    let me = user::name_of(user::current());
-    let added = user::elevated(|| {
-        spi::execute(
-            "SELECT pg_advisory_xact_lock(hashtextextended('archive_ext finding ' || $1 || ' ' || $2, 0))",
-            &[storage.into(), key.into()],
-        )?;
-        spi::execute(
-            "INSERT INTO archive_ext.storage_finding (storage, key, kind, partition, details, found_by)
-             SELECT $1::name, $2, $3, $4, $5, $6::name
-             WHERE NOT EXISTS (SELECT FROM archive_ext.storage_finding f
-                               WHERE f.storage = $1::name AND f.key = $2 AND f.kind = $3 AND f.resolved_at IS NULL)
-             RETURNING 1",
-            &[
-                storage.into(),
-                key.into(),
-                kind.into(),
-                partition.into(),
-                JsonB(details.clone()).into(),
-                me.as_str().into(),
-            ],
-        )
-    })?;
-    Ok(added > 0)
-}
-
-/// The table of a partition, if it is there, and the partition's name.
-fn subject(partition: i64) -> Result<Option<(pg_sys::Oid, String)>> {
-    user::elevated(|| {
-        spi::optional(
-            "SELECT c.oid, format('%I.%I', p.schema_name, p.partition_name) FROM archive_ext.partition p
-             JOIN archive_ext.managed_table m ON m.id = p.managed_table JOIN pg_class c ON c.oid = m.source::oid
-             WHERE p.id = $1",
-            &[partition.into()],
-            |row| Ok((row.need(1)?, row.need(2)?)),
-        )
-    })
-}
-
-/// Closes the open findings of these kinds about an object; how many there were.
-pub fn resolve(storage: &str, key: &str, kinds: &[&str]) -> Result<u64> {
+/// Notes that what was found about objects is so no more: one of these kinds.
+pub fn resolve_all(storage: &str, keys: &[String], kinds: &[&str]) -> Result<()> {
     let kinds: Vec<String> = kinds.iter().map(|kind| (*kind).to_owned()).collect();
     user::elevated(|| {
         spi::execute(
             "UPDATE archive_ext.storage_finding SET resolved_at = clock_timestamp()
-             WHERE storage = $1::name AND key = $2 AND kind = ANY ($3) AND resolved_at IS NULL",
-            &[storage.into(), key.into(), kinds.into()],
+             WHERE storage = $1::name AND key = ANY ($2) AND kind = ANY ($3) AND resolved_at IS NULL",
+            &[storage.into(), keys.to_vec().into(), kinds.into()],
         )
-    })
+    })?;
+    Ok(())
+}
+
+/// What is found and not resolved: key and kind, since when (in seconds since 1970), and whether `found_by` is who found it, as its
+/// details say.
+pub fn unresolved(storage: &str, found_by: &str) -> Result<HashMap<(String, String), (i64, bool)>> {
+    let found = user::elevated(|| {
+        spi::rows(
+            "SELECT key, kind, floor(extract(epoch FROM min(found_at)))::bigint, bool_or(coalesce(details ->> 'by' = $2, false))
+             FROM archive_ext.storage_finding WHERE storage = $1::name AND resolved_at IS NULL GROUP BY key, kind",
+            &[storage.into(), found_by.into()],
+            |row| Ok(((row.need(1)?, row.need(2)?), (row.need(3)?, row.need(4)?))),
+        )
+    })?;
+    Ok(found.into_iter().collect())
 }

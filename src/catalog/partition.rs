@@ -305,7 +305,7 @@ pub fn set_archived(
 ) -> Result<Option<pgrx::datum::TimestampWithTimeZone>> {
     let manifest = archived.manifest;
     user::elevated(|| {
-        record_objects(id, manifest)?;
+        record_objects(id, archived.storage, manifest)?;
         spi::one(
             "UPDATE archive_ext.partition
              SET status = 'ARCHIVED', tier = 'cold', label = $2, hot_table = NULL, foreign_table = $3::oid, status_since = clock_timestamp(),
@@ -352,17 +352,22 @@ pub fn set_imported(id: i64, archived_at: &str, verified: bool) -> Result<()> {
     Ok(())
 }
 
-fn record_objects(id: i64, manifest: &Manifest) -> Result<()> {
-    insert_objects(id, manifest.version.cast_signed(), 0, &manifest.objects)
+fn record_objects(id: i64, storage: &str, manifest: &Manifest) -> Result<()> {
+    insert_objects((id, storage), manifest.version.cast_signed(), 0, &manifest.objects)
 }
 
-/// Writes the rows of objects, numbered from `first`. Runs elevated.
-pub(super) fn insert_objects(id: i64, version: i32, first: i32, objects: &[ManifestObject]) -> Result<()> {
+/// Writes the rows of objects of a partition in a storage, numbered from `first`. Runs elevated.
+pub(super) fn insert_objects(
+    (id, storage): (i64, &str),
+    version: i32,
+    first: i32,
+    objects: &[ManifestObject],
+) -> Result<()> {
     for (ordinal, object) in (first..).zip(objects) {
         spi::execute(
             "INSERT INTO archive_ext.object
-               (partition_id, version, ordinal, key, bytes, rows, sha256, row_groups, digest, ranges, null_counts, sidecars)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+               (partition_id, version, ordinal, key, bytes, rows, sha256, row_groups, digest, ranges, null_counts, sidecars, storage)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::name)
              ON CONFLICT (partition_id, version, ordinal) DO NOTHING",
             &[
                 id.into(),
@@ -377,6 +382,7 @@ pub(super) fn insert_objects(id: i64, version: i32, first: i32, objects: &[Manif
                 JsonB(serde_json::to_value(&object.ranges)?).into(),
                 JsonB(serde_json::to_value(&object.null_counts)?).into(),
                 JsonB(serde_json::to_value(&object.sidecars)?).into(),
+                storage.into(),
             ],
         )?;
     }

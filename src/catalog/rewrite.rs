@@ -5,7 +5,7 @@ use archive_core::lifecycle::SmallObject;
 use archive_core::manifest::ManifestObject;
 use pgrx::{JsonB, pg_sys};
 
-use super::row_set::{RowSet, VERSION};
+use super::row_set::{self, RowSet, VERSION};
 use super::{key_filter, partition};
 use crate::error::{Error, Result, SqlState};
 use crate::pg::{spi, user};
@@ -103,7 +103,8 @@ pub fn replace(set: &RowSet, with: &Replacement<'_>) -> Result<()> {
             |row| row.need(1),
         )?;
         take_out(set, with)?;
-        partition::insert_objects(set.id, VERSION, first, with.objects)?;
+        partition::insert_objects((set.id, &set.storage), VERSION, first, with.objects)?;
+        row_set::record_manifest(set, with.manifest, with.left.rows > 0)?;
         key_filter::insert(set.id, VERSION, first, with.filters)?;
         spi::execute(
             "UPDATE archive_ext.partition

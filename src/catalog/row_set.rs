@@ -205,7 +205,8 @@ pub fn append(
             &[set.id.into(), VERSION.into()],
             |row| row.need(1),
         )?;
-        partition::insert_objects(set.id, VERSION, first, objects)?;
+        partition::insert_objects((set.id, &set.storage), VERSION, first, objects)?;
+        record_manifest(set, batch, false)?;
         key_filter::insert(set.id, VERSION, first, filters)?;
         spi::execute(
             "UPDATE archive_ext.partition SET rows = rows + $2, archived_bytes = archived_bytes + $3, digest = $4, last_batch = $5,
@@ -218,6 +219,29 @@ pub fn append(
                 JsonB(serde_json::to_value(&all)?).into(),
                 batch.into(),
             ],
+        )
+    })?;
+    Ok(())
+}
+
+/// Notes the manifest that a row set got last: an import follows the chain of all of them. Runs elevated.
+pub(super) fn record_manifest(set: &RowSet, key: &str, restores: bool) -> Result<()> {
+    spi::execute(
+        "INSERT INTO archive_ext.batch_manifest (partition_id, storage, key, restores) VALUES ($1, $2::name, $3, $4)
+         ON CONFLICT (storage, key) DO NOTHING",
+        &[set.id.into(), set.storage.as_str().into(), key.into(), restores.into()],
+    )?;
+    Ok(())
+}
+
+/// Notes the manifests that an import found, oldest first.
+pub fn import_manifests(partition: i64, storage: &str, keys: &[String]) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "INSERT INTO archive_ext.batch_manifest (partition_id, storage, key)
+             SELECT $1, $2::name, k.key FROM unnest($3::text[]) WITH ORDINALITY AS k (key, number) ORDER BY k.number
+             ON CONFLICT (storage, key) DO UPDATE SET partition_id = excluded.partition_id",
+            &[partition.into(), storage.into(), keys.to_vec().into()],
         )
     })?;
     Ok(())
@@ -259,9 +283,18 @@ pub fn of_partition(partition: pg_sys::Oid) -> Result<Option<OfPartition>> {
     })
 }
 
-/// Forgets a row set without rows, whose foreign table is gone.
+/// Forgets a row set without rows, whose foreign table is gone. Its manifests may be needed by a recovery to an earlier time, so they
+/// stay in the storage as long as objects do that others stand for.
 pub fn forget(id: i64) -> Result<()> {
     user::elevated(|| {
+        spi::execute(
+            "INSERT INTO archive_ext.replaced_object (storage, key, bytes, replaced_by)
+             SELECT p.storage, k.key, 0, p.manifest_key FROM archive_ext.partition p, LATERAL (
+               SELECT p.manifest_key AS key UNION ALL SELECT b.key FROM archive_ext.batch_manifest b WHERE b.partition_id = p.id
+             ) k WHERE p.id = $1 AND p.row_set AND p.rows = 0
+             ON CONFLICT (storage, key) DO NOTHING",
+            &[id.into()],
+        )?;
         spi::execute("DELETE FROM archive_ext.partition WHERE id = $1 AND row_set AND rows = 0", &[id.into()])
     })?;
     Ok(())

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use archive_core::ErrorKind;
 use archive_core::store::{
     BlockingStore, CredentialSource, Credentials, OwnerIdentity, OwnerMarker, StorageOptions, UserMappingOptions,
 };
 use pgrx::pg_sys;
 
+use super::writers;
 use crate::error::{Error, Result, SqlState};
 use crate::pg::{interrupts, io, spi, user};
 
@@ -116,21 +116,74 @@ fn user_mapping(storage: &str, owner: pg_sys::Oid) -> Result<Credentials> {
 
 /// Claims the storage's prefix for this database, or proves that it is ours: before any put or delete.
 pub fn claim(storage: &str, store: &BlockingStore) -> Result<()> {
+    refuse_moved(storage, store)?;
+    writers::enter(store)?;
     let identity = identity(storage, store)?;
     if claimed(storage, store)? {
         return check_marker(storage, store, &identity);
     }
-    let now = now_text()?;
-    let identity = match OwnerMarker::claim(store, &identity, &now) {
-        // Another session of this database may have claimed it meanwhile: its incarnation is ours.
-        Err(error) if error.kind() == ErrorKind::NotOwner => {
-            let winner = self::identity(storage, store)?;
-            OwnerMarker::claim(store, &winner, &now)?;
-            winner
-        }
-        claimed => claimed.map(|_| identity)?,
-    };
+    OwnerMarker::claim(store, &identity, &now_text()?)?;
     remember_claim(storage, store, &identity)
+}
+
+/// Proves that the storage's prefix is ours, without claiming it: before objects are removed (55000).
+pub fn require_ours(storage: &str, store: &BlockingStore) -> Result<()> {
+    refuse_moved(storage, store)?;
+    let identity = identity(storage, store)?;
+    if claimed(storage, store)? || OwnerMarker::check(store, &identity)?.is_some() {
+        return check_marker(storage, store, &identity);
+    }
+    Err(Error::new(
+        SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("storage \"{storage}\" is not claimed by this database"),
+    )
+    .detail("Nothing was archived to it yet.")
+    .hint("The first archive run claims it."))
+}
+
+/// A storage that is another place than where its archived partitions are (55000): it would hold half of the archive from then on.
+pub fn refuse_moved(storage: &str, store: &BlockingStore) -> Result<()> {
+    let now = store.location().to_string();
+    let moved = user::elevated(|| {
+        spi::optional(
+            "SELECT c.location, count(*) FROM archive_ext.storage_claim c
+             JOIN archive_ext.partition p ON p.storage = c.storage AND p.version > 0
+             WHERE c.storage = $1::name AND c.location <> $2 GROUP BY c.location",
+            &[storage.into(), now.as_str().into()],
+            |row| Ok((row.need::<String>(1)?, row.need::<i64>(2)?)),
+        )
+    })?;
+    let Some((then, count)) = moved else { return Ok(()) };
+    let server = pgrx::spi::quote_identifier(storage);
+    Err(Error::new(
+        SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("storage \"{storage}\" is another place than its archived partitions"),
+    )
+    .detail(format!("{count} of them are in {then}, and its location is {now} now."))
+    .hint(format!(
+        "ALTER SERVER {server} OPTIONS (SET location '{then}'); or copy all objects to the new place, then a superuser's \
+         adopt_storage('{storage}') has it claimed there. For another place, create another server."
+    )))
+}
+
+/// Refuses all but superusers and the owner of the foreign server (42501; 42704 when there is none).
+pub fn check_administers(storage: &str) -> Result<()> {
+    options(storage)?;
+    if administers(storage)? {
+        return Ok(());
+    }
+    Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("must be owner of foreign server {storage}"))
+        .hint("A superuser or the foreign server's owner can do this."))
+}
+
+/// Whether the current user is a superuser or owns the foreign server.
+pub fn administers(storage: &str) -> Result<bool> {
+    let owner = user::elevated(|| {
+        spi::optional("SELECT srvowner FROM pg_foreign_server WHERE srvname = $1::name", &[storage.into()], |row| {
+            row.need::<pg_sys::Oid>(1)
+        })
+    })?;
+    Ok(user::is_superuser() || owner.is_some_and(user::has_privileges_of))
 }
 
 fn claimed(storage: &str, store: &BlockingStore) -> Result<bool> {
@@ -160,11 +213,31 @@ fn check_marker(storage: &str, store: &BlockingStore, identity: &OwnerIdentity) 
 pub fn adopt(storage: &str, store: &BlockingStore) -> Result<()> {
     let identity = OwnerIdentity { incarnation: new_incarnation()?, ..identity(storage, store)? };
     OwnerMarker::adopt(store, &identity, &now_text()?)?;
-    remember_claim(storage, store, &identity)
+    remember_claim(storage, store, &identity)?;
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.storage_claim SET adopted_at = clock_timestamp() WHERE storage = $1::name",
+            &[storage.into()],
+        )
+    })
+    .map(drop)
 }
 
-/// This database as the marker knows it. The incarnation is random. A claim whose transaction rolled back left a
-/// marker but no catalog row: it is recognised by system identifier, timeline and database, and taken up again.
+/// When this catalog took the storage over from another, in seconds since 1970.
+pub fn adopted_at(storage: &str) -> Result<Option<i64>> {
+    let found = user::elevated(|| {
+        spi::optional(
+            "SELECT floor(extract(epoch FROM adopted_at))::bigint FROM archive_ext.storage_claim WHERE storage = $1::name",
+            &[storage.into()],
+            |row| row.get::<i64>(1),
+        )
+    })?;
+    Ok(found.flatten())
+}
+
+/// This database as the marker knows it. The incarnation is that of the catalog, or random since a storage was adopted. A claim
+/// whose transaction rolled back left a marker but no row: the catalog's incarnation tells it from the claim of a catalog that
+/// is gone, whose objects this one knows nothing of.
 fn identity(storage: &str, store: &BlockingStore) -> Result<OwnerIdentity> {
     let (system_identifier, timeline) = here()?;
     let claimed = user::elevated(|| {
@@ -176,12 +249,7 @@ fn identity(storage: &str, store: &BlockingStore) -> Result<OwnerIdentity> {
     })?;
     let incarnation = match claimed {
         Some(incarnation) => incarnation,
-        None => match OwnerMarker::load(store)? {
-            Some(marker) if marker.system_identifier == system_identifier && marker.timeline == timeline => {
-                marker.incarnation
-            }
-            _ => new_incarnation()?,
-        },
+        None => own_incarnation()?,
     };
     Ok(OwnerIdentity { system_identifier, timeline, incarnation })
 }
@@ -219,6 +287,17 @@ pub fn claimed_by_another() -> Result<Vec<String>> {
         options(storage).is_ok_and(|options| options.location.to_string() == *location)
     };
     Ok(claims.into_iter().filter(current).map(|(storage, _)| storage).collect())
+}
+
+/// The catalog's own; the older one where a dump brought it along.
+fn own_incarnation() -> Result<String> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT incarnation FROM archive_ext.catalog_identity ORDER BY created_at, incarnation LIMIT 1",
+            &[],
+            |row| row.need(1),
+        )
+    })
 }
 
 fn new_incarnation() -> Result<String> {

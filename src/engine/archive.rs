@@ -217,8 +217,8 @@ fn export_and_verify(plan: &Plan) -> Result<Finished> {
 pub fn export(plan: &Plan, progress: &mut Progress) -> Result<Finished> {
     catalog::storage::claim(&plan.storage, &plan.store)?;
     drift::sync(plan.root)?;
-    // Partitions of one name in two schemas share their keys.
-    locks::claim_partition(&manifest::key(plan, 0))?;
+    // Partitions of one name in two schemas share their keys, and what removes garbage stays away from them.
+    catalog::writers::hold_family(&manifest::key(plan, 0))?;
     let (source, state) = open_frozen(plan)?;
     progress.phase(Phase::Exporting);
     let kept = match reuse::find(plan, &source, progress)? {

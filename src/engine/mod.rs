@@ -4,9 +4,11 @@
 pub mod archive;
 pub mod batch;
 pub mod clock;
+pub mod consistency;
 pub mod counts;
 pub mod drift;
 pub mod family;
+pub mod garbage;
 pub mod import;
 pub mod lifecycle;
 pub mod lookup;

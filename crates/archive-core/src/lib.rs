@@ -1,6 +1,7 @@
 //! The pure part of archive_ext: lifecycle, names, types, the Parquet codec, manifests and object stores.
 //! Nothing here knows PostgreSQL's C API; everything is tested without a server.
 
+pub mod audit;
 pub mod codec;
 mod error;
 pub mod lifecycle;

@@ -50,6 +50,7 @@ impl Stored {
         laps: &mut Laps,
     ) -> Result<Self> {
         catalog::storage::claim(&plan.storage, &plan.store)?;
+        catalog::writers::hold_family(&naming::job_family(&job_hex(job.id)))?;
         let archive = row_set::ensure_archive(plan)?;
         let source = ExportSource::open(plan.table.oid, plan.root, LockMode::RowExclusive)?;
         progress.phase(Phase::Exporting);

@@ -5,6 +5,7 @@ use archive_core::naming;
 use pgrx::pg_sys;
 
 use super::plan::Plan;
+use crate::catalog;
 use crate::catalog::row_set::{self, RowSet};
 use crate::engine::drift;
 use crate::engine::manifest::{self, Subject};
@@ -65,6 +66,7 @@ fn create(plan: &Plan, source: &ExportSource, managed_table: i64, archive: pg_sy
         family: None,
     };
     let nothing = Exported::nothing(Digest::default());
+    catalog::writers::hold_family(&naming::manifest_key(&plan.name.0, &plan.name.1, &name, 0))?;
     let version = manifest::next_version(&plan.store, &plan.name, &name, 0)?;
     let key = naming::manifest_key(&plan.name.0, &plan.name.1, &name, version);
     let manifest = manifest::build(subject, source, nothing, version)?;

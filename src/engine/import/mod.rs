@@ -8,6 +8,8 @@ mod rebuild;
 mod relate;
 mod survey;
 
+pub use place::check_hot_side;
+
 use archive_core::manifest::{FamilyKey, MappedColumn};
 use pgrx::pg_sys;
 use pgrx::spi::quote_qualified_identifier;

@@ -55,7 +55,7 @@ pub(super) fn import(
     let owner = discover::owner(root)?;
     let Some(bounds) = &manifest.source.bounds else { return import_row_set(found, root, columns, options) };
     let parent = ensure_levels(manifest, root, owner)?;
-    check_hot_side(manifest, parent, bounds, owner)?;
+    check_hot_side((&manifest.source.partition_schema, &manifest.source.partition), parent, bounds, owner)?;
     let names = archive_names(manifest, root)?;
     archive_tree::check_schema(&names.schema, owner)?;
     archive_tree::check_names(root, &names, &manifest.source.partition, &manifest.source.partition)?;
@@ -83,6 +83,7 @@ pub(super) fn import(
     };
     let foreign_table = swap::put_foreign(&place, mirror, &names.schema, &options.storage, id)?;
     register(root, id, &archived, foreign_table, columns, options)?;
+    row_set::import_manifests(id, &options.storage, &found.batches)?;
     record_event(found, root, options)?;
     if let Some(warning) = other_columns(found, foreign_table)? {
         warnings.push(warning);
@@ -110,6 +111,7 @@ fn import_row_set(found: &Found, root: pg_sys::Oid, columns: &[MappedColumn], op
     let (managed, archive) = archive_tree::ensure(root, root, &names)?;
     let id = row_set::create(managed.id, root, None, &options.storage, &found.key, manifest)?;
     let empty = row_set::newest(managed.id, None)?.filter(|set| set.id == id);
+    row_set::import_manifests(id, &options.storage, &found.batches)?;
     if let (Some(set), Some(batch)) = (empty, &found.last_batch) {
         row_set::append(&set, &manifest.objects, &[], &manifest.digest, batch)?;
     }
@@ -195,13 +197,18 @@ fn ensure_level(above: pg_sys::Oid, level: &Level, owner: pg_sys::Oid) -> Result
 
 /// Rows must not be readable twice (P1): no hot partition may have the range, nor rows of it in the DEFAULT partition.
 /// PostgreSQL tells, by making a partition in the place that is taken back again.
-fn check_hot_side(manifest: &Manifest, parent: pg_sys::Oid, bounds: &str, owner: pg_sys::Oid) -> Result<()> {
-    let source = &manifest.source;
-    if discover::find_relation(&source.partition_schema, &source.partition)?.is_some() {
-        let name = quote_qualified_identifier(&source.partition_schema, &source.partition);
+pub fn check_hot_side(
+    (schema, name): (&str, &str),
+    parent: pg_sys::Oid,
+    bounds: &str,
+    owner: pg_sys::Oid,
+) -> Result<()> {
+    if discover::find_relation(schema, name)?.is_some() {
+        let name = quote_qualified_identifier(schema, name);
         return Err(Error::new(SqlState::ERRCODE_DUPLICATE_TABLE, format!("relation \"{name}\" exists")));
     }
-    let probe = quote_qualified_identifier(source.schema.as_str(), "archive_ext_import_probe");
+    let (root_schema, _) = discover::schema_and_name(parent)?;
+    let probe = quote_qualified_identifier(root_schema.as_str(), "archive_ext_import_probe");
     let parent = catalog::qualified_name(parent)?;
     let sql = format!("CREATE TABLE {probe} PARTITION OF {parent} {bounds}");
     let _bounded = swap::bounded();

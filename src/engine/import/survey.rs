@@ -22,6 +22,8 @@ pub(super) struct Found {
     missing: Vec<String>,
     /// Of a row set, the manifest of its last batch.
     pub(super) last_batch: Option<String>,
+    /// Of a row set, the manifests that its chain goes through, oldest first.
+    pub(super) batches: Vec<String>,
 }
 
 /// A partitioned table with its partitions, the one archived last first.
@@ -127,7 +129,7 @@ fn found(key: &str, manifest: Manifest, sizes: &HashMap<&str, u64>) -> Found {
     let intact = |key: &str, bytes: u64| sizes.get(key) == Some(&bytes);
     let missing =
         manifest.objects.iter().filter(|object| !intact(&object.key, object.bytes)).map(|object| object.key.clone());
-    Found { key: key.to_owned(), missing: missing.collect(), manifest, last_batch: None }
+    Found { key: key.to_owned(), missing: missing.collect(), manifest, last_batch: None, batches: Vec::new() }
 }
 
 /// Gives a row set the objects of its batches; a line about rows of which nobody can tell where they are.
@@ -135,9 +137,11 @@ fn collect(found: &mut Found, batches: BTreeMap<String, BatchManifest>, sizes: &
     let collected = BatchManifest::chain(&batches).and_then(|keys| {
         let chain = keys.iter().filter_map(|key| batches.get(*key)).collect();
         let (chain, unsure) = BatchManifest::without_unsure(chain);
-        Ok((keys.get(..chain.len()).and_then(<[&str]>::last).copied(), BatchManifest::objects(chain)?, unsure))
+        let last = keys.get(..chain.len()).and_then(<[&str]>::last).map(|key| (*key).to_owned());
+        let keys = keys.into_iter().map(str::to_owned).collect();
+        Ok((keys, last, BatchManifest::objects(chain)?, unsure))
     });
-    let (last, objects, unsure) = match collected {
+    let (keys, last, objects, unsure) = match collected {
         Ok(collected) => collected,
         Err(missing) => {
             found.missing.push(missing);
@@ -151,7 +155,7 @@ fn collect(found: &mut Found, batches: BTreeMap<String, BatchManifest>, sizes: &
         manifest.bytes += object.bytes;
     }
     manifest.objects.extend(objects.into_iter().cloned());
-    found.last_batch = last.map(str::to_owned);
+    (found.last_batch, found.batches) = (last, keys);
     let intact = |key: &str, bytes: u64| sizes.get(key) == Some(&bytes);
     let missing = manifest.objects.iter().filter(|object| !intact(&object.key, object.bytes));
     found.missing = missing.map(|object| object.key.clone()).collect();

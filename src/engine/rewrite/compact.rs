@@ -122,6 +122,7 @@ fn merge(plan: &Plan, set: &RowSet, old: Vec<Numbered>, (job, step): (Uuid, u32)
     let mut progress = Progress::new(job, plan.source.relation.oid(), &plan.table.qualified(), rows);
     let store = storage::open_for(&set.storage, plan.table.owner)?;
     catalog::storage::claim(&set.storage, &store)?;
+    catalog::writers::hold_family(&naming::job_family(&job_hex(job)))?;
     progress.phase(Phase::Exporting);
     let written = match set.schema == plan.source.schema {
         true => sorted(plan, set, &old, &store, (job, step), &mut progress)?,

@@ -3,6 +3,7 @@
 use archive_core::codec::Digest;
 use archive_core::lifecycle::Taken;
 use archive_core::manifest::ManifestObject;
+use archive_core::naming;
 use archive_core::store::BlockingStore;
 use pgrx::Uuid;
 
@@ -11,6 +12,7 @@ use super::request;
 use super::restore::Shrinking;
 use super::swap::Rewritten;
 use crate::catalog::{self, rewrite};
+use crate::engine::plan::job_hex;
 use crate::engine::storage;
 use crate::error::{Error, Result, SqlState};
 use crate::export::Exported;
@@ -22,6 +24,7 @@ pub(super) fn rewrite(table: &Leaf, shrinking: &Shrinking, of: (Uuid, u32)) -> R
     let set = &shrinking.set;
     let store = storage::open_for(&set.storage, table.owner)?;
     catalog::storage::claim(&set.storage, &store)?;
+    catalog::writers::hold_family(&naming::job_family(&job_hex(of.0)))?;
     let source = archived::shape(table, set.id)?;
     let filter_fields = request::filter_fields(table, &source)?;
     let rows = ArchivedRows { source, filter_fields, store: &store, table: &table.name, of, attempt: of.0 };

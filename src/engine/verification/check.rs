@@ -98,7 +98,7 @@ impl<'a> Checker<'a> {
         }
         // Only what was read settles what was found by reading.
         let settled = if content { &DAMAGE[..] } else { &DAMAGE[..1] };
-        finding::resolve(&self.subject.storage, &stored.object.key, settled)?;
+        finding::resolve_all(&self.subject.storage, std::slice::from_ref(&stored.object.key), settled)?;
         Ok(None)
     }
 
@@ -172,7 +172,8 @@ impl<'a> Checker<'a> {
             if let Err(fault) = verdict {
                 return Ok(Some(fault));
             }
-            finding::resolve(&subject.storage, key, if content { &DAMAGE[..] } else { &DAMAGE[..1] })?;
+            let settled = if content { &DAMAGE[..] } else { &DAMAGE[..1] };
+            finding::resolve_all(&subject.storage, std::slice::from_ref(key), settled)?;
         }
         Ok(None)
     }

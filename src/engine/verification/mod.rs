@@ -14,6 +14,7 @@ use pgrx::{Uuid, pg_sys};
 use super::{storage, throttle};
 use crate::catalog;
 use crate::catalog::archived::{self, Subject};
+use crate::catalog::finding::{self, Finding};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover;
 use crate::pg::server_text::warning;
@@ -154,7 +155,8 @@ fn pass(subject: &Subject, found: &mut Found) -> Result<()> {
 fn report(subject: &Subject, level: Level, faults: &[Fault]) -> Result<()> {
     for fault in faults {
         let details = serde_json::json!({ "what": fault.what, "level": level.as_str(), "version": subject.version });
-        catalog::finding::record(&subject.storage, &fault.key, fault.kind, Some(subject.id), &details)?;
+        let finding = Finding { key: fault.key.clone(), kind: fault.kind, partition: Some(subject.id), details };
+        finding::record(&subject.storage, finding)?;
     }
     note_failure(subject, level, &told(faults))
 }

@@ -39,6 +39,9 @@ SELECT reconcile_archive('no_such', '5');
 SELECT cancel_job('7b3a0a9e-0000-0000-0000-000000000000');
 SELECT count(*) > 5 AS checks, bool_and(ok) AS all_ok FROM check_storage('cold');
 SELECT adopt_storage('no_such');
+SELECT audit_storage('no_such');
+SELECT collect_garbage('no_such', '14 days', 'true');
+SELECT count(*) >= 0 AS checked FROM check_consistency('false');
 SELECT import_archive('no_such', 'true', 'public.%', 'postgres', 'false');
 SELECT * FROM import_archive('cold', tables => 'no such.%');
 SELECT set_archive_policy('no_such', '1 day', '2 days', '3 days', '4 days', '5 days', '6 days', '7 days', 'cold', '8', '9 days',

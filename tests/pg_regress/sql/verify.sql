@@ -123,7 +123,7 @@ FROM archive_ext.findings WHERE table_name = 'gauge'::regclass ORDER BY id;
 SELECT drop_local_copy('gauge_03');
 \set VERBOSITY default
 SELECT event, partition_name, details ->> 'kind' AS kind FROM archive_ext.events
-WHERE table_name = 'gauge'::regclass AND event = 'found' ORDER BY at;
+WHERE table_name = 'gauge'::regclass AND event LIKE 'object %' ORDER BY at;
 SET ROLE verify_other;
 SELECT kind, partition_name FROM archive_ext.findings ORDER BY id;
 RESET ROLE;

@@ -1,10 +1,12 @@
 //! Names: object keys (DESIGN §6), the local copy, the `_all` view.
 
+mod key_name;
 mod relation;
 mod segment;
 
 mod object_key;
 
+pub use key_name::{Batch, KeyName, Version, job_family, version_family};
 pub use object_key::{
     BatchName, HiveDate, batch_key, batch_key_beside, batch_manifest_key, data_key, is_batch_manifest, manifest_key,
     manifest_prefix, table_of_prefix, table_prefix, version_of,

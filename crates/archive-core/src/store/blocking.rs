@@ -4,7 +4,7 @@ use super::reader::read_ranges;
 use super::{
     BlockingRangeReader, BlockingUpload, IoRuntime, Location, ObjectMeta, ObjectStore, PendingUpload, PutMode,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use bytes::Bytes;
 use std::future::Future;
 use std::ops::Range;
@@ -123,6 +123,26 @@ impl BlockingStore {
     pub fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>> {
         let prefix = prefix.to_owned();
         self.run(|store| async move { store.list(&prefix).await })
+    }
+
+    /// The same, page by page, in the store's order: memory is that of one page.
+    ///
+    /// Errors: those of the store, and of `visit`.
+    pub fn list_pages<E: From<Error>>(
+        &self,
+        prefix: &str,
+        mut visit: impl FnMut(Vec<ObjectMeta>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut page = None;
+        loop {
+            let (prefix, asked) = (prefix.to_owned(), page.clone());
+            let (found, next) = self.run(|store| async move { store.list_page(&prefix, asked).await })?;
+            visit(found)?;
+            match next {
+                None => return Ok(()),
+                next => page = next,
+            }
+        }
     }
 
     /// Writes one whole object.

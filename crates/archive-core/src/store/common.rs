@@ -22,6 +22,13 @@ pub struct ObjectMeta {
     pub last_modified_unix: Option<i64>,
 }
 
+impl ObjectMeta {
+    /// What changes when it is written again: the entity tag, or for a directory when that was.
+    pub fn tag(&self) -> Option<String> {
+        self.etag.clone().or_else(|| self.last_modified_unix.map(|at| format!("written {at}")))
+    }
+}
+
 /// An upload somebody began and neither completed nor aborted, as after `kill -9`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingUpload {
@@ -66,6 +73,12 @@ pub trait ObjectStore: Send + Sync + Debug {
 
     /// Every object whose key begins with `prefix` (any prefix, not only whole segments), in order of keys.
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>>;
+
+    /// A page of [`list`](Self::list), in the store's order, and what asks for the next one.
+    async fn list_page(&self, prefix: &str, page: Option<String>) -> Result<(Vec<ObjectMeta>, Option<String>)> {
+        let _ = page;
+        Ok((self.list(prefix).await?, None))
+    }
 
     /// Removes the object; succeeds when there is none.
     async fn delete(&self, key: &str) -> Result<()>;

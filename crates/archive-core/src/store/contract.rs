@@ -139,6 +139,18 @@ async fn listing(store: &Arc<dyn ObjectStore>, prefix: &str, many: usize) {
     expected.sort();
     assert_eq!(listed.iter().map(|m| m.key.clone()).collect::<Vec<_>>(), expected);
     assert!(listed.iter().all(|m| m.bytes == 3 && m.last_modified_unix.is_some()));
+    // Page by page it is the same, in whatever order.
+    let (mut paged, mut page) = (Vec::new(), None);
+    loop {
+        let (found, next) = store.list_page(&format!("{prefix}/list/"), page).await.unwrap();
+        paged.extend(found);
+        page = next;
+        if page.is_none() {
+            break;
+        }
+    }
+    paged.sort_by(|one, other| one.key.cmp(&other.key));
+    assert_eq!(paged, listed);
     // A prefix may cut a segment.
     assert_eq!(store.list(&format!("{prefix}/list/d0/k0000")).await.unwrap().len(), 4.min(many.div_ceil(3)));
     assert_eq!(store.list(&format!("{prefix}/list/none")).await.unwrap(), []);

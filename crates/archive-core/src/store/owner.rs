@@ -117,6 +117,9 @@ impl OwnerMarker {
         if same {
             return Ok(self);
         }
+        if self.system_identifier == me.system_identifier && self.timeline == me.timeline {
+            return Err(self.of_another_catalog(store, me));
+        }
         Err(Error::new(ErrorKind::NotOwner, format!("storage {} belongs to another cluster", store.location()))
             .detail(format!(
                 "It was claimed at {} by system {} on timeline {} (incarnation {}); this is system {} on timeline {} (incarnation {}).",
@@ -124,6 +127,16 @@ impl OwnerMarker {
                 me.system_identifier, me.timeline, me.incarnation,
             ))
             .hint("If the other cluster is gone for good, a superuser can take the storage over with adopt_storage; otherwise give this cluster a prefix of its own."))
+    }
+
+    /// The same database wrote it, and its catalog has forgotten that.
+    fn of_another_catalog(&self, store: &BlockingStore, me: &OwnerIdentity) -> Error {
+        Error::new(ErrorKind::NotOwner, format!("storage {} belongs to another catalog of this database", store.location()))
+            .detail(format!(
+                "It was claimed at {} as incarnation {}, and this catalog is incarnation {}: the extension was dropped and created again, or the database is a copy.",
+                self.claimed_at, self.incarnation, me.incarnation,
+            ))
+            .hint("import_archive(storage, dry_run => false) brings back what it holds; then a superuser can take it over with adopt_storage. Otherwise give this catalog a prefix of its own.")
     }
 }
 

@@ -21,21 +21,34 @@ impl S3Store {
     }
 
     pub(super) async fn list_objects(&self, prefix: &str) -> Result<Vec<ObjectMeta>> {
-        let full_prefix = self.full_prefix(prefix)?;
         let mut found = Vec::new();
         let mut token = None;
         loop {
-            let page = self.objects_page(prefix, &full_prefix, token.clone()).await?;
-            found.extend(page.contents.unwrap_or_default().into_iter().filter_map(|object| self.object_meta(object)));
-            let next = page.next_continuation_token.filter(|_| page.is_truncated == Some(true));
-            match next {
-                None => break,
-                same if same == token => return Err(endless(prefix)),
-                next => token = next,
+            let (page, next) = self.list_objects_page(prefix, token).await?;
+            found.extend(page);
+            if next.is_none() {
+                break;
             }
+            token = next;
         }
         found.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(found)
+    }
+
+    /// One page, and the token of the next.
+    pub(super) async fn list_objects_page(
+        &self,
+        prefix: &str,
+        token: Option<String>,
+    ) -> Result<(Vec<ObjectMeta>, Option<String>)> {
+        let full_prefix = self.full_prefix(prefix)?;
+        let page = self.objects_page(prefix, &full_prefix, token.clone()).await?;
+        let next = page.next_continuation_token.filter(|_| page.is_truncated == Some(true));
+        if next.is_some() && next == token {
+            return Err(endless(prefix));
+        }
+        let found = page.contents.unwrap_or_default().into_iter().filter_map(|object| self.object_meta(object));
+        Ok((found.collect(), next))
     }
 
     async fn objects_page(&self, prefix: &str, full: &str, token: Option<String>) -> Result<ListObjectsV2Output> {

@@ -291,6 +291,10 @@ impl ObjectStore for S3Store {
         self.list_objects(prefix).await
     }
 
+    async fn list_page(&self, prefix: &str, page: Option<String>) -> Result<(Vec<ObjectMeta>, Option<String>)> {
+        self.list_objects_page(prefix, page).await
+    }
+
     async fn delete(&self, key: &str) -> Result<()> {
         let full_key = self.full_key(key)?;
         let attempt = |_| async {

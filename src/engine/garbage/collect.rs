@@ -1,0 +1,316 @@
+//! `collect_garbage`: removes what nothing names, and what others took the place of, when the retention is over.
+
+use std::collections::HashSet;
+
+use archive_core::ErrorKind;
+use archive_core::audit::{Retention, Seen};
+use archive_core::naming::KeyName;
+use archive_core::store::{BlockingStore, OWNER_KEY, ObjectMeta};
+use serde_json::json;
+
+use super::family::{self, Candidate};
+use super::{AUDIT, CLOCKS, now, orphan, uploads};
+use crate::catalog::{event, finding, named, storage, writers};
+use crate::error::{Error, Result, SqlState};
+use crate::guc;
+use crate::partition::check;
+use crate::pg::server_text::notice;
+use crate::pg::{interrupts, user};
+
+/// The arguments of `collect_garbage`.
+#[derive(Debug)]
+pub struct Options {
+    /// The storage.
+    pub storage: String,
+    /// The retention.
+    pub older_than_seconds: i64,
+    /// Only tell what would be removed.
+    pub dry_run: bool,
+}
+
+/// What became of one object, upload or temporary file whose time is over.
+#[derive(Debug)]
+pub struct Row {
+    /// Its key.
+    pub key: String,
+    /// `object`, `manifest`, `probe` or `upload`.
+    pub kind: &'static str,
+    /// Its size.
+    pub bytes: Option<u64>,
+    /// When it was written, in seconds since 1970.
+    pub last_modified: Option<i64>,
+    /// Whether it was removed.
+    pub removed: bool,
+    /// Why not.
+    pub detail: Option<String>,
+}
+
+/// Deletes in a row that the storage did not answer before the call gives up.
+const UNANSWERED: u32 = 3;
+
+/// Removes garbage, or tells what it is.
+///
+/// Garbage is an object that has been recorded as nobody's for as long as the retention, and one that was replaced as long ago: of an
+/// earlier version of a partition, of a partition that was merged or split, or of a row set. The owner marker is read from the storage
+/// before each few deletes. Rows of the catalog go after their objects. Locks: for an instant each, those of the runs that could need an
+/// object. Errors: 42501, 25001, 55000 when the storage belongs to somebody else or is another place, 22023 for less than
+/// `archive_ext.garbage_retention`, 55006 when another session collects, and those of the storage.
+pub fn collect(options: &Options) -> Result<Vec<Row>> {
+    let name = options.storage.as_str();
+    storage::check_administers(name)?;
+    check::transaction("collecting garbage")?;
+    check_retention(options)?;
+    let store = storage::open(name, user::current())?;
+    storage::require_ours(name, &store)?;
+    alone(name)?;
+    let retention = Retention { now: now(), seconds: options.older_than_seconds };
+    let found = survey(name, &store, retention)?;
+    let mut run = Run { options, store: &store, rows: Vec::new(), gone: found.gone, unanswered: 0 };
+    run.rows.extend(found.kept);
+    for (family, group) in family::groups(found.garbage) {
+        run.group(&family, group)?;
+    }
+    found.probes.into_iter().try_for_each(|probe| run.remove(&probe))?;
+    run.rows.extend(uploads::collect(&store, retention, options.dry_run)?);
+    run.finish(found.young)
+}
+
+fn check_retention(options: &Options) -> Result<()> {
+    let least = guc::garbage_retention_seconds();
+    if options.older_than_seconds >= least {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::ERRCODE_INVALID_PARAMETER_VALUE,
+        "older_than is less than archive_ext.garbage_retention",
+    )
+    .detail(format!("Objects that nothing needs stay {least} seconds at least, and {} were given.", options.older_than_seconds))
+    .hint("Point-in-time recovery and forks need what was needed then. A superuser can set archive_ext.garbage_retention."))
+}
+
+fn alone(storage: &str) -> Result<()> {
+    if writers::try_hold_family(&format!("garbage of {storage}"))? {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::ERRCODE_OBJECT_IN_USE,
+        format!("another session collects the garbage of storage \"{storage}\""),
+    )
+    .hint("Run it again when that session has committed."))
+}
+
+/// What of a storage's objects may go.
+#[derive(Default)]
+struct Found {
+    garbage: Vec<Candidate>,
+    probes: Vec<ObjectMeta>,
+    kept: Vec<Row>,
+    /// Keys that were replaced, and are in the storage no more.
+    gone: Vec<String>,
+    /// Objects whose time is not over, and their bytes.
+    young: (u64, u64),
+}
+
+fn survey(name: &str, store: &BlockingStore, retention: Retention) -> Result<Found> {
+    let mut expected = named::all(name)?;
+    let (mut found, mut orphans, mut known) = (Found::default(), Vec::new(), HashSet::new());
+    store.list_pages("", |page| {
+        interrupts::check();
+        for object in page {
+            let seen = expected.see(&object);
+            if let (Some(table), false) = (KeyName::of(&object.key).table(), matches!(seen, Seen::Orphan)) {
+                known.insert(table.to_owned());
+            }
+            match seen {
+                Seen::Replaced(replaced) => {
+                    let over = retention.is_over(replaced.replaced_at, replaced.replaced_at) && !replaced.held;
+                    let candidate = Candidate { object, replaced_at: replaced.replaced_at };
+                    found.put(candidate, over);
+                }
+                Seen::Orphan => orphans.push(Candidate { object, replaced_at: None }),
+                Seen::Own if object.key != OWNER_KEY => {
+                    // One of a check_storage that runs is seconds old.
+                    let retention = Retention { seconds: retention.seconds.max(3600), ..retention };
+                    if retention.is_over(object.last_modified_unix, object.last_modified_unix) {
+                        found.probes.push(object);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok::<_, Error>(())
+    })?;
+    let unseen = expected.unseen();
+    known.extend(unseen.iter().filter_map(|(key, _)| KeyName::of(key).table()).map(str::to_owned));
+    let over = |at| retention.is_over(at, at);
+    found.gone =
+        unseen.into_iter().filter(|(_, one)| !one.is_needed() && over(one.replaced_at)).map(|(key, _)| key).collect();
+    settle_orphans(name, orphans, &known, retention, &mut found)?;
+    Ok(found)
+}
+
+impl Found {
+    fn put(&mut self, candidate: Candidate, over: bool) {
+        if over {
+            self.garbage.push(candidate);
+        } else {
+            self.young.0 += 1;
+            self.young.1 += candidate.object.bytes;
+        }
+    }
+}
+
+/// Orphans count from when they were first recorded: when they became such nobody else can tell. After recovery to an earlier time, or
+/// when the catalog was lost, objects are suddenly nobody's that were written long ago.
+fn settle_orphans(
+    name: &str,
+    orphans: Vec<Candidate>,
+    known: &HashSet<String>,
+    retention: Retention,
+    found: &mut Found,
+) -> Result<()> {
+    let adopted = storage::adopted_at(name)?;
+    let tables = importable(&orphans, known, adopted);
+    let is_lost =
+        |one: &Candidate| one.name().table().is_some_and(|table| tables.contains(table)) && is_older(one, adopted);
+    let (lost, orphans): (Vec<_>, Vec<_>) = orphans.into_iter().partition(is_lost);
+    let before = finding::unresolved(name, AUDIT)?;
+    let mut new = Vec::new();
+    for (family, group) in family::groups(orphans) {
+        let (idle, busy) = family::while_idle(
+            name,
+            (&family, group),
+            |left| Ok((left, Vec::new())),
+            |why, group| (Vec::new(), group.into_iter().map(|one| (one, why)).collect()),
+        )?;
+        for candidate in idle {
+            let ObjectMeta { key, bytes, last_modified_unix: written, .. } = &candidate.object;
+            let since = match before.get(&(key.clone(), "orphaned".to_owned())) {
+                Some((since, _)) => *since,
+                None => {
+                    new.push(orphan(key, *bytes, *written, "orphaned"));
+                    retention.now
+                }
+            };
+            let over = retention.is_over(Some(since), *written);
+            found.put(candidate, over);
+        }
+        let over = |one: &Candidate| retention.is_over(one.object.last_modified_unix, one.object.last_modified_unix);
+        found.kept.extend(busy.iter().filter(|(one, _)| over(one)).map(|(one, why)| kept(&one.object, why.why())));
+    }
+    finding::record_all(name, &new)?;
+    let why = "its table has nothing in the catalog: import_archive brings it back; else archive the table again, or delete it by hand";
+    found.kept.extend(lost.iter().map(|one| kept(&one.object, why)));
+    Ok(())
+}
+
+/// Tables that the catalog has nothing of, and that could be imported as they were when the storage was adopted: it may be the catalog
+/// that is wrong, as when the extension was dropped and created again.
+fn importable(orphans: &[Candidate], known: &HashSet<String>, adopted: Option<i64>) -> HashSet<String> {
+    let manifests = orphans.iter().filter(|one| one.name().is_manifest() && is_older(one, adopted));
+    let tables = manifests.filter_map(|one| one.name().table().map(str::to_owned));
+    tables.filter(|table| !known.contains(table)).collect()
+}
+
+/// Whether it was there when this catalog adopted the storage.
+fn is_older(one: &Candidate, adopted: Option<i64>) -> bool {
+    adopted.is_some_and(|adopted| one.object.last_modified_unix.is_none_or(|written| written <= adopted + CLOCKS))
+}
+
+fn row(object: &ObjectMeta) -> Row {
+    Row {
+        key: object.key.clone(),
+        kind: KeyName::of(&object.key).kind(),
+        bytes: Some(object.bytes),
+        last_modified: object.last_modified_unix,
+        removed: false,
+        detail: None,
+    }
+}
+
+fn kept(object: &ObjectMeta, why: &str) -> Row {
+    Row { detail: Some(why.to_owned()), ..row(object) }
+}
+
+struct Run<'a> {
+    options: &'a Options,
+    store: &'a BlockingStore,
+    rows: Vec<Row>,
+    /// Keys whose objects are in the storage no more.
+    gone: Vec<String>,
+    unanswered: u32,
+}
+
+impl Run<'_> {
+    /// Removes what is garbage of one family. Nobody who could need it works meanwhile.
+    fn group(&mut self, family: &str, group: Vec<Candidate>) -> Result<()> {
+        let (storage, store, dry_run) = (self.options.storage.as_str(), self.store, self.options.dry_run);
+        let rows = family::while_idle(
+            storage,
+            (family, group),
+            |garbage| {
+                if !dry_run {
+                    // The catalog alone does not tell: another cluster may have taken the storage over since.
+                    storage::require_ours(storage, store)?;
+                }
+                let mut kept_manifest = false;
+                garbage.iter().try_fold(Vec::new(), |mut rows, one| {
+                    let row = match kept_manifest && one.is_orphan() {
+                        true => kept(&one.object, "its manifest is still there"),
+                        false => self.delete(&one.object)?,
+                    };
+                    kept_manifest |= one.name().is_manifest() && !row.removed && !dry_run;
+                    rows.push(row);
+                    Ok::<_, Error>(rows)
+                })
+            },
+            |why, group| group.iter().map(|one| kept(&one.object, why.why())).collect(),
+        )?;
+        self.rows.extend(rows);
+        Ok(())
+    }
+
+    fn remove(&mut self, object: &ObjectMeta) -> Result<()> {
+        let row = self.delete(object)?;
+        self.rows.push(row);
+        Ok(())
+    }
+
+    /// What the store refuses, as an object under a lock, stays and is told; a store that is gone ends the call.
+    fn delete(&mut self, object: &ObjectMeta) -> Result<Row> {
+        if self.options.dry_run {
+            return Ok(row(object));
+        }
+        interrupts::check();
+        match self.store.delete(&object.key) {
+            Ok(()) => {
+                self.unanswered = 0;
+                self.gone.push(object.key.clone());
+                Ok(Row { removed: true, ..row(object) })
+            }
+            Err(error) => {
+                self.unanswered = if error.kind() == ErrorKind::Storage { self.unanswered + 1 } else { 0 };
+                if self.unanswered >= UNANSWERED { Err(error.into()) } else { Ok(kept(object, &error.to_string())) }
+            }
+        }
+    }
+
+    fn finish(self, young: (u64, u64)) -> Result<Vec<Row>> {
+        let storage = self.options.storage.as_str();
+        if young.0 > 0 {
+            notice!("{} more objects ({} bytes) are garbage, and their time is not over", young.0, young.1);
+        }
+        if self.options.dry_run {
+            return Ok(self.rows);
+        }
+        named::forget(storage, &self.gone)?;
+        finding::resolve_all(storage, &self.gone, &["orphaned"])?;
+        let removed: Vec<_> = self.rows.iter().filter(|row| row.removed).collect();
+        let details = json!({
+            "removed": removed.len(), "bytes": removed.iter().filter_map(|row| row.bytes).sum::<u64>(),
+            "kept": self.rows.len() - removed.len(), "older_than_seconds": self.options.older_than_seconds,
+        });
+        event::record_storage(storage, "garbage collected", details)?;
+        Ok(self.rows)
+    }
+}
