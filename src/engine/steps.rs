@@ -13,6 +13,7 @@ use super::manifest;
 use super::plan::{Options, Plan, Verify};
 use super::rewrite;
 use super::rows;
+use super::storage;
 use super::transition;
 use crate::catalog;
 use crate::catalog::job::Job;
@@ -38,6 +39,13 @@ pub fn begin(partition: pg_sys::Oid, options: &Options) -> Result<Option<Uuid>> 
 
 /// Does the next step of a job; `false` when nothing is left. The caller commits.
 pub fn step(id: Uuid) -> Result<(bool, String)> {
+    failpoint!("step_begins");
+    let done = any_step(id)?;
+    failpoint!("step_done");
+    Ok(done)
+}
+
+fn any_step(id: Uuid) -> Result<(bool, String)> {
     steer::mine(id)?;
     let job = job(id)?;
     if job.operation != "rows" {
@@ -161,6 +169,7 @@ fn export(plan: &Plan) -> Result<(bool, String)> {
     let finished = archive::export(plan, &mut progress)?;
     let left = serde_json::json!({
         "manifest": finished.key, "version": finished.manifest.version, "relfilenode": finished.state.relfilenode.to_u32(), "guards": finished.state.guards,
+        "location": plan.store.location().to_string(),
     });
     catalog::job::advance(plan.job, "exported", &left)?;
     Ok((true, "exported".to_owned()))
@@ -168,6 +177,9 @@ fn export(plan: &Plan) -> Result<(bool, String)> {
 
 pub(super) fn finished(plan: &Plan, job: &Job) -> Result<Finished> {
     let key = job.progress.get("manifest").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    if let Some(location) = job.progress.get("location").and_then(serde_json::Value::as_str) {
+        storage::still_at(&plan.storage, location)?;
+    }
     let manifest = manifest::load(&plan.store, &key)?;
     let state = exported_state(job).ok_or_else(|| freeze::changed(&plan.name()))?;
     Ok(Finished { key, manifest, state })
