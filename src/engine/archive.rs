@@ -217,6 +217,7 @@ fn export_and_verify(plan: &Plan) -> Result<Finished> {
 
 /// Exports the frozen partition into a new version, or finds that its last version holds exactly these rows.
 pub fn export(plan: &Plan, progress: &mut Progress) -> Result<Finished> {
+    failpoint!("export_begins");
     catalog::storage::claim(&plan.storage, &plan.store)?;
     drift::sync(plan.root)?;
     // Partitions of one name in two schemas share their keys.
@@ -294,6 +295,10 @@ fn open_frozen(plan: &Plan) -> Result<(ExportSource, FrozenState)> {
 /// Reads a version back and compares it with what was exported.
 pub fn verify(plan: &Plan, finished: &Finished, level: Verify, progress: &mut Progress) -> Result<()> {
     let (source, _) = open_frozen(plan)?;
+    // In committed steps columns may have come or gone since.
+    if source.schema != finished.manifest.schema {
+        return Err(freeze::changed(&plan.name()));
+    }
     failpoint!("verify_begins");
     verify::read_back(&source, &plan.store, &finished.key, &finished.manifest, level, progress)?;
     failpoint!("verify_done");

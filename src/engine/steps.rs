@@ -1,8 +1,10 @@
 //! The driver that commits between steps: each call does the next step of a job, decided from the catalog and from
 //! what is observed, never from memory (P4).
 
+use archive_core::codec::sha256_of_bytes;
 use archive_core::lifecycle::{self, Observed, Step};
 use archive_core::policy::JobStatus;
+use archive_core::schema::TableSchema;
 use pgrx::{Uuid, pg_sys};
 
 use super::archive::{self, Finished};
@@ -18,6 +20,7 @@ use super::transition;
 use crate::catalog;
 use crate::catalog::job::Job;
 use crate::error::{Error, Result, SqlState};
+use crate::export::ExportSource;
 use crate::partition::discover::Leaf;
 use crate::partition::freeze::FrozenState;
 use crate::partition::{check, discover, freeze, locks};
@@ -134,13 +137,28 @@ fn observe(job: &Job, leaf: &Leaf) -> Result<Observed> {
         local_attached: leaf.parent.is_some(),
         archive_attached: false,
         guard_present: guarded.guards && guarded.bounds,
-        unchanged_since_export: exported_state(job)
-            .is_some_and(|state| freeze::frozen_state(leaf).is_ok_and(|now| now == state)),
+        unchanged_since_export: is_unchanged(job, leaf)?,
         objects_uploaded: 0,
         manifest_present: job.progress.get("manifest").is_some(),
         verified: job.phase == "verified",
         drop_due: false,
     })
+}
+
+/// Whether what this job exported is still what is there, and where it was put.
+fn is_unchanged(job: &Job, leaf: &Leaf) -> Result<bool> {
+    let (Some(state), Some(storage)) = (exported_state(job), &job.storage) else { return Ok(false) };
+    if freeze::frozen_state(leaf).ok() != Some(state) {
+        return Ok(false);
+    }
+    let source = ExportSource::peek(leaf.oid, leaf.root.unwrap_or(leaf.oid))?;
+    let noted = |what: &str| job.progress.get(what).and_then(serde_json::Value::as_str).unwrap_or_default();
+    Ok(noted("columns") == columns_text(&source.schema)? && storage::still_at(storage, noted("location")).is_ok())
+}
+
+/// What tells columns from others.
+fn columns_text(schema: &TableSchema) -> Result<String> {
+    Ok(sha256_of_bytes(serde_json::to_string(schema)?.as_bytes()))
 }
 
 /// What the partition was when this job exported it.
@@ -169,7 +187,7 @@ fn export(plan: &Plan) -> Result<(bool, String)> {
     let finished = archive::export(plan, &mut progress)?;
     let left = serde_json::json!({
         "manifest": finished.key, "version": finished.manifest.version, "relfilenode": finished.state.relfilenode.to_u32(), "guards": finished.state.guards,
-        "location": plan.store.location().to_string(),
+        "location": plan.store.location().to_string(), "columns": columns_text(&finished.manifest.schema)?,
     });
     catalog::job::advance(plan.job, "exported", &left)?;
     Ok((true, "exported".to_owned()))

@@ -89,7 +89,7 @@ def test_p1_p4_killed_at_a_failpoint(cluster, world, case):
     world.assert_settled()
 
 
-@pytest.mark.parametrize("point, kill", zip(WORKER_POINTS, itertools.cycle(KILLS)),
+@pytest.mark.parametrize("point, kill", list(zip(WORKER_POINTS, itertools.cycle(KILLS))),
                          ids=[point.split("@")[0] for point in WORKER_POINTS])
 def test_p4_the_worker_goes_on_where_it_was_killed(cluster, world, point, kill):
     """Nobody calls anything: the launcher, the scanner or the worker dies, and the partition is archived all the same."""

@@ -129,7 +129,7 @@ class Writer(Client):
         elif self._random.random() < 0.7:
             self._update(conn)
         else:
-            self._delete(conn)
+            self._remove(conn)
 
     def settle(self):
         if self._uncertain:
@@ -154,7 +154,7 @@ class Writer(Client):
         self._try(conn, number, f"{at} {note}",
                   f"UPDATE {self._oracle.table} SET at = to_timestamp(%s), note = %s WHERE id = %s", [at, note, number])
 
-    def _delete(self, conn):
+    def _remove(self, conn):
         number = self._random.choice(self._mine)
         if self._try(conn, number, None, f"DELETE FROM {self._oracle.table} WHERE id = %s", [number]):
             self._mine.remove(number)

@@ -53,8 +53,10 @@ def is_merged(world, parts):
 
 def is_split(world, quarter):
     year, number = quarter.split("_")[1].split("q")
+    months = [int(number) * 3 - 2 + n for n in range(3)]
+    # Which of the two styles depends on the names of the partitions beside them.
     return not attached(world, quarter) and all(
-        attached(world, f"c_{year}_{int(number) * 3 - 2 + n:02}") for n in range(3))
+        attached(world, f"c_{year}_{month:02}") or attached(world, f"c_{year}{month:02}") for month in months)
 
 
 def nothing_old(table):
@@ -64,7 +66,7 @@ def nothing_old(table):
 SCENARIOS = {
     "steps": Scenario(
         World.month, "CALL archive_partition_steps(ARRAY[to_regclass('{0}')])", archived,
-        "step_begins@3 step_done@4 freeze_locked freeze_guarded freeze_validated object_begins object_written object_put"
+        "step_begins@3 step_done@4 freeze_locked freeze_guarded freeze_validated export_begins object_begins object_written object_put"
         " manifest_made manifest_put verify_begins verify_done swap_begins swap_locked swap_foreign_attached swap_detached"
         " swap_recorded step_done@5"),
     "function": Scenario(

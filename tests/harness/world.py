@@ -51,9 +51,9 @@ class World:
         # From here on everything is read through the archive's views.
         db.execute(f"SELECT archive_partition('{self.month()}')")
         self.rows(20)
-        db.execute(f"SELECT archive_table_batch('{PLAIN}', '2010-01-01', batch_rows => 10)")
+        db.execute(f"CALL archive_table('{PLAIN}', '2010-01-01', batch_rows => 10)")
         self.families(4)
-        db.execute(f"SELECT archive_table_batch('{CASCADE}', '2010-01-01', batch_rows => 1, referenced => 'cascade')")
+        db.execute(f"CALL archive_table('{CASCADE}', '2010-01-01', batch_rows => 2, referenced => 'cascade')")
         db.execute(f"SELECT archive_partition('{self.month(table=POLICY)}')")
 
     def resting(self):
@@ -115,7 +115,7 @@ class World:
 
     def assert_settled(self):
         """No job is under way and nothing is frozen that is not archived, but for what is WARM or came back read-only."""
-        unfinished = self.db.all("SELECT operation, partition, status, error FROM archive_ext.jobs"
+        unfinished = self.db.all("SELECT operation, partition_name, status, error FROM archive_ext.jobs"
                                  " WHERE status NOT IN ('completed', 'cancelled', 'failed')")
         assert not unfinished, unfinished
 
