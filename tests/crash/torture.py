@@ -9,6 +9,7 @@ import random
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -88,7 +89,7 @@ class Torture:
         if disturbance == "fault" and not remote:
             disturbance = "kill"
         self._disturbed(call, disturbance)
-        self.world.check()
+        self._check()
         for attempt in range(ATTEMPTS):
             try:
                 if scenario.done(self.world, what):
@@ -100,7 +101,7 @@ class Torture:
                     raise AssertionError(f"{name} does not converge: {error}") from error
                 time.sleep(0.5)
         assert scenario.done(self.world, what), f"{name} on {what} is not done"
-        self.world.check()
+        self._check()
         self.world.assert_settled()
 
     def _prepared(self, scenario):
@@ -172,6 +173,15 @@ class Torture:
 
         wait_until(calm, 60, "the server to be there")
 
+    def _check(self):
+        """What was armed when it began may kill once more: then after a recovery."""
+        for _ in range(5):
+            try:
+                return self.world.check()
+            except psycopg.OperationalError:
+                self._recover()
+        raise AssertionError("the server is killed again and again")
+
     def _worker(self):
         """The worker archives a month by itself, and is killed."""
         world = self.world
@@ -179,6 +189,13 @@ class Torture:
         world.db.execute(f"SELECT set_archive_policy('{POLICY}', archive_after => '1 month', storage => 'cold', drop_after => '0')")
         self.points.arm("world", f"*@{self._random.randint(1, MOST_POINTS)}={self._random.choice(['kill', 'crash', 'wait'])}")
         self._enable_worker("on")
+
+        def archived():
+            """Killed once more by a worker that was armed when it began: then it goes on."""
+            try:
+                return world.is_archived(name)
+            except psycopg.OperationalError:
+                self._recover()
 
         def archived_or_down():
             try:
@@ -190,12 +207,12 @@ class Torture:
         if pid := self.points.waiting():
             self._kill(self._random.choice(KILLS), pid)
         self._recover()
-        world.check()
-        wait_until(lambda: world.is_archived(name), 90, "the worker to archive it")
+        self._check()
+        wait_until(archived, 90, "the worker to archive it")
         self._enable_worker("off")
         busy = "SELECT count(*) FROM pg_stat_activity WHERE backend_type IN ('archive_ext worker', 'archive_ext scanner')"
         wait_until(lambda: not world.db.value(busy), 60, "the worker to end")
-        world.check()
+        self._check()
         world.assert_settled()
 
     def _enable_worker(self, on):
@@ -223,12 +240,14 @@ def main():
         torture.run()
     except BaseException as error:  # noqa: BLE001 - told below
         failure = error
+        traceback.print_exc()
         if torture.world:
             for oracle in torture.world.oracles.values():
                 torture.rows.update(oracle.counts)
     try:
         torture.stop()
     except AssertionError as error:
+        print(error, file=sys.stderr)
         failure = failure or error
     kills = sum(torture.counts[kind] for kind in ("processes killed", "postmasters killed", "immediate stops"))
     print(f"operations {sum(torture.operations.values())}: " + ", ".join(f"{k} {v}" for k, v in sorted(torture.operations.items())))
