@@ -78,7 +78,7 @@ mod armed {
         }
     }
 
-    /// `swap_commits` and `swap_committed`; the latter knows no errors.
+    /// `swap_commits` and `swap_committed`.
     pub fn of_commit() {
         pgrx::register_xact_callback(PgXactCallbackEvent::PreCommit, || reach("swap_commits"));
         pgrx::register_xact_callback(PgXactCallbackEvent::Commit, || reach("swap_committed"));
@@ -100,6 +100,8 @@ mod armed {
     fn act(name: &str, action: &str) {
         let (action, argument) = action.split_once(':').unwrap_or((action, ""));
         match action {
+            // What is committed cannot fail any more: an error there would be a PANIC.
+            "error" | "panic" if name == "swap_committed" => {}
             "error" => Error::new(SqlState::ERRCODE_SYSTEM_ERROR, format!("failpoint {name}")).raise(),
             "panic" => std::panic::panic_any(format!("failpoint {name}")),
             "kill" => die(),

@@ -220,6 +220,24 @@ def test_p4_the_clock_jumps_while_a_partition_is_archived(cold, call):
         assert_same_rows(cold, "archive.orders_all", "truth")
 
 
+def test_p6_a_step_that_waits_for_a_lock_tries_again_and_names_who_has_it(cold):
+    create_orders(cold.conn, months=2, rows=ROWS)
+    reader = cold.connect()
+    reader.autocommit = False
+    reader.execute("SELECT count(*) FROM orders_2024_01")
+    cold.execute("SET archive_ext.lock_timeout = '200ms'")
+    told = []
+    cold.conn.add_notice_handler(lambda notice: told.append((notice.message_primary, notice.message_detail)))
+    call = Call(cold.execute, STEPS.format("orders"))
+    wait_until(lambda: any("trying again (2 of 10)" in message for message, _ in told), 20, "the second attempt")
+    reader.rollback()
+    call.result(60)
+    message, detail = told[0]
+    assert message == 'could not lock "public.orders_2024_01" within 200 ms; trying again (1 of 10)'
+    assert detail.startswith(f"Process {reader.info.backend_pid} (user postgres, idle in transaction, query started 20")
+    assert cold.exists("archive.orders_2024_01")
+
+
 def pending_detach(db, partition):
     """A DETACH CONCURRENTLY that was cancelled while it waited for a reader."""
     reader, detacher = db.connect(), db.connect()

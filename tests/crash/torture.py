@@ -80,6 +80,14 @@ class Torture:
     def _operation(self, remote):
         name = self._random.choice([*SCENARIOS, "worker"])
         self.operations[name] += 1
+        began = time.monotonic()
+        try:
+            self._do(name, remote)
+        finally:
+            if (took := time.monotonic() - began) > 30:
+                print(f"{name} took {took:.0f} s", flush=True)
+
+    def _do(self, name, remote):
         if name == "worker":
             return self._worker()
         scenario = SCENARIOS[name]

@@ -60,8 +60,11 @@ def is_split(world, quarter):
 
 
 def left(table):
-    """The clients add old rows all the time: those that were prepared have left the table."""
-    return lambda world, ids: world.db.value(f"SELECT count(*) FROM {table} WHERE id BETWEEN {ids[0]} AND {ids[1]}") == 0
+    """Those that were prepared have left the table, for the clients add old rows all the time; and the job says so."""
+    return lambda world, ids: world.db.value(f"""
+        SELECT NOT EXISTS (SELECT FROM {table} WHERE id BETWEEN {ids[0]} AND {ids[1]})
+           AND NOT EXISTS (SELECT FROM archive_ext.jobs WHERE operation = 'batch' AND status = 'running'
+                           AND table_name = '{table}'::regclass)""")
 
 
 SCENARIOS = {
