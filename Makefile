@@ -94,8 +94,19 @@ test-majors: deps install ## to a later PostgreSQL and back: import, pg_dump, pg
 	@$(PG) PG_CONFIG=$$other_pg_config scripts/cluster run scripts/regress isolation freeze old_snapshot
 	@scripts/pytest tests/e2e -m majors
 
-test-crash: deps install ## kill -9 and run again (tests/crash)
+# The same with failpoints (src/failpoint.rs). Whatever needs the real one installs it again.
+.PHONY: install-failpoints
+install-failpoints: deps-build
+	@$(PG) sudo=(); ((EUID == 0)) || sudo=(--sudo); \
+		cargo pgrx install --release --pg-config "$$PG_CONFIG" --no-default-features --features "pg$$pg_major failpoints" \
+		"$${sudo[@]}"
+
+test-crash: deps install-failpoints ## kill -9 and run again, at every failpoint (tests/crash)
 	@scripts/pytest tests/crash
+
+.PHONY: torture
+torture: deps install-failpoints ## random work, kills and faults beside an oracle (TORTURE_SECONDS=600, TORTURE_SEED=n)
+	@scripts/torture
 
 test-heavy: deps install ## what takes long: thousands of random tables, values of 500 MB (ARCHIVE_EXT_CASES=n)
 	@scripts/pytest tests/e2e -m heavy

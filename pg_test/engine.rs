@@ -484,4 +484,12 @@ mod tests {
         assert_eq!(difference("x.*", "hot.items_1 x", "hot.copy x"), 0);
         assert_eq!(text("SELECT to_regclass('hot.injected')::text"), "");
     }
+
+    /// Somebody drops a table while we are on our way to it: nothing is opened, and nothing closed.
+    #[pg_test]
+    fn a_relation_that_is_gone_is_not_opened() {
+        use crate::pg::relation::{LockMode, Relation};
+        assert!(Relation::peek(pg_sys::Oid::from(1)).is_none());
+        assert!(Relation::open(pg_sys::Oid::from(1), LockMode::AccessExclusive).is_none());
+    }
 }

@@ -4,6 +4,9 @@
 //! `partition` and `export`, then `pg`; `fdw` stands beside `engine`. Unsafe code lives in `pg` and C entry points.
 #![deny(unsafe_code)]
 
+#[macro_use]
+mod failpoint;
+
 mod api;
 mod catalog;
 mod engine;
@@ -24,6 +27,8 @@ pgrx::pg_module_magic!(name, version);
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     guc::register();
+    #[cfg(feature = "failpoints")]
+    failpoint::register();
     pg::shmem::register();
     pg::limited_plans::install(engine::reading::LIMIT);
 }

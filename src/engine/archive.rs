@@ -14,6 +14,7 @@ use super::period;
 use super::plan::{Options, Plan, Verify, job_hex};
 use super::progress::{Phase, Progress};
 use super::reuse::{self, Reuse, Segment};
+use super::storage;
 use super::verify;
 use crate::catalog;
 use crate::catalog::job::NewJob;
@@ -130,6 +131,7 @@ pub fn refuse_second_swap() -> Result<()> {
 /// Notes that this transaction holds the parent's lock from now on.
 pub fn note_swap() {
     SWAPPED_IN.set(xact::top_transaction_id());
+    failpoints_of_commit!();
 }
 
 /// Freezes by a worker, so that writers fail at once; here when the caller already has the partition to itself.
@@ -215,6 +217,7 @@ fn export_and_verify(plan: &Plan) -> Result<Finished> {
 
 /// Exports the frozen partition into a new version, or finds that its last version holds exactly these rows.
 pub fn export(plan: &Plan, progress: &mut Progress) -> Result<Finished> {
+    failpoint!("export_begins");
     catalog::storage::claim(&plan.storage, &plan.store)?;
     drift::sync(plan.root)?;
     // Partitions of one name in two schemas share their keys, and what removes garbage stays away from them.
@@ -292,7 +295,14 @@ fn open_frozen(plan: &Plan) -> Result<(ExportSource, FrozenState)> {
 /// Reads a version back and compares it with what was exported.
 pub fn verify(plan: &Plan, finished: &Finished, level: Verify, progress: &mut Progress) -> Result<()> {
     let (source, _) = open_frozen(plan)?;
-    verify::read_back(&source, &plan.store, &finished.key, &finished.manifest, level, progress)
+    // In committed steps columns may have come or gone since.
+    if source.schema != finished.manifest.schema {
+        return Err(freeze::changed(&plan.name()));
+    }
+    failpoint!("verify_begins");
+    verify::read_back(&source, &plan.store, &finished.key, &finished.manifest, level, progress)?;
+    failpoint!("verify_done");
+    Ok(())
 }
 
 /// Swaps a verified partition and records it.
@@ -310,9 +320,19 @@ pub fn finish_all(archived: Vec<(&Plan, Finished)>) -> Result<Vec<Outcome>> {
         drift::sync(plan.root)?;
         trees.push((managed.id, mirror));
     }
+    finalize_pending(&archived)?;
+    failpoint!("swap_begins");
     lock_all(&archived, &trees)?;
     note_swap();
+    failpoint!("swap_locked");
     archived.into_iter().zip(trees).map(|((plan, finished), tree)| swap_one(plan, finished, tree)).collect()
+}
+
+/// Before the locks of the swap: FINALIZE waits for old snapshots.
+fn finalize_pending(archived: &[(&Plan, Finished)]) -> Result<()> {
+    let mut parents: Vec<_> = archived.iter().map(|(plan, _)| plan.parent).collect();
+    parents.dedup();
+    parents.into_iter().try_for_each(swap::finalize_pending)
 }
 
 /// The order: for each partition as given what [`swap::concerned`] says, then the archive parents.
@@ -346,6 +366,7 @@ fn swap_one(plan: &Plan, finished: Finished, (managed_table, mirror): (i64, pg_s
     let local_copy_until = catalog::partition::set_archived(id, &archived, &placed)?;
     catalog::job::complete(plan.job, manifest.rows)?;
     record_event(plan, &finished)?;
+    failpoint!("swap_recorded");
     Ok(Outcome {
         job: Some(plan.job),
         archived: placed.foreign_table,
@@ -361,9 +382,9 @@ fn swap_one(plan: &Plan, finished: Finished, (managed_table, mirror): (i64, pg_s
 /// The catalog changes under the locks of [`lock_all`]: no I/O from here to the end.
 fn swap_in(plan: &Plan, finished: &Finished, mirror: pg_sys::Oid, id: i64) -> Result<catalog::partition::Placed> {
     check_unchanged(plan, finished)?;
-    swap::finalize_pending(plan.parent)?;
     drop_empty_row_set(plan.leaf.oid)?;
     let foreign_table = swap::put_foreign(&swap::Place::of(&plan.leaf), mirror, &plan.names.schema, &plan.storage, id)?;
+    failpoint!("swap_foreign_attached");
     let local_copy = swap::take_out(&plan.leaf, &plan.names.schema, &plan.local_copy, !plan.drops_local_copy())?;
     xact::command_counter_increment();
     Ok(catalog::partition::Placed { foreign_table, local_copy, keep_seconds: plan.keep_seconds })
@@ -378,6 +399,7 @@ fn drop_empty_row_set(partition: pg_sys::Oid) -> Result<()> {
 
 /// Under the locks: same file, same columns, guards still there, or the export no longer describes the partition.
 fn check_unchanged(plan: &Plan, finished: &Finished) -> Result<()> {
+    storage::still_at(&plan.storage, &plan.store.location().to_string())?;
     if freeze::frozen_state(&plan.leaf)? != finished.state {
         return Err(freeze::changed(&plan.name()));
     }

@@ -168,7 +168,9 @@ fn database_facts() -> Result<DatabaseFacts> {
 
 /// Writes a manifest: after this its version never changes.
 pub fn put(store: &BlockingStore, key: &str, manifest: &Manifest) -> Result<()> {
+    failpoint!("manifest_made");
     store.put(key, manifest.to_json()?.into_bytes().into(), PutMode::CreateOnly)?;
+    failpoint!("manifest_put");
     Ok(())
 }
 
@@ -200,7 +202,9 @@ pub fn put_batch(
     let (schema, table) = set.table_name(now);
     let name = BatchName { job: &manifest.job, number: manifest.number, sha256: &sha256 };
     let key = naming::batch_manifest_key(schema, table, &set.name, name);
+    failpoint!("batch_manifest_made");
     storage::put_once(store, &key, json.into_bytes().into())?;
+    failpoint!("batch_manifest_put");
     if load_batch(store, &key)? == *manifest {
         return Ok(key);
     }

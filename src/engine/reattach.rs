@@ -59,9 +59,14 @@ pub fn reattach_all(partitions: Vec<Known>, options: Options) -> Result<Vec<pg_s
             load(known, &parents.collect::<Vec<_>>())
         })
         .collect::<Result<Vec<_>>>()?;
+    failpoint!("reattach_loaded");
     let defaults = keep_ranges_out_of_defaults(&loaded, options)?;
+    for one in &loaded {
+        swap::finalize_pending(one.known.parent)?;
+    }
     lock_all(&loaded)?;
     super::archive::note_swap();
+    failpoint!("reattach_locked");
     for one in &loaded {
         swap_back(&one.known, one.table)?;
     }
@@ -163,6 +168,7 @@ fn settle(loaded: Loaded, options: Options) -> Result<pg_sys::Oid> {
     catalog::partition::set_reattached(known.id, &back)?;
     catalog::job::complete(job, rows.unwrap_or(0))?;
     record_event(&known, job, &leaf, options, rows, &differences)?;
+    failpoint!("reattach_recorded");
     Ok(table)
 }
 
@@ -323,8 +329,8 @@ fn keep_ranges_out_of_defaults(loaded: &[Loaded], options: Options) -> Result<Ve
 /// DETACH of the foreign table and ATTACH of `table`, in one transaction under the locks of [`lock_all`].
 fn swap_back(known: &Known, table: pg_sys::Oid) -> Result<()> {
     let Some(foreign_table) = known.foreign_table else { return Err(vanished(known)) };
-    swap::finalize_pending(known.parent)?;
     swap::drop_foreign(foreign_table)?;
+    failpoint!("reattach_foreign_dropped");
     match known.local_copy {
         Some(local_copy) if local_copy == table => {
             swap::restore_name(table, &known.schema_name, &known.partition_name)?;
@@ -333,7 +339,9 @@ fn swap_back(known: &Known, table: pg_sys::Oid) -> Result<()> {
         Some(local_copy) => swap::drop_local_copy(local_copy)?,
         None => {}
     }
+    failpoint!("reattach_named");
     swap::attach(known.parent, &qualified(known), &known.bounds)?;
+    failpoint!("reattach_attached");
     xact::command_counter_increment();
     Ok(())
 }

@@ -51,6 +51,7 @@ pub fn restore(
     let name = quote_qualified_identifier(&known.schema_name, &known.partition_name);
     let owner = recorded_owner(&manifest.ddl).unwrap_or(owner);
     let table = create_table(known, &name, owner)?;
+    failpoint!("restore_created");
     let mut progress = Progress::new(job, table, &name, manifest.rows);
     let rows = load(known, &store, &manifest, table, &mut progress)?;
     progress.phase(Phase::Indexing);
@@ -60,6 +61,7 @@ pub fn restore(
         ddl.constraints.retain(|constraint| !constraint.sql.contains(&reference));
     }
     decorate(known, &ddl, table, owner, differences)?;
+    failpoint!("restore_decorated");
     Ok((table, rows))
 }
 
@@ -138,6 +140,7 @@ fn load(
         } else {
             check_bytes(object, store)?;
         }
+        failpoint!("restore_object_loaded");
     }
     let (loaded, positions) = loader.finish();
     note_positions(known, manifest, table, &positions)?;

@@ -1,8 +1,10 @@
 //! The driver that commits between steps: each call does the next step of a job, decided from the catalog and from
 //! what is observed, never from memory (P4).
 
+use archive_core::codec::sha256_of_bytes;
 use archive_core::lifecycle::{self, Observed, Step};
 use archive_core::policy::JobStatus;
+use archive_core::schema::TableSchema;
 use pgrx::{Uuid, pg_sys};
 
 use super::archive::{self, Finished};
@@ -19,6 +21,7 @@ use super::verification;
 use crate::catalog;
 use crate::catalog::job::Job;
 use crate::error::{Error, Result, SqlState};
+use crate::export::ExportSource;
 use crate::partition::discover::Leaf;
 use crate::partition::freeze::FrozenState;
 use crate::partition::{check, discover, freeze, locks};
@@ -40,6 +43,13 @@ pub fn begin(partition: pg_sys::Oid, options: &Options) -> Result<Option<Uuid>> 
 
 /// Does the next step of a job; `false` when nothing is left. The caller commits.
 pub fn step(id: Uuid) -> Result<(bool, String)> {
+    failpoint!("step_begins");
+    let done = any_step(id)?;
+    failpoint!("step_done");
+    Ok(done)
+}
+
+fn any_step(id: Uuid) -> Result<(bool, String)> {
     steer::mine(id)?;
     let job = job(id)?;
     if job.operation != "rows" {
@@ -137,13 +147,28 @@ fn observe(job: &Job, leaf: &Leaf) -> Result<Observed> {
         local_attached: leaf.parent.is_some(),
         archive_attached: false,
         guard_present: guarded.guards && guarded.bounds,
-        unchanged_since_export: exported_state(job)
-            .is_some_and(|state| freeze::frozen_state(leaf).is_ok_and(|now| now == state)),
+        unchanged_since_export: is_unchanged(job, leaf)?,
         objects_uploaded: 0,
         manifest_present: manifest_present(job, leaf)?,
         verified: job.phase == "verified",
         drop_due: false,
     })
+}
+
+/// Whether what this job exported is still what is there, and where it was put.
+fn is_unchanged(job: &Job, leaf: &Leaf) -> Result<bool> {
+    let (Some(state), Some(storage)) = (exported_state(job), &job.storage) else { return Ok(false) };
+    if freeze::frozen_state(leaf).ok() != Some(state) {
+        return Ok(false);
+    }
+    let source = ExportSource::peek(leaf.oid, leaf.root.unwrap_or(leaf.oid))?;
+    let noted = |what: &str| job.progress.get(what).and_then(serde_json::Value::as_str).unwrap_or_default();
+    Ok(noted("columns") == columns_text(&source.schema)? && storage::still_at(storage, noted("location")).is_ok())
+}
+
+/// What tells columns from others.
+fn columns_text(schema: &TableSchema) -> Result<String> {
+    Ok(sha256_of_bytes(serde_json::to_string(schema)?.as_bytes()))
 }
 
 /// What the partition was when this job exported it.
@@ -172,6 +197,7 @@ fn export(plan: &Plan) -> Result<(bool, String)> {
     let finished = archive::export(plan, &mut progress)?;
     let left = serde_json::json!({
         "manifest": finished.key, "version": finished.manifest.version, "relfilenode": finished.state.relfilenode.to_u32(), "guards": finished.state.guards,
+        "location": plan.store.location().to_string(), "columns": columns_text(&finished.manifest.schema)?,
     });
     catalog::job::advance(plan.job, "exported", &left)?;
     Ok((true, "exported".to_owned()))
@@ -179,6 +205,9 @@ fn export(plan: &Plan) -> Result<(bool, String)> {
 
 pub(super) fn finished(plan: &Plan, job: &Job) -> Result<Finished> {
     let key = job.progress.get("manifest").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    if let Some(location) = job.progress.get("location").and_then(serde_json::Value::as_str) {
+        storage::still_at(&plan.storage, location)?;
+    }
     let manifest = manifest::load(&plan.store, &key)?;
     let state = exported_state(job).ok_or_else(|| freeze::changed(&plan.name()))?;
     Ok(Finished { key, manifest, state })

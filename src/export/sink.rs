@@ -26,6 +26,7 @@ impl<'a> StoreSink<'a> {
 
 impl ObjectSink for StoreSink<'_> {
     fn begin(&mut self, ordinal: u32) -> Result<()> {
+        failpoint!("object_begins");
         let key = (self.key)(ordinal);
         self.upload = Some(self.store.upload(&key)?);
         self.keys.push(key);
@@ -41,7 +42,9 @@ impl ObjectSink for StoreSink<'_> {
 
     fn finish(&mut self) -> Result<()> {
         if let Some(upload) = self.upload.take() {
+            failpoint!("object_written");
             upload.finish()?;
+            failpoint!("object_put");
         }
         Ok(())
     }

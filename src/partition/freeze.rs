@@ -99,6 +99,7 @@ fn mode_for_guards(table: pg_sys::Oid) -> Result<LockMode> {
 /// are waited for. Runs with the owner's rights.
 pub fn guard(table: pg_sys::Oid, name: &str, owner: pg_sys::Oid, reason: Reason) -> Result<()> {
     locks::acquire(table, name, mode_for_guards(table)?)?;
+    failpoint!("freeze_locked");
     drop_guards(table, name, owner)?;
     let argument = reason.as_str();
     user::as_user(owner, || {
@@ -157,6 +158,7 @@ pub fn add_bounds_check(leaf: &Leaf) -> Result<()> {
     user::as_user(leaf.owner, || {
         spi::execute(&format!("ALTER TABLE {name} ADD CONSTRAINT {BOUNDS_CHECK} CHECK ({condition}) NOT VALID"), &[])
     })?;
+    failpoint!("freeze_guarded");
     Ok(())
 }
 
@@ -167,6 +169,7 @@ pub fn validate_bounds_check(leaf: &Leaf) -> Result<()> {
         return Ok(());
     }
     user::as_user(leaf.owner, || spi::execute(&format!("ALTER TABLE {name} VALIDATE CONSTRAINT {BOUNDS_CHECK}"), &[]))?;
+    failpoint!("freeze_validated");
     Ok(())
 }
 

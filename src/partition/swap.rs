@@ -4,8 +4,9 @@ use pgrx::pg_sys;
 use pgrx::spi::{quote_identifier, quote_literal, quote_qualified_identifier};
 
 use super::discover::{self, Leaf};
-use super::{access, archive_tree, default_rows, foreign_key, locks};
+use super::{access, archive_tree, default_rows, foreign_key, locks, snapshots};
 use crate::catalog;
+use crate::catalog::event::Transition;
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
 use crate::pg::guc::GucNest;
@@ -17,23 +18,45 @@ pub fn bounded() -> GucNest {
     GucNest::new().set(c"lock_timeout", &guc::lock_timeout_ms().to_string())
 }
 
-/// Finishes DETACH CONCURRENTLY runs that somebody left pending on `parent`: no other detach works before.
+/// Finishes DETACH CONCURRENTLY runs that somebody left pending on `parent`, and says so, also as an event.
+///
+/// Locks: ACCESS EXCLUSIVE on such a partition, SHARE UPDATE EXCLUSIVE on the parent. Like the DETACH it waits for older snapshots,
+/// which may still read the partition through its parent: `archive_ext.lock_timeout` at most, and before any lock of a swap is
+/// taken. Errors: 55P03 naming who is in the way.
 pub fn finalize_pending(parent: pg_sys::Oid) -> Result<()> {
     let pending = user::elevated(|| {
         spi::rows(
-            "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-             JOIN pg_namespace n ON n.oid = c.relnamespace WHERE i.inhparent = $1 AND i.inhdetachpending",
+            "SELECT inhrelid FROM pg_inherits WHERE inhparent = $1 AND inhdetachpending",
             &[parent.into()],
-            |row| row.need::<String>(1),
+            |row| row.need::<pg_sys::Oid>(1),
         )
     })?;
-    let parent = catalog::qualified_name(parent)?;
+    let name = catalog::qualified_name(parent)?;
     for partition in pending {
-        crate::pg::server_text::notice!("finishing the pending DETACH CONCURRENTLY of {partition} from {parent}");
-        user::as_user(user::current(), || {
-            spi::execute(&format!("ALTER TABLE {parent} DETACH PARTITION {partition} FINALIZE"), &[])
+        finalize(&name, partition, &catalog::qualified_name(partition)?)?;
+        catalog::event::record_transition(&Transition {
+            table: discover::leaf(parent)?.and_then(|leaf| leaf.root).unwrap_or(parent),
+            partition: &catalog::qualified_name(partition)?,
+            event: "finalized",
+            from: None,
+            to: None,
+            reason: "its DETACH CONCURRENTLY was left pending",
+            job: None,
+            details: serde_json::json!({ "parent": name }),
         })?;
     }
+    Ok(())
+}
+
+fn finalize(parent: &str, partition: pg_sys::Oid, name: &str) -> Result<()> {
+    let what = format!("the pending DETACH CONCURRENTLY of {name} from {parent} is finished");
+    snapshots::wait_for(&snapshots::held()?, &what)?;
+    locks::acquire(partition, name, LockMode::AccessExclusive)?;
+    crate::pg::server_text::notice!("finishing the pending DETACH CONCURRENTLY of {name} from {parent}");
+    let _bounded = bounded();
+    user::as_user(user::current(), || {
+        spi::execute(&format!("ALTER TABLE {parent} DETACH PARTITION {name} FINALIZE"), &[])
+    })?;
     Ok(())
 }
 
@@ -47,8 +70,11 @@ pub fn take_out(leaf: &Leaf, archive_schema: &str, local_copy: &str, keep: bool)
     let name = leaf.qualified();
     user::as_user(user::current(), || {
         spi::execute(&format!("ALTER TABLE {parent} DETACH PARTITION {name}"), &[])?;
+        failpoint!("swap_detached");
         if !keep {
-            return spi::execute(&format!("DROP TABLE {name}"), &[]);
+            spi::execute(&format!("DROP TABLE {name}"), &[])?;
+            failpoint!("swap_local_dropped");
+            return Ok(0);
         }
         release_parents(leaf, &name)?;
         let local = quote_identifier(local_copy);

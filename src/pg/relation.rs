@@ -33,7 +33,8 @@ impl Relation {
     pub fn open(oid: pg_sys::Oid, lock: LockMode) -> Option<Self> {
         // SAFETY: try_relation_open returns NULL for a relation that is gone.
         let relation = unsafe { pg_sys::try_relation_open(oid, lock as i32) };
-        (!relation.is_null()).then_some(Self { relation, release: pg_sys::NoLock as i32 })
+        // Not then_some: that would make one of NULL, too, and drop it.
+        (!relation.is_null()).then(|| Self { relation, release: pg_sys::NoLock as i32 })
     }
 
     /// Opens a relation to look at it: ACCESS SHARE, given back on drop.

@@ -150,7 +150,9 @@ pub extern "C-unwind" fn archive_ext_freezer(argument: pg_sys::Datum) {
     background::connect(pg_sys::Oid::from(order.database));
     match freeze_all(&order) {
         Ok(()) => {
+            failpoint!("freezer_done");
             answer(&mailbox, &Answer::Frozen);
+            failpoint!("freezer_answered");
             background::wait_for_transaction(order.xid);
             settle(&order, "the transaction that archived it was rolled back");
         }
@@ -180,6 +182,7 @@ fn answer(mailbox: &Mailbox, answer: &Answer) {
 fn freeze_all(order: &Order) -> Result<()> {
     for item in &order.partitions {
         step(order, || begin(order, item))?;
+        failpoint!("freezer_committed");
         step(order, || freeze::validate_bounds_check(&leaf(item)?))?;
     }
     match &order.exclude {
@@ -271,6 +274,7 @@ fn settle_default(exclude: &Exclude, xid: u32) -> Result<()> {
 fn settle_one(item: &OrderItem, reason: &str) -> Result<()> {
     let oid = pg_sys::Oid::from(item.partition);
     let job = parse_uuid(&item.job)?;
+    failpoint!("freezer_settles");
     let still_attached = discover::leaf(oid)?.filter(|leaf| leaf.parent.is_some());
     if let Some(leaf) = still_attached.filter(|_| freeze::observe(oid).is_ok_and(|guarded| guarded.guards)) {
         // Locked before the job is looked at: a run that takes over guards the partition anew and ends this job.

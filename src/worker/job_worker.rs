@@ -60,7 +60,10 @@ fn work(tables: &[pg_sys::Oid]) {
             return;
         }
         match transaction("archive_ext: looking for a job", || next_job(tables)) {
-            Ok(Some(job)) => run(job),
+            Ok(Some(job)) => {
+                failpoint!("worker_took_job");
+                run(job);
+            }
             Ok(None) => return,
             Err(error) => {
                 warning!("archive_ext could not take up a job: {}", error.message());
@@ -88,9 +91,13 @@ fn run(job: Uuid) {
     worker_table::show(State::Working, Some(*job.as_bytes()), "");
     loop {
         match transaction(&activity, || lifecycle::step(job)) {
-            Ok((true, _)) => {}
-            Ok((false, _)) => return,
+            Ok((true, _)) => failpoint!("worker_step_committed"),
+            Ok((false, _)) => {
+                failpoint!("worker_job_committed");
+                return;
+            }
             Err(error) => {
+                failpoint!("worker_step_failed");
                 if let Err(worse) = transaction(&activity, || lifecycle::failed(job, &error)) {
                     warning!("archive_ext could not note that job {job} failed: {}", worse.message());
                 }

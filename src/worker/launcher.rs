@@ -27,6 +27,7 @@ pub extern "C-unwind" fn archive_ext_launcher(_argument: pg_sys::Datum) {
         let begun = Instant::now();
         if guc::worker_enabled() {
             worker_table::show(State::Scanning, None, "");
+            failpoint!("launcher_round");
             round(first);
             first = first.wrapping_add(1);
             worker_table::show(State::Idle, None, "");

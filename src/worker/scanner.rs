@@ -22,6 +22,7 @@ pub extern "C-unwind" fn archive_ext_scanner(argument: pg_sys::Datum) {
     background::connect_as(database, None);
     // ALTER EXTENSION may hold our tables: then there is always another round.
     settings::override_setting(c"lock_timeout", c"1s");
+    failpoint!("scanner_begins");
     match transaction("archive_ext: looking for policies", owners) {
         Ok(owners) => owners.into_iter().for_each(|owner| start(database, owner)),
         Err(error) => warning!("archive_ext could not look for due work: {}", error.message()),
@@ -53,6 +54,7 @@ fn owners() -> Result<Vec<pg_sys::Oid>> {
 }
 
 fn start(database: pg_sys::Oid, owner: pg_sys::Oid) {
+    failpoint!("scanner_starts_worker");
     let Place::Reserved(index) = worker_table::reserve(database, owner, guc::max_workers()) else { return };
     let launcher = worker_table::launcher().unwrap_or_default();
     if background::start_for(launcher, "archive_ext worker", "archive_ext_worker", index as u32).is_none() {

@@ -41,9 +41,11 @@ pub extern "C-unwind" fn archive_ext_settler(argument: pg_sys::Datum) {
     let Some(database) = background::database_of_start() else { return };
     background::connect_to_work(database);
     background::wait_for_transaction(argument.value() as u32);
+    failpoint!("settler_begins");
     let Ok(partitions) = background::transaction(|| catalog::partition::unsettled(BOUNDS_CHECK)) else { return };
     for partition in partitions {
         if let Some(name) = settle(partition) {
+            failpoint!("settler_validated");
             vacuum::freeze(&name);
         }
     }

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -66,9 +66,35 @@ class Cluster:
         children = child_pids(pid)
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not any(is_alive(p) for p in [pid, *children]), 20, "the server to die")
+        self.start()
+
+    def is_down(self):
+        """Whether the postmaster was killed; then every process of it is gone when this returns."""
+        if is_alive(self.postmaster_pid()):
+            return False
+        wait_until(lambda: not self._processes(), 30, "the server's processes to end")
+        return True
+
+    def _processes(self):
+        """Those that have the data directory as their working directory."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if (process / "cwd").readlink() == self.dir / "data":
+                    found.append(int(process.name))
+        return found
+
+    def start(self):
+        self._control("start", "--wait", f"--log={self.dir}/log")
+
+    def restart(self, mode):
+        """pg_ctl stop in one of its modes, and a start."""
+        self._control("stop", f"--mode={mode}")
+        self.start()
+
+    def _control(self, *command):
         subprocess.run(
-            ["runuser", "-u", self.user, "--", self.program("pg_ctl"), "start", "--wait", "--silent",
-             f"--pgdata={self.dir}/data", f"--log={self.dir}/log"],
+            ["runuser", "-u", self.user, "--", self.program("pg_ctl"), *command, "--silent", f"--pgdata={self.dir}/data"],
             check=True, cwd="/", stdout=subprocess.DEVNULL, timeout=120,
         )
 

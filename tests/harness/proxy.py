@@ -44,6 +44,10 @@ class CorruptRequest(NamedTuple):
     """Flip one bit in the middle of the request's body."""
 
 
+class Swallow(NamedTuple):
+    """Say that the object was written, or the upload completed, and keep nothing. Other requests are passed on."""
+
+
 class After(NamedTuple):
     """Pass the request on; when the server has answered, and before the client knows, call this."""
     call: Callable
@@ -148,6 +152,10 @@ class FaultProxy:
         if isinstance(fault, Reset) and not fault.in_answer:
             reset_on_close(client)
             return False
+        if isinstance(fault, Swallow) and (method == "PUT" and "uploadId=" not in target
+                                           or method == "POST" and "uploadId=" in target):
+            client.sendall(success(target))
+            return True
         if isinstance(fault, CorruptRequest):
             request = request._replace(body=flip(request.body))
         upstream.sendall(request.head() + request.body)
@@ -238,6 +246,15 @@ def error_answer(fault):
     body = (f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{fault.error}</Code>'
             f"<Message>injected</Message><RequestId>0</RequestId></Error>").encode()
     return (f"HTTP/1.1 {fault.code} Injected\r\nContent-Type: application/xml\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n").encode() + body
+
+
+def success(target):
+    body = b""
+    if "uploadId=" in target:
+        body = (b'<?xml version="1.0" encoding="UTF-8"?><CompleteMultipartUploadResult>'
+                b'<ETag>"0123456789abcdef0123456789abcdef-1"</ETag></CompleteMultipartUploadResult>')
+    return (f'HTTP/1.1 200 OK\r\nETag: "0123456789abcdef0123456789abcdef"\r\nContent-Type: application/xml\r\n'
             f"Content-Length: {len(body)}\r\n\r\n").encode() + body
 
 

@@ -58,6 +58,9 @@ class Call:
             self._outcome = (None, e)
         self.seconds = time.monotonic() - began
 
+    def ended(self):
+        return not self._thread.is_alive()
+
     def result(self, timeout=120):
         self._thread.join(timeout)
         assert not self._thread.is_alive(), f"still running after {timeout} s"

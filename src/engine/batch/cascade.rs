@@ -39,6 +39,7 @@ pub fn kin(plan: &Plan, chosen: &mut Vec<Chosen>) -> Result<Vec<Kin>> {
     let mut waiting = vec![(None, chosen.clone())];
     while let Some((at, rows)) = waiting.pop() {
         interrupts::check();
+        failpoint!("cascade_looks");
         for (number, found) in family.referencing(plan, at, &rows)? {
             match number {
                 None => chosen.extend(found.iter().cloned()),

@@ -198,6 +198,7 @@ fn end_of_pass(plan: &Plan, job: &BatchJob) -> Result<Outcome> {
 }
 
 fn batch(plan: &Plan, mut job: BatchJob, mut chosen: Vec<Chosen>, mut laps: Laps) -> Result<Outcome> {
+    failpoint!("batch_selected");
     let last = chosen.last().map(|row| row.key.clone()).unwrap_or_default();
     let kin = cascade::kin(plan, &mut chosen)?;
     job.seconds.select += laps.lap();
@@ -210,6 +211,7 @@ fn batch(plan: &Plan, mut job: BatchJob, mut chosen: Vec<Chosen>, mut laps: Laps
     for kin in &kin {
         stored.push(put::Stored::of(&kin.plan, &mut job, &kin.rows, true, &mut progress, &mut laps)?);
     }
+    failpoint!("batch_stored");
     match plan.mode {
         Mode::Delete => {
             let others = kin.iter().map(|kin| (&kin.plan, kin.rows.as_slice()));
@@ -218,7 +220,9 @@ fn batch(plan: &Plan, mut job: BatchJob, mut chosen: Vec<Chosen>, mut laps: Laps
         Mode::Mark(_) | Mode::Offload(_) => keep::keep(plan, &chosen, &stored[0].objects())?,
     }
     let object = stored.first().and_then(|stored| stored.objects().into_iter().next()).map(|object| object.key);
-    stored.into_iter().try_for_each(put::Stored::append)?;
+    failpoint!("batch_removed");
+    stored.into_iter().try_for_each(|stored| stored.append(plan))?;
+    failpoint!("batch_appended");
     job.seconds.delete += laps.lap();
     let outcome = Outcome::of(Some(job.id), &chosen, object);
     job.batches += 1;
@@ -229,5 +233,6 @@ fn batch(plan: &Plan, mut job: BatchJob, mut chosen: Vec<Chosen>, mut laps: Laps
     let checkpoint = if whole { last } else { chosen.pop().map(|row| row.key).unwrap_or_default() };
     job.pass = job.pass.after_batch(outcome.rows, checkpoint);
     batch_job::advance(&job)?;
+    failpoint!("batch_recorded");
     Ok(outcome)
 }

@@ -64,6 +64,7 @@ impl Stored {
             job.seconds.write += laps.lap();
             verify::objects(&source, &plan.store, &source.schema, verified.objects.iter(), progress)?;
             job.seconds.verify += laps.lap();
+            failpoint!("batch_read_back");
             rest = rest.get(verified.rows..).unwrap_or_default();
             set.last_batch = Some(verified.manifest.clone());
             batches.push(verified);
@@ -84,8 +85,9 @@ impl Stored {
         self.batches.iter().flat_map(|batch| batch.objects.iter().cloned()).collect()
     }
 
-    /// Adds the objects to the archive: with the commit its rows are there.
-    pub fn append(mut self) -> Result<()> {
+    /// Adds the objects to the archive: with the commit its rows are there. Errors: 55006 when the storage was moved meanwhile.
+    pub fn append(mut self, plan: &Plan) -> Result<()> {
+        storage::still_at(&plan.storage, &plan.store.location().to_string())?;
         for Verified { objects, filters, digest, manifest, .. } in self.batches {
             catalog::row_set::append(&self.set, &objects, &filters, &digest, &manifest)?;
             self.set.digest.merge(&digest);
@@ -132,7 +134,9 @@ fn write(plan: &Plan, job: &BatchJob, set: &RowSet, packed: Packed) -> Result<Ve
     let Packed { objects: packed, filters, digest, rows } = packed;
     let mut objects = Vec::with_capacity(packed.len());
     for (object, bytes) in packed {
+        failpoint!("batch_packed");
         storage::put_once(&plan.store, &object.key, bytes)?;
+        failpoint!("batch_put");
         objects.push(object);
     }
     let step = (&*job_hex(job.id), job.batches + 1);

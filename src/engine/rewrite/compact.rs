@@ -128,6 +128,7 @@ fn merge(plan: &Plan, set: &RowSet, old: Vec<Numbered>, (job, step): (Uuid, u32)
         true => sorted(plan, set, &old, &store, (job, step), &mut progress)?,
         false => in_order(plan, set, &old, &store, (job, step))?,
     };
+    failpoint!("compact_written");
     let outcome = Outcome {
         job: Some(job),
         merged: (old.len() as u64, old.iter().map(|old| old.object.bytes).sum()),

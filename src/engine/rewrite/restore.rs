@@ -68,10 +68,12 @@ pub fn restore(source: pg_sys::Oid, clause: &str, conflict: Conflict) -> Result<
     let mut sets = row_set::lock_all(managed)?.into_iter().map(shrinking).collect::<Result<Vec<_>>>()?;
     let insertion = Insertion::new(&table, archive, clause, conflict, &sets)?;
     let moved = insertion.run(&mut sets)?;
+    failpoint!("restore_rows_inserted");
     if moved.skipped > 0 {
         crate::pg::server_text::notice!("{} archived rows stay: \"{name}\" has rows with their keys", moved.skipped);
     }
     let objects = rewrite_all(&table, &sets)?;
+    failpoint!("restore_rows_rewritten");
     if moved.restored > 0 {
         let details = json!({ "rows": moved.restored, "skipped": moved.skipped, "objects": objects });
         catalog::event::record(source, &name, "restored", "LIVE", None, details)?;

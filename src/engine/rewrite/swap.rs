@@ -38,9 +38,12 @@ pub fn swap(
 ) -> Result<()> {
     let set = row_set::lock(set)?
         .ok_or_else(|| Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, "the archive was dropped meanwhile"))?;
+    failpoint!("rewrite_locked");
     let manifest = write_manifest(&set, store, now, (&job_hex(job), step), rewritten)?;
     let Rewritten { gone, objects, filters, left } = rewritten;
-    rewrite::replace(&set, &Replacement { gone, objects, filters, left, manifest: &manifest })
+    rewrite::replace(&set, &Replacement { gone, objects, filters, left, manifest: &manifest })?;
+    failpoint!("rewrite_replaced");
+    Ok(())
 }
 
 /// Writes the manifest and reads it back; its key.

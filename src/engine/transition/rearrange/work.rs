@@ -32,6 +32,7 @@ pub fn freeze(run: &Run, sources: &[Leaf]) -> Step {
         }
     }
     xact::command_counter_increment();
+    failpoint!("rearrange_guarded");
     run.save("frozen")
 }
 
@@ -60,6 +61,7 @@ pub fn create(run: &mut Run, sources: &[Leaf]) -> Step {
         tables.push(new_partition::create_detached(&draft)?.to_u32());
     }
     run.done.tables = tables;
+    failpoint!("rearrange_created");
     run.save("created")
 }
 
@@ -83,6 +85,7 @@ pub fn copy(run: &mut Run, sources: &[Leaf]) -> Step {
     }?;
     run.done.copies += 1;
     run.done.rows += rows;
+    failpoint!("rearrange_copied");
     run.save("copying")
 }
 
@@ -148,6 +151,7 @@ pub fn build(run: &mut Run, sources: &[Leaf]) -> Step {
         run.done.older = Some(snapshots::held()?);
     }
     run.done.built = true;
+    failpoint!("rearrange_built");
     run.save("built")
 }
 
@@ -165,6 +169,7 @@ pub fn verify(run: &mut Run, sources: &[Leaf]) -> Step {
     }
     run.done.rows = after.rows;
     run.done.verified = Some(states(sources, &targets)?);
+    failpoint!("rearrange_verified");
     run.save("verified")
 }
 
@@ -207,15 +212,17 @@ pub fn swap_in(run: &mut Run, sources: &[Leaf]) -> Step {
         place::keep_out(default, &all.join(" OR "))?;
         default_rows::settle_all(default, &[])?;
     }
+    swap::finalize_pending(parent)?;
     lock_all(run, parent, sources, &targets)?;
     archive::note_swap();
+    failpoint!("rearrange_locked");
     if run.done.verified.as_ref() != Some(&states(&run.sources()?, &run.tables()?)?) {
         return Err(run.stopped("a table changed since its rows were compared"));
     }
-    swap::finalize_pending(parent)?;
     for source in sources {
         swap::detach(parent, &source.qualified())?;
     }
+    failpoint!("rearrange_detached");
     for (table, target) in targets.iter().zip(&run.request.targets) {
         swap::attach(parent, &table.qualified(), &target.bounds)?;
     }
@@ -225,6 +232,7 @@ pub fn swap_in(run: &mut Run, sources: &[Leaf]) -> Step {
     }
     record(run, sources, &targets)?;
     run.done.swapped = true;
+    failpoint!("rearrange_swapped");
     run.save("swapped")
 }
 
@@ -306,6 +314,7 @@ fn oids(leaves: &[Leaf]) -> Vec<pg_sys::Oid> {
 /// The old partitions, detached by now, go.
 pub fn drop_sources(run: &Run) -> Step {
     swap::drop_detached(&super::detached(&run.request.partitions)?)?;
+    failpoint!("rearrange_dropped");
     catalog::job::complete(run.job, run.done.rows)?;
     Ok((false, "done".to_owned()))
 }
