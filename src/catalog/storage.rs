@@ -9,6 +9,7 @@ use archive_core::store::{
 use pgrx::pg_sys;
 
 use crate::error::{Error, Result, SqlState};
+use crate::guc;
 use crate::pg::{interrupts, io, spi, user};
 
 type OptionList = Vec<(String, String)>;
@@ -84,7 +85,8 @@ pub fn check_usage(storage: &str, role: pg_sys::Oid) -> Result<()> {
         .hint(format!("GRANT USAGE ON FOREIGN SERVER {storage} TO {role};")))
 }
 
-/// Opens a storage with the credentials of `owner`'s user mapping (or PUBLIC's). No request is sent.
+/// Opens a storage with the credentials of `owner`'s user mapping (or PUBLIC's). No request is sent. Errors: 42501 when
+/// `archive_ext.allowed_endpoints` does not allow its host.
 pub fn open(storage: &str, owner: pg_sys::Oid) -> Result<BlockingStore> {
     let options = options(storage)?;
     let credentials = match (&options.credentials, options.location.is_file()) {
@@ -94,7 +96,7 @@ pub fn open(storage: &str, owner: pg_sys::Oid) -> Result<BlockingStore> {
         (CredentialSource::UserMapping, false) => Some(user_mapping(storage, owner)?),
     };
     let runtime = io::runtime()?;
-    let store = archive_core::store::open(&options, credentials, &runtime)?;
+    let store = archive_core::store::open_within(&options, credentials, &guc::allowed_endpoints()?, &runtime)?;
     Ok(BlockingStore::new(store, runtime, interrupts::check_in_wait))
 }
 

@@ -116,7 +116,11 @@ fn load(
     let mut rows = 0;
     for object in &manifest.objects {
         loader.begin_segment();
-        let options = ScanOptions { columns: reshaper.fields().to_vec(), ..ScanOptions::default() };
+        let options = ScanOptions {
+            columns: reshaper.fields().to_vec(),
+            sha256: Some(object.sha256.clone()),
+            ..ScanOptions::default()
+        };
         let mut reader =
             ObjectReader::open(store.reader(&object.key, object.bytes), object.bytes, &manifest.schema, options)?;
         let mut hasher = RowHasher::new(&manifest.schema);

@@ -104,7 +104,7 @@ impl<'a> ReadBack<'a> {
     ) -> Result<()> {
         let _text = GucNest::lossless_text();
         let columns = schema.fields.iter().map(|field| field.id).collect();
-        let options = ScanOptions { columns, ..ScanOptions::default() };
+        let options = ScanOptions { columns, sha256: Some(object.sha256.clone()), ..ScanOptions::default() };
         let mut reader = ObjectReader::open(store.reader(&object.key, object.bytes), object.bytes, schema, options)?;
         let mut hasher = RowHasher::new(schema);
         let mut buffer = RowBuffer::new(self.source.relation.attribute_count());

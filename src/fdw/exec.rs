@@ -242,6 +242,7 @@ pub(super) fn open(
     options: ScanOptions,
     cache: Option<Rc<RefCell<RangeCache>>>,
 ) -> Result<ObjectReader<ObjectSource>> {
+    let options = ScanOptions { sha256: Some(file.sha256.clone()), ..options };
     let source = ObjectSource::new(store.reader(&file.key, file.bytes), file.ordinal, cache);
     let reader = ObjectReader::open(source, file.bytes, &archive.partition.schema, options)?;
     if reader.num_rows() == file.rows {

@@ -25,7 +25,7 @@ pub fn rows(
 ) -> Result<()> {
     let _text = GucNest::lossless_text();
     let columns = schema.fields.iter().map(|field| field.id).collect();
-    let options = ScanOptions { columns, ..ScanOptions::default() };
+    let options = ScanOptions { columns, sha256: Some(object.sha256.clone()), ..ScanOptions::default() };
     let mut reader = ObjectReader::open(store.reader(&object.key, object.bytes), object.bytes, schema, options)?;
     let mut memory = MemoryContext::new(c"archive_ext rewritten row");
     let mut buffer = RowBuffer::new(source.attributes());

@@ -9,6 +9,7 @@ use arrow::array::{
 use super::guard::corrupt;
 use super::numeric::Numeric;
 use super::outlier::{EPOCH_DAYS, EPOCH_MICROS};
+use super::sidecar::Sidecar;
 use super::value::{ArrayValue, IntervalValue, Value};
 use crate::schema::Storage;
 use crate::{Error, ErrorKind, Result};
@@ -82,6 +83,14 @@ impl DecodedBatch {
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Whether a sidecar holds bytes rather than text.
+    pub(super) fn has_images(&self) -> bool {
+        let sidecars = self.columns.iter().filter_map(|column| column.sidecar.as_ref());
+        sidecars
+            .filter(|sidecar| sidecar.null_count() < sidecar.len())
+            .any(|sidecar| sidecar.iter().flatten().any(Sidecar::is_bytes))
     }
 
     /// The value of a row in the column at this position of [`super::ScanOptions::columns`].

@@ -14,6 +14,7 @@ use parquet::bloom_filter::Sbbf;
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 
 use super::bind::{self, Bound, Place};
+use super::checksum::sha256_of;
 use super::decode::DecodedBatch;
 use super::fetch::fetch;
 use super::footer::{Tail, check_counts};
@@ -52,6 +53,9 @@ pub struct ScanOptions {
     pub max_batch_rows: usize,
     /// Only these rows of the object (a sample).
     pub row_ranges: Option<Vec<Range<u64>>>,
+    /// SHA-256 of the object, hexadecimal. Some values are archived as their bytes in PostgreSQL's memory; a forged one
+    /// could crash the server, so the object is proven to be the one that was written before any of them is handed out.
+    pub sha256: Option<String>,
 }
 
 /// What a scan did.
@@ -81,6 +85,8 @@ pub struct ObjectReader<R> {
     opts: ScanOptions,
     groups: VecDeque<Group>,
     current: Option<Current>,
+    /// A column's values are bytes in memory.
+    has_images: bool,
     metrics: ReadMetrics,
 }
 
@@ -133,6 +139,7 @@ impl<R: RangeReader> ObjectReader<R> {
             size,
             decoding: bind::decoding(Arc::clone(&metadata), &file)?,
             metadata,
+            has_images: columns.iter().any(|column| column.pg_type.is_image()),
             columns,
             tests,
             opts: with_defaults(opts),
@@ -176,12 +183,27 @@ impl<R: RangeReader> ObjectReader<R> {
                 DecodeResult::Data(batch) => {
                     let left = current.rows_left.checked_sub(batch.num_rows() as u64);
                     current.rows_left = left.ok_or_else(wrong_rows)?;
-                    return decoded(&self.columns, &batch).map(Some);
+                    let batch = decoded(&self.columns, &batch)?;
+                    if self.has_images || batch.has_images() {
+                        self.prove()?;
+                    }
+                    return Ok(Some(batch));
                 }
                 DecodeResult::Finished if current.rows_left > 0 => return Err(wrong_rows()),
                 DecodeResult::Finished => return Ok(None),
             }
         }
+    }
+
+    /// Reads the whole object, once, if it is known what it should be.
+    fn prove(&mut self) -> Result<()> {
+        let Some(expected) = self.opts.sha256.take() else { return Ok(()) };
+        let found = sha256_of(&mut self.reader)?;
+        if found.eq_ignore_ascii_case(&expected) {
+            return Ok(());
+        }
+        Err(corrupt("object is not the one that was written")
+            .detail(format!("Its SHA-256 is {found}, not {expected}.")))
     }
 
     /// Starts on a row group, unless page index, bloom filters or the sample rule it out.

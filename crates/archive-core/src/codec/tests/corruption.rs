@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::own::{Own, Row, any_type, table, table_and_rows};
-use super::store::{Object, read, scan_all, tiny, write};
+use super::store::{Memory, Object, read, scan_all, tiny, write};
 use crate::codec::*;
 use crate::schema::PgType;
 use crate::{ErrorKind, Result};
@@ -73,4 +73,29 @@ fn bytes_that_are_no_parquet_are_corrupt() {
         let result = read(&table(&[PgType::Int4]), &Bytes::copy_from_slice(bytes), ScanOptions::default());
         assert_eq!(result.unwrap_err().kind(), ErrorKind::Corrupt);
     }
+}
+
+/// An object of one row, whose sidecar holds this text.
+fn with_sidecar(schema: &crate::schema::TableSchema, text: &str) -> Bytes {
+    let mut writer = PartitionWriter::new(schema.clone(), tiny(), Memory::default()).unwrap();
+    assert_eq!(writer.append(0, Some(&Value::Image(b"x"))).unwrap(), Appended::NeedsText);
+    writer.append_text(0, text).unwrap();
+    writer.end_row().unwrap();
+    Bytes::from(writer.finish().unwrap().2.objects.remove(0))
+}
+
+#[test]
+fn bytes_in_memory_are_handed_out_only_from_the_object_that_was_written() {
+    let schema = table(&[PgType::Other]);
+    let [honest, forged, plain, server_text] =
+        ["\\b00", "\\b01", "plain", "\\x01"].map(|text| with_sidecar(&schema, text));
+    let rows = |bytes: &Bytes| {
+        let sha256 = Some(sha256_of_bytes(&honest));
+        read(&schema, bytes, ScanOptions { sha256, ..scan_all(&schema) }).map(|(rows, _)| rows.len())
+    };
+    assert_eq!(rows(&honest).unwrap(), 1);
+    for forged in [forged, server_text] {
+        assert_eq!(rows(&forged).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+    assert_eq!(rows(&plain).unwrap(), 1, "text goes through the type's input function");
 }
