@@ -71,6 +71,11 @@ clippy: deps ## lints, as errors
 	@$(PG) cargo clippy --package archive_ext --all-targets --locked \
 		--no-default-features --features "pg$$pg_major pg_test" -- -D warnings
 
+.PHONY: fuzz
+FUZZ_SECONDS ?= 60
+fuzz: ## libFuzzer on what is read from a storage: each target for FUZZ_SECONDS
+	@scripts/fuzz $(FUZZ_SECONDS)
+
 test-core: deps ## the pure Rust crate: no PostgreSQL
 	@$(ENV) cargo test --package archive-core --locked
 

@@ -58,7 +58,7 @@ COMMENT ON FUNCTION set_lifecycle_where IS 'gives the rows that match another st
 COMMENT ON PROCEDURE set_lifecycle_where_steps IS 'the same in batches, each committed; called again after a crash it goes on';
 COMMENT ON FUNCTION cancel_job IS 'ends an interrupted job and makes its partition writable again';
 COMMENT ON FUNCTION check_storage IS 'tries put, range get, list and delete on a storage, one row for each';
-COMMENT ON FUNCTION adopt_storage IS 'takes over a storage prefix that another cluster claimed (superusers only)';
+COMMENT ON FUNCTION adopt_storage IS 'takes over a storage prefix that another cluster claimed (superusers and archive_ext_admin)';
 COMMENT ON FUNCTION import_archive IS 'rebuilds tables, foreign tables and catalog from the manifests of a storage (superusers only: it runs their SQL)';
 COMMENT ON FUNCTION set_archive_policy IS 'sets how a table ages, and where to; NULL leaves a setting as it is, clear removes those it names';
 COMMENT ON FUNCTION plan_archive IS 'what the policies will do and when: rows, bytes, money saved, locks, reasons; touches nothing';
@@ -102,6 +102,7 @@ COMMENT ON FUNCTION archive_ext.dead_rows IS 'dead rows of a table and its parti
 COMMENT ON FUNCTION archive_ext.note_stop IS 'internal: notes why a run left a job that is not done';
 COMMENT ON FUNCTION archive_ext.window_open IS 'internal: whether a maintenance window is open';
 COMMENT ON FUNCTION archive_ext.throttled IS 'why jobs wait for other sessions just now; NULL when they need not';
+COMMENT ON FUNCTION archive_ext.sees_all IS 'whether the views show the caller all that they hold: members of archive_ext_reader and archive_ext_admin';
 COMMENT ON FUNCTION archive_ext.sees_every_row IS 'whether row-level security hides no row of a table from the caller, who may then read errors that quote rows';
 COMMENT ON FUNCTION archive_ext.standing_alerts IS 'internal: the rows of archive_ext.alerts';
 COMMENT ON FUNCTION archive_ext.schedule_jobs IS 'internal: adds a job for everything that is due';

@@ -116,6 +116,7 @@ fn sqlstate(kind: ErrorKind) -> SqlState {
         ErrorKind::Unsupported => SqlState::ERRCODE_FEATURE_NOT_SUPPORTED,
         ErrorKind::NotFound => SqlState::ERRCODE_UNDEFINED_FILE,
         ErrorKind::PermissionDenied => SqlState::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+        ErrorKind::NotAllowed => SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE,
         ErrorKind::AlreadyExists => SqlState::ERRCODE_DUPLICATE_FILE,
         ErrorKind::Corrupt => SqlState::ERRCODE_DATA_CORRUPTED,
         ErrorKind::Storage => SqlState::ERRCODE_IO_ERROR,

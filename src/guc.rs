@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::time::Duration;
 
 use archive_core::lifecycle::{Limits, Selection};
+use archive_core::store::AllowedEndpoints;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 use crate::pg::guc as settings;
@@ -33,6 +34,8 @@ static MAX_XMIN_AGE: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_LOCK_WAITS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static LAG_STANDBYS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static MAX_LOAD: GucSetting<f64> = GucSetting::<f64>::new(0.0);
+static ALLOWED_ENDPOINTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static ALLOW_SUBSCRIBED: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 /// Registers every `archive_ext.*` setting and reserves the prefix.
 pub fn register() {
@@ -118,6 +121,7 @@ pub fn register() {
     );
     register_worker();
     register_throttles();
+    register_guards();
     settings::define_checked_text(
         c"archive_ext.data_partition",
         c"Which partitions of managed tables are read, by label: 'HOT*,WARM_2024; orders=LIVE*'; empty for all.",
@@ -227,6 +231,26 @@ fn register_throttles() {
     );
 }
 
+/// What keeps owners of storages and tables from harming others, or themselves.
+fn register_guards() {
+    GucRegistry::define_string_guc(
+        c"archive_ext.allowed_endpoints",
+        c"Hosts that S3 storages may be at, as host or host:port with * for any part; empty for all but metadata services.",
+        c"",
+        &ALLOWED_ENDPOINTS,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"archive_ext.allow_subscribed",
+        c"Freeze partitions that a subscription of logical replication writes to, which a late row then stops.",
+        c"",
+        &ALLOW_SUBSCRIBED,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+}
+
 fn int(
     name: &'static std::ffi::CStr,
     description: &'static std::ffi::CStr,
@@ -318,6 +342,16 @@ pub fn data_partition() -> String {
 /// `archive_ext.data_partition_dml`.
 pub fn data_partition_dml() -> bool {
     DATA_PARTITION_DML.get()
+}
+
+/// `archive_ext.allowed_endpoints`. What cannot be read allows nothing (22023).
+pub fn allowed_endpoints() -> crate::error::Result<AllowedEndpoints> {
+    Ok(AllowedEndpoints::parse(&settings::text(&ALLOWED_ENDPOINTS))?)
+}
+
+/// `archive_ext.allow_subscribed`.
+pub fn allow_subscribed() -> bool {
+    ALLOW_SUBSCRIBED.get()
 }
 
 /// `archive_ext.drop_after` in seconds.

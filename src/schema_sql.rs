@@ -19,9 +19,11 @@ extension_sql_file!(
         archive_ext::progress_slots,
         archive_ext::worker_slots,
         archive_ext::standing_alerts,
+        archive_ext::sees_all,
         archive_ext::sees_every_row
     ]
 );
 extension_sql_file!("../sql/api/procedures.sql", name = "procedures", requires = ["tables", "fdw"]);
 extension_sql_file!("../sql/security/grants.sql", name = "grants", requires = ["views", "procedures", "triggers"]);
+extension_sql_file!("../sql/security/roles.sql", name = "roles", requires = ["grants", "fdw"]);
 extension_sql_file!("../sql/comments.sql", name = "comments", finalize);

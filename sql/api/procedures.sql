@@ -99,7 +99,8 @@ CREATE PROCEDURE archive_partition_steps(
     partitions regclass[],
     storage    name DEFAULT NULL,
     verify     text DEFAULT 'content',
-    drop_local interval DEFAULT NULL)
+    drop_local interval DEFAULT NULL,
+    allow_subscribed boolean DEFAULT false)
 LANGUAGE plpgsql AS $$
 DECLARE
     part      regclass;
@@ -110,7 +111,7 @@ BEGIN
     FOREACH part IN ARRAY partitions LOOP
         CONTINUE WHEN part IS NULL;
         part_name := part;
-        job := archive_ext.begin_archive(part, storage, verify, drop_local);
+        job := archive_ext.begin_archive(part, storage, verify, drop_local, allow_subscribed);
         COMMIT;
         IF job IS NULL THEN
             RAISE NOTICE 'partition % is already archived, skipping', part_name;
@@ -247,7 +248,8 @@ CREATE PROCEDURE archive_family_steps(
     partition  regclass,
     storage    name DEFAULT NULL,
     verify     text DEFAULT 'content',
-    drop_local interval DEFAULT NULL)
+    drop_local interval DEFAULT NULL,
+    allow_subscribed boolean DEFAULT false)
 LANGUAGE plpgsql AS $$
 DECLARE
     part_name text := partition;
@@ -257,7 +259,7 @@ BEGIN
     IF partition IS NULL THEN
         RETURN;
     END IF;
-    job := archive_ext.begin_family(partition, storage, verify, drop_local);
+    job := archive_ext.begin_family(partition, storage, verify, drop_local, allow_subscribed);
     COMMIT;
     IF job IS NULL THEN
         RAISE NOTICE 'partition % is already archived, skipping', part_name;

@@ -1,4 +1,5 @@
--- Views for people. They run with the rights of the extension's owner and show only tables that the caller may SELECT.
+-- Views for people. They run with the rights of the extension's owner and show only tables that the caller may SELECT, but
+-- all of them to members of archive_ext_reader: `may >= NOT sees_all` is that, and NULL for a table that is gone.
 -- Texts that quote rows only those see from whom row-level security hides none. Functions that return rows filter them.
 
 CREATE VIEW archive_ext.partitions WITH (security_barrier) AS
@@ -25,7 +26,7 @@ SELECT m.source AS table_name,
        p.hot_table IS NOT NULL AND (p.status <> 'WARM' OR p.writable) AS writable
 FROM archive_ext.partition p
 JOIN archive_ext.managed_table m ON m.id = p.managed_table
-WHERE has_table_privilege(m.source, 'SELECT') AND p.superseded_at IS NULL
+WHERE has_table_privilege(m.source, 'SELECT') >= NOT (SELECT archive_ext.sees_all()) AND p.superseded_at IS NULL
 ORDER BY m.source::text, p.id;
 
 -- Whether the caller is a superuser or owns the foreign server. A view's functions see the caller; its tables are read by its owner.
@@ -76,7 +77,7 @@ FROM archive_ext.archival_job j
 CROSS JOIN LATERAL (SELECT CASE WHEN j.operation = 'batch' THEN j.progress END AS progress) b
 CROSS JOIN LATERAL (SELECT (b.progress ->> 'expected')::bigint AS expected) e
 CROSS JOIN LATERAL (SELECT sum(p.value::float8) AS spent FROM jsonb_each_text(b.progress -> 'seconds') p) s
-WHERE has_table_privilege(j.table_name, 'SELECT')
+WHERE has_table_privilege(j.table_name, 'SELECT') >= NOT (SELECT archive_ext.sees_all())
 ORDER BY j.started_at DESC;
 
 CREATE VIEW archive_ext.objects WITH (security_barrier) AS
@@ -99,7 +100,7 @@ FROM archive_ext.object o
 LEFT JOIN archive_ext.key_filter f ON f.object_id = o.id
 JOIN archive_ext.partition p ON p.id = o.partition_id
 JOIN archive_ext.managed_table m ON m.id = p.managed_table
-WHERE has_table_privilege(m.source, 'SELECT')
+WHERE has_table_privilege(m.source, 'SELECT') >= NOT (SELECT archive_ext.sees_all())
 ORDER BY m.source::text, p.id, o.version, o.ordinal;
 
 CREATE VIEW archive_ext.progress WITH (security_barrier) AS
@@ -138,14 +139,15 @@ SELECT source AS table_name, owner, enabled, hot_after, warm_after, archive_afte
        maintenance_window, removal_column, time_column, key_kind, key_epoch, max_attempts, archive_schema, archive_name,
        changed_at, changed_by, checked_at
 FROM archive_ext.archive_policy
-WHERE has_table_privilege(source, 'SELECT')
+WHERE has_table_privilege(source, 'SELECT') >= NOT (SELECT archive_ext.sees_all())
 ORDER BY source::text;
 
 CREATE VIEW archive_ext.events WITH (security_barrier) AS
 SELECT e.at, e.table_name, e.partition_name, e.event, e.from_status, e.status, e.reason, e.actor, e.job_id,
        CASE WHEN e.table_name IS NULL OR archive_ext.sees_every_row(e.table_name) THEN e.details END AS details
 FROM archive_ext.lifecycle_event e
-WHERE has_table_privilege(e.table_name, 'SELECT') OR e.table_name IS NULL AND archive_ext.administers_storage(e.partition_name::name)
+WHERE has_table_privilege(e.table_name, 'SELECT') >= NOT (SELECT archive_ext.sees_all())
+   OR e.table_name IS NULL AND ((SELECT archive_ext.sees_all()) OR archive_ext.administers_storage(e.partition_name::name))
 ORDER BY e.id DESC;
 
 CREATE VIEW archive_ext.alerts WITH (security_barrier) AS
@@ -163,7 +165,7 @@ SELECT m.source AS table_name,
        m.missing_since,
        m.counted_at
 FROM archive_ext.month_count m
-WHERE has_table_privilege(m.source, 'SELECT') AND archive_ext.sees_every_row(m.source)
+WHERE has_table_privilege(m.source, 'SELECT') >= NOT (SELECT archive_ext.sees_all()) AND archive_ext.sees_every_row(m.source)
 ORDER BY m.source::text, m.month;
 
 -- Foreign and orphaned objects belong to no table: their keys are for those who administer the storage or watch the server.
@@ -181,6 +183,6 @@ SELECT f.id,
 FROM archive_ext.storage_finding f
 LEFT JOIN archive_ext.partition p ON p.id = f.partition
 LEFT JOIN archive_ext.managed_table m ON m.id = p.managed_table
-WHERE archive_ext.administers_storage(f.storage)
+WHERE (SELECT archive_ext.sees_all()) OR archive_ext.administers_storage(f.storage)
    OR CASE WHEN f.partition IS NULL THEN pg_has_role('pg_monitor', 'USAGE') ELSE has_table_privilege(m.source, 'SELECT') END
 ORDER BY f.resolved_at NULLS FIRST, f.id DESC;

@@ -10,6 +10,7 @@ use crate::engine::archive::{self, Outcome};
 use crate::engine::plan::{Options, Verify};
 use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::pg::args::{Name, Regclass};
+use crate::pg::xact;
 
 /// One row for each archived partition.
 type ArchivedRows = TableIterator<
@@ -35,6 +36,7 @@ fn archive_partition(
     verify: default!(&str, "'content'"),
     drop_local: default!(Option<Interval>, "NULL"),
     dry_run: default!(bool, "false"),
+    allow_subscribed: default!(bool, "false"),
 ) -> TableIterator<
     'static,
     (
@@ -48,7 +50,11 @@ fn archive_partition(
         name!(local_copy_until, Option<TimestampWithTimeZone>),
     ),
 > {
-    run(&[partition], storage, verify, drop_local, dry_run).or_raise()
+    if !dry_run {
+        xact::refuse_read_only(c"archive_partition()");
+    }
+    let options = options(storage, verify, drop_local, allow_subscribed);
+    options.and_then(|options| run(&[partition], &options, dry_run)).or_raise()
 }
 
 /// Archives several partitions: all are exported and verified before the first is swapped.
@@ -60,6 +66,7 @@ fn archive_partitions(
     verify: default!(&str, "'content'"),
     drop_local: default!(Option<Interval>, "NULL"),
     dry_run: default!(bool, "false"),
+    allow_subscribed: default!(bool, "false"),
 ) -> TableIterator<
     'static,
     (
@@ -73,31 +80,34 @@ fn archive_partitions(
         name!(local_copy_until, Option<TimestampWithTimeZone>),
     ),
 > {
+    if !dry_run {
+        xact::refuse_read_only(c"archive_partitions()");
+    }
     let partitions: Vec<_> = partitions.into_iter().flatten().collect();
-    run(&partitions, storage, verify, drop_local, dry_run).or_raise()
+    let options = options(storage, verify, drop_local, allow_subscribed);
+    options.and_then(|options| run(&partitions, &options, dry_run)).or_raise()
 }
 
-fn run(
-    partitions: &[Regclass],
-    storage: Option<Name>,
-    verify: &str,
-    drop_local: Option<Interval>,
-    dry_run: bool,
-) -> Result<ArchivedRows> {
-    let options = options(storage, verify, drop_local)?;
+fn run(partitions: &[Regclass], options: &Options, dry_run: bool) -> Result<ArchivedRows> {
     let oids: Vec<_> = partitions.iter().map(|partition| partition.0).collect();
-    let outcomes = if dry_run { archive::dry_run(&oids, &options) } else { archive::archive(&oids, &options) }?;
+    let outcomes = if dry_run { archive::dry_run(&oids, options) } else { archive::archive(&oids, options) }?;
     Ok(TableIterator::new(outcomes.into_iter().map(row)))
 }
 
 /// The options of a call, checked (22023).
-pub fn options(storage: Option<Name>, verify: &str, drop_local: Option<Interval>) -> Result<Options> {
+pub fn options(
+    storage: Option<Name>,
+    verify: &str,
+    drop_local: Option<Interval>,
+    allow_subscribed: bool,
+) -> Result<Options> {
     let drop_local_seconds = drop_local.map(seconds);
     if drop_local_seconds.is_some_and(|seconds| seconds < 0) {
         return Err(Error::new(SqlState::ERRCODE_INVALID_PARAMETER_VALUE, "drop_local must not be negative")
             .hint("'0' drops the local copy as soon as the archive is verified; NULL takes the policy's drop_after."));
     }
-    Ok(Options { storage: storage.map(|name| name.0), verify: Verify::parse(verify)?, drop_local_seconds })
+    let (storage, verify) = (storage.map(|name| name.0), Verify::parse(verify)?);
+    Ok(Options { storage, verify, drop_local_seconds, allow_subscribed })
 }
 
 /// One row of the result.

@@ -9,6 +9,7 @@ use crate::engine::batch::{self, Locked, Outcome, Referenced, Request, Wanted};
 use crate::engine::rows;
 use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::pg::args::{Name, Regclass, Text};
+use crate::pg::xact;
 
 /// The row of `archive_table_batch`.
 type BatchRow = TableIterator<
@@ -55,6 +56,9 @@ fn archive_table_batch(
         name!(done, bool),
     ),
 > {
+    if !dry_run {
+        xact::refuse_read_only(c"archive_table_batch()");
+    }
     let request = request(
         source,
         archive_before,
@@ -136,12 +140,14 @@ fn wanted(
 /// Deletes marked rows of which the archive holds every value; the rows deleted.
 #[pg_extern]
 fn purge_marked(source: Regclass, max_rows: default!(i64, "10000")) -> i64 {
+    xact::refuse_read_only(c"purge_marked()");
     batch::purge(source.0, max_rows).map(|purged| purged.rows.cast_signed()).or_raise()
 }
 
 /// No column tells any more which rows of a table are in the archive.
 #[pg_extern]
 fn forget_marker(source: Regclass) {
+    xact::refuse_read_only(c"forget_marker()");
     batch::forget_marker(source.0).or_raise();
 }
 
@@ -154,16 +160,19 @@ mod archive_ext {
     use crate::engine::batch;
     use crate::error::OrRaise;
     use crate::pg::args::{Name, Regclass, Text};
+    use crate::pg::xact;
 
     /// The next batch of `purge_marked_steps`.
     #[pg_extern]
     fn purge_batch(source: Regclass, batch_rows: i64) -> i64 {
+        xact::refuse_read_only(c"purge_batch()");
         batch::purge(source.0, batch_rows).map(|purged| purged.rows.cast_signed()).or_raise()
     }
 
     /// Notes why a run left a job that is not done.
     #[pg_extern]
     fn note_stop(job_id: Uuid, why: &str) {
+        xact::refuse_read_only(c"note_stop()");
         batch::note_stop(job_id, why).or_raise();
     }
 
@@ -188,6 +197,7 @@ mod archive_ext {
         search_column: Option<Name>,
         search_config: Option<Text>,
     ) -> Uuid {
+        xact::refuse_read_only(c"begin_batches()");
         super::request(
             source,
             archive_before,

@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 use crate::engine::rewrite::{self, Request};
 use crate::error::OrRaise;
 use crate::pg::args::{Name, Regclass};
+use crate::pg::xact;
 
 /// Merges the next small objects of a table's archive into large ones, in the caller's transaction.
 #[pg_extern]
@@ -28,6 +29,7 @@ fn compact_archive(
         name!(done, bool),
     ),
 > {
+    xact::refuse_read_only(c"compact_archive()");
     let outcome = rewrite::compact(&request(source, time_column, min_objects, max_bytes)).or_raise();
     TableIterator::once((
         outcome.job,
@@ -52,10 +54,12 @@ mod archive_ext {
     use crate::engine::rewrite;
     use crate::error::OrRaise;
     use crate::pg::args::{Name, Regclass};
+    use crate::pg::xact;
 
     /// The job that merges small objects of a table's archive, new or taken up again.
     #[pg_extern]
     fn begin_compaction(source: Regclass, time_column: Option<Name>, min_objects: i32, max_bytes: Option<i64>) -> Uuid {
+        xact::refuse_read_only(c"begin_compaction()");
         rewrite::begin(&super::request(source, time_column, min_objects, max_bytes)).or_raise()
     }
 }

@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 use crate::engine::counts;
 use crate::error::OrRaise;
 use crate::pg::args::{Name, Regclass};
+use crate::pg::xact;
 
 /// Counts the rows of each month in a table and its archive, and tells which are missing that were counted before.
 #[pg_extern]
@@ -26,6 +27,7 @@ fn reconcile_counts(
         name!(missing, i64),
     ),
 > {
+    xact::refuse_read_only(c"reconcile_counts()");
     let time = time_column.map(|name| name.0);
     let months = counts::reconcile(source.0, time.as_deref(), accept).or_raise();
     TableIterator::new(months.into_iter().map(|month| {

@@ -12,16 +12,19 @@ use crate::engine::family;
 use crate::engine::reattach::Options;
 use crate::error::OrRaise;
 use crate::pg::args::{Name, Regclass, Text};
+use crate::pg::xact;
 
 /// Makes a table age with the one that it references; the name of the foreign key.
 #[pg_extern]
 fn add_child_table(parent: Regclass, child: Regclass, foreign_key: default!(Option<Name>, "NULL")) -> Text {
+    xact::refuse_read_only(c"add_child_table()");
     Text(family::add(parent.0, child.0, foreign_key.as_ref().map(|name| name.0.as_str())).or_raise())
 }
 
 /// Lets a child age on its own again; whether it was a child.
 #[pg_extern]
 fn drop_child_table(parent: Regclass, child: Regclass) -> bool {
+    xact::refuse_read_only(c"drop_child_table()");
     family::remove(parent.0, child.0).or_raise()
 }
 
@@ -69,6 +72,7 @@ fn archive_family(
     drop_local: default!(Option<Interval>, "NULL"),
     dry_run: default!(bool, "false"),
     keep_keys: default!(bool, "false"),
+    allow_subscribed: default!(bool, "false"),
 ) -> TableIterator<
     'static,
     (
@@ -82,7 +86,10 @@ fn archive_family(
         name!(local_copy_until, Option<TimestampWithTimeZone>),
     ),
 > {
-    let options = options(storage, verify, drop_local).or_raise();
+    if !dry_run {
+        xact::refuse_read_only(c"archive_family()");
+    }
+    let options = options(storage, verify, drop_local, allow_subscribed).or_raise();
     let outcomes = match dry_run {
         true => family::dry_run(partition.0, &options, keep_keys),
         false => family::archive(partition.0, &options, keep_keys),
@@ -114,6 +121,7 @@ fn reattach_family(
     keep_for: default!(Option<Interval>, "NULL"),
     writable: default!(bool, "false"),
 ) -> SetOfIterator<'static, Regclass> {
+    xact::refuse_read_only(c"reattach_family()");
     let options =
         Options { keep_for_seconds: keep_for.map(seconds), status: Status::Warm, writable, move_late_rows: false };
     let back = family::reattach(&partition.0, options).or_raise();
@@ -130,6 +138,7 @@ mod archive_ext {
     use crate::engine::family;
     use crate::error::OrRaise;
     use crate::pg::args::{Name, Regclass};
+    use crate::pg::xact;
 
     /// The job that archives a partition with its children, new or taken up again; NULL when it is archived already.
     #[pg_extern]
@@ -138,7 +147,11 @@ mod archive_ext {
         storage: Option<Name>,
         verify: &str,
         drop_local: Option<Interval>,
+        allow_subscribed: default!(bool, "false"),
     ) -> Option<Uuid> {
-        options(storage, verify, drop_local).and_then(|options| family::begin(partition.0, &options)).or_raise()
+        xact::refuse_read_only(c"begin_family()");
+        options(storage, verify, drop_local, allow_subscribed)
+            .and_then(|options| family::begin(partition.0, &options))
+            .or_raise()
     }
 }

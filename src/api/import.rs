@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 use crate::engine::import::{self, Options};
 use crate::error::OrRaise;
 use crate::pg::args::{Name, Text};
+use crate::pg::xact;
 
 /// Rebuilds catalog, hot roots and foreign tables from the manifests of a storage. Superusers only.
 #[pg_extern]
@@ -27,6 +28,9 @@ fn import_archive(
         name!(detail, Option<Text>),
     ),
 > {
+    if !dry_run {
+        xact::refuse_read_only(c"import_archive()");
+    }
     let (tables, owner) = (tables.map(|pattern| pattern.0), owner.map(|name| name.0));
     let options = Options { storage: storage.0, dry_run, tables, owner, verify };
     let lines = import::run(&options).or_raise();

@@ -10,6 +10,7 @@ use pgrx::prelude::*;
 use crate::engine::lifecycle;
 use crate::error::OrRaise;
 use crate::pg::args::{Name, Regclass, Text};
+use crate::pg::xact;
 
 /// Sets how a table ages; NULL leaves a setting as it is, `clear` removes those it names.
 #[pg_extern]
@@ -46,6 +47,7 @@ fn set_archive_policy(
     key_epoch: default!(Option<TimestampWithTimeZone>, "NULL"),
     clear: default!(Option<Vec<Option<String>>>, "NULL"),
 ) {
+    xact::refuse_read_only(c"set_archive_policy()");
     let (age, text, name) = (
         |interval: Option<Interval>| {
             interval.map(|interval| Age::new(interval.months(), interval.days(), interval.micros()))
@@ -90,6 +92,7 @@ fn set_archive_policy(
 /// Removes a table's policy; whether there was one.
 #[pg_extern]
 fn drop_archive_policy(source: Regclass) -> bool {
+    xact::refuse_read_only(c"drop_archive_policy()");
     lifecycle::clear_policy(source.0).or_raise()
 }
 
@@ -116,6 +119,9 @@ fn import_policies(
         name!(note, Option<Text>),
     ),
 > {
+    if !dry_run {
+        xact::refuse_read_only(c"import_policies()");
+    }
     let lines = lifecycle::import(&policies.0, dry_run).or_raise();
     TableIterator::new(lines.into_iter().map(|line| {
         let (setting, before, after) = match line.change {

@@ -15,7 +15,7 @@ mod archive_ext {
     use super::*;
 
     /// The runs in this database that publish their progress, on relations that the caller may SELECT from or whose
-    /// statistics he may read; empty when the library was not preloaded.
+    /// statistics he may read, or all for readers of all archives; empty when the library was not preloaded.
     #[pg_extern]
     #[allow(clippy::type_complexity)]
     pub fn progress_slots() -> TableIterator<
@@ -31,9 +31,9 @@ mod archive_ext {
             name!(phase_started, Option<TimestampWithTimeZone>),
         ),
     > {
-        let statistics = user::reads_all_statistics();
+        let everything = user::reads_all_statistics() || user::reads_all_archives();
         let mut slots = shmem::running(background::my_database().to_u32());
-        slots.retain(|slot| statistics || catalog::may_select(slot.relation.into()).or_raise());
+        slots.retain(|slot| everything || catalog::may_select(slot.relation.into()).or_raise());
         TableIterator::new(slots.into_iter().map(|slot| {
             (
                 slot.pid,

@@ -8,6 +8,7 @@ use super::seconds;
 use crate::engine::reattach::{self, Options};
 use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::pg::args::{Regclass, Text};
+use crate::pg::xact;
 
 /// Puts an archived partition back into its table.
 #[pg_extern]
@@ -17,6 +18,7 @@ fn reattach_partition(
     writable: default!(bool, "false"),
     late_rows: default!(&str, "'refuse'"),
 ) -> Regclass {
+    xact::refuse_read_only(c"reattach_partition()");
     let options = Options {
         keep_for_seconds: keep_for.map(seconds),
         status: Status::Warm,

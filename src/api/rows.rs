@@ -8,7 +8,7 @@ use crate::engine::rows::{self, Request};
 use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::partition::discover;
 use crate::pg::args::{LifecycleStatus, Regclass, Text};
-use crate::pg::user;
+use crate::pg::{user, xact};
 
 /// Gives the rows that match another status, which moves them to its partition; the rows moved, children included.
 #[pg_extern]
@@ -19,6 +19,7 @@ fn set_lifecycle_where(
     removal_time: default!(Option<TimestampWithTimeZone>, "NULL"),
     keep_keys: default!(bool, "false"),
 ) -> i64 {
+    xact::refuse_read_only(c"set_lifecycle_where()");
     request(source, where_clause, status, removal_time, keep_keys)
         .and_then(|request| rows::move_where(&request))
         .map(|moved| moved as i64)
@@ -65,6 +66,7 @@ mod archive_ext {
     use crate::engine::rows::{self, Due};
     use crate::error::OrRaise;
     use crate::pg::args::{LifecycleStatus, Regclass, Text};
+    use crate::pg::xact;
 
     /// What `due` returns for each label.
     type DueRows = TableIterator<
@@ -111,6 +113,7 @@ mod archive_ext {
         batch_rows: i64,
         keep_keys: default!(bool, "false"),
     ) -> Uuid {
+        xact::refuse_read_only(c"begin_rows()");
         super::request(source, where_clause, status, removal_time, keep_keys)
             .and_then(|request| rows::begin(&request, batch_rows))
             .or_raise()

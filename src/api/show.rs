@@ -97,6 +97,12 @@ mod archive_ext {
 
     use super::*;
 
+    /// Whether the views show the caller all that they hold.
+    #[pg_extern(stable)]
+    pub fn sees_all() -> bool {
+        crate::pg::user::reads_all_archives()
+    }
+
     /// Whether row-level security hides no row of a table from the caller.
     #[pg_extern(stable)]
     pub fn sees_every_row(source: Regclass) -> bool {

@@ -13,6 +13,7 @@ mod archive_ext {
     use crate::engine::steps;
     use crate::error::OrRaise;
     use crate::pg::args::{Name, Regclass};
+    use crate::pg::xact;
 
     /// The job that archives a partition, new or taken up again; NULL when it is archived already.
     #[pg_extern]
@@ -21,19 +22,25 @@ mod archive_ext {
         storage: Option<Name>,
         verify: &str,
         drop_local: Option<Interval>,
+        allow_subscribed: default!(bool, "false"),
     ) -> Option<Uuid> {
-        options(storage, verify, drop_local).and_then(|options| steps::begin(partition.0, &options)).or_raise()
+        xact::refuse_read_only(c"begin_archive()");
+        options(storage, verify, drop_local, allow_subscribed)
+            .and_then(|options| steps::begin(partition.0, &options))
+            .or_raise()
     }
 
     /// Does a job's next step; whether there are more, and the phase reached.
     #[pg_extern]
     fn archive_step(job_id: Uuid) -> TableIterator<'static, (name!(more, bool), name!(phase, String))> {
+        xact::refuse_read_only(c"archive_step()");
         TableIterator::once(steps::step(job_id).or_raise())
     }
 
     /// Ends a job after an error and lifts its guards.
     #[pg_extern]
     fn fail_job(job_id: Uuid, error: &str) -> bool {
+        xact::refuse_read_only(c"fail_job()");
         steps::cancel(job_id, "failed", error).or_raise()
     }
 }

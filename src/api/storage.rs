@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 use crate::engine::storage;
 use crate::error::OrRaise;
 use crate::pg::args::Name;
+use crate::pg::xact;
 
 /// Tries every operation on a storage that archiving needs, one row for each.
 #[pg_extern]
@@ -14,6 +15,7 @@ fn check_storage(
     storage: Name,
 ) -> TableIterator<'static, (name!(check_name, String), name!(ok, bool), name!(elapsed_ms, f64), name!(detail, String))>
 {
+    xact::refuse_read_only(c"check_storage()");
     let checks = storage::check(&storage.0).or_raise();
     TableIterator::new(
         checks
@@ -22,8 +24,9 @@ fn check_storage(
     )
 }
 
-/// Takes over a storage prefix that another cluster claimed. Superusers only.
+/// Takes over a storage prefix that another cluster claimed. For superusers and members of `archive_ext_admin`.
 #[pg_extern]
 fn adopt_storage(storage: Name) {
+    xact::refuse_read_only(c"adopt_storage()");
     storage::adopt(&storage.0).or_raise();
 }

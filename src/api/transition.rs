@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 use crate::engine::transition::{self, rearrange, registry};
 use crate::error::OrRaise;
 use crate::pg::args::{LifecycleStatus, Name, Regclass, Text};
+use crate::pg::xact;
 
 /// Gives a partition a status; its new label.
 #[pg_extern]
@@ -15,6 +16,7 @@ fn set_lifecycle(
     status: LifecycleStatus,
     removal_time: default!(Option<TimestampWithTimeZone>, "NULL"),
 ) -> Text {
+    xact::refuse_read_only(c"set_lifecycle()");
     let label = transition::set_status(partition.0, status.0, removal_time, "set_lifecycle() was called", None);
     Text(label.or_raise())
 }
@@ -29,6 +31,7 @@ fn partition_label(status: LifecycleStatus, granularity: Option<Text>, at: Times
 /// Makes coming partitions.
 #[pg_extern]
 fn premake_partitions(source: Regclass, ahead: default!(Option<i32>, "NULL")) -> SetOfIterator<'static, Regclass> {
+    xact::refuse_read_only(c"premake_partitions()");
     let made = transition::premake(source.0, ahead).or_raise();
     SetOfIterator::new(made.into_iter().map(Regclass))
 }
@@ -36,12 +39,14 @@ fn premake_partitions(source: Regclass, ahead: default!(Option<i32>, "NULL")) ->
 /// Moves what a DEFAULT partition caught into partitions of its own.
 #[pg_extern]
 fn drain_default(source: Regclass) -> i64 {
+    xact::refuse_read_only(c"drain_default()");
     transition::drain_default(source.0).or_raise().cast_signed()
 }
 
 /// Merges WARM partitions in one transaction.
 #[pg_extern]
 fn merge_partitions(partitions: Vec<Option<Regclass>>, name: default!(Option<Name>, "NULL")) -> Option<Regclass> {
+    xact::refuse_read_only(c"merge_partitions()");
     let name = name.map(|name| name.0);
     rearrange::merge(&oids(partitions), name.as_deref()).or_raise().map(Regclass)
 }
@@ -49,6 +54,7 @@ fn merge_partitions(partitions: Vec<Option<Regclass>>, name: default!(Option<Nam
 /// Splits a WARM partition in one transaction.
 #[pg_extern]
 fn split_partition(partition: Regclass, granularity: Text) -> SetOfIterator<'static, Regclass> {
+    xact::refuse_read_only(c"split_partition()");
     let made = rearrange::split(partition.0, &granularity.0).or_raise();
     SetOfIterator::new(made.into_iter().map(Regclass))
 }
@@ -56,12 +62,14 @@ fn split_partition(partition: Regclass, granularity: Text) -> SetOfIterator<'sta
 /// Registers a table as one that is never archived.
 #[pg_extern]
 fn register_static_table(source: Regclass, reason: Text) {
+    xact::refuse_read_only(c"register_static_table()");
     registry::register_static(source.0, &reason.0).or_raise();
 }
 
 /// Lets a static table age again.
 #[pg_extern]
 fn unregister_static_table(source: Regclass) -> bool {
+    xact::refuse_read_only(c"unregister_static_table()");
     registry::unregister_static(source.0).or_raise()
 }
 
@@ -77,10 +85,12 @@ mod archive_ext {
     use crate::engine::transition::rearrange;
     use crate::error::OrRaise;
     use crate::pg::args::{Name, Regclass, Text};
+    use crate::pg::xact;
 
     /// The job that merges partitions, new or taken up again.
     #[pg_extern]
     fn begin_merge(partitions: Vec<Option<Regclass>>, name: Option<Name>) -> Uuid {
+        xact::refuse_read_only(c"begin_merge()");
         let name = name.map(|name| name.0);
         rearrange::begin_merge(&super::oids(partitions), name.as_deref()).or_raise()
     }
@@ -88,6 +98,7 @@ mod archive_ext {
     /// The job that splits a partition, new or taken up again.
     #[pg_extern]
     fn begin_split(partition: Regclass, granularity: Text) -> Uuid {
+        xact::refuse_read_only(c"begin_split()");
         rearrange::begin_split(partition.0, &granularity.0).or_raise()
     }
 }

@@ -13,7 +13,7 @@ use crate::pg::{user, worker_table};
 mod archive_ext {
     use super::*;
 
-    /// The launcher and the job workers of roles whose sessions the caller sees in `pg_stat_activity`; empty when the
+    /// The launcher and the job workers of roles whose sessions the caller sees in `pg_stat_activity`, all of them for readers of all archives; empty when the
     /// library was not preloaded. How busy the cluster is, which is why a worker waits, only readers of all statistics see.
     #[pg_extern]
     #[allow(clippy::type_complexity)]
@@ -32,7 +32,8 @@ mod archive_ext {
     > {
         let statistics = user::reads_all_statistics();
         let mut slots = worker_table::all();
-        slots.retain(|slot| slot.role == 0 || user::sees_activity_of(slot.role.into()));
+        let everything = user::reads_all_archives();
+        slots.retain(|slot| slot.role == 0 || everything || user::sees_activity_of(slot.role.into()));
         TableIterator::new(slots.into_iter().map(move |slot| {
             (
                 Some(slot.pid).filter(|pid| *pid != 0),

@@ -22,6 +22,8 @@ pub struct ArchivedObject {
     pub bytes: u64,
     /// Rows in it.
     pub rows: u64,
+    /// SHA-256 of all its bytes.
+    pub sha256: String,
     /// Lowest and highest value of each ordered column.
     pub ranges: Vec<ColumnRange>,
     /// NULLs per field id.
@@ -31,7 +33,13 @@ pub struct ArchivedObject {
 impl ArchivedObject {
     /// What a reader is told of it.
     pub fn recorded(&self) -> Result<Recorded<'_>> {
-        Ok(Recorded { key: &self.key, format: ObjectFormat::of_key(&self.key)?, bytes: self.bytes, rows: self.rows })
+        Ok(Recorded {
+            key: &self.key,
+            format: ObjectFormat::of_key(&self.key)?,
+            bytes: self.bytes,
+            rows: Some(self.rows),
+            sha256: Some(&self.sha256),
+        })
     }
 }
 
@@ -65,7 +73,7 @@ pub fn of_row_set(partition: i64, version: i32, fields: &[i32]) -> Result<(Vec<A
 fn as_json(partition: i64, version: i32, fields: &[i32]) -> String {
     let (ranges, null_counts) = (only("ranges", ".field_id", fields), only("null_counts", "[0]", fields));
     format!(
-        "(SELECT coalesce(json_agg(json_build_object('id', id, 'ordinal', ordinal, 'key', key, 'bytes', bytes, 'rows', rows,
+        "(SELECT coalesce(json_agg(json_build_object('id', id, 'ordinal', ordinal, 'key', key, 'bytes', bytes, 'rows', rows, 'sha256', sha256,
                  'ranges', {ranges}, 'null_counts', {null_counts}) ORDER BY ordinal), '[]')
           FROM archive_ext.object WHERE partition_id = {partition} AND version = {version})"
     )

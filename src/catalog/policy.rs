@@ -79,8 +79,8 @@ pub fn lock(source: pg_sys::Oid) -> Result<()> {
     Ok(())
 }
 
-/// Writes all settings of the policy of `source`. Its jobs run as the current user from now on.
-pub fn save(source: pg_sys::Oid, policy: &Policy) -> Result<()> {
+/// Writes all settings of the policy of `source`, as `by` set them. Its jobs run as the current user from now on.
+pub fn save(source: pg_sys::Oid, policy: &Policy, by: &str) -> Result<()> {
     let actor = user::name_of(user::current());
     let settings = JsonB(policy.settings().into());
     user::elevated(|| {
@@ -90,7 +90,7 @@ pub fn save(source: pg_sys::Oid, policy: &Policy) -> Result<()> {
                 verify_after, drop_after, max_hot_bytes, idle_for, live_granularity, hot_granularity, warm_granularity,
                 archive_granularity, premake, storage, format, compression, hot_tablespace, warm_tablespace,
                 maintenance_window, removal_column, time_column, key_kind, key_epoch, max_attempts, archive_schema, archive_name)
-             SELECT $1::oid, $2::name, $2::name, coalesce(s.enabled, true), s.hot_after, s.warm_after, s.archive_after,
+             SELECT $1::oid, $2::name, $4::name, coalesce(s.enabled, true), s.hot_after, s.warm_after, s.archive_after,
                     s.glacier_after, s.expire_after, s.verify_after, s.drop_after, s.max_hot_bytes, s.idle_for,
                     s.live_granularity, s.hot_granularity, s.warm_granularity, s.archive_granularity, s.premake, s.storage,
                     s.format, s.compression, s.hot_tablespace, s.warm_tablespace, s.maintenance_window, s.removal_column,
@@ -109,7 +109,7 @@ pub fn save(source: pg_sys::Oid, policy: &Policy) -> Result<()> {
                 excluded.maintenance_window, excluded.removal_column, excluded.time_column, excluded.key_kind,
                 excluded.key_epoch, excluded.max_attempts, excluded.archive_schema,
                 excluded.archive_name, now())",
-            &[source.into(), actor.as_str().into(), settings.into()],
+            &[source.into(), actor.as_str().into(), settings.into(), by.into()],
         )
     })?;
     Ok(())

@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 
 use super::writers;
 use crate::error::{Error, Result, SqlState};
+use crate::guc;
 use crate::pg::{interrupts, io, spi, user};
 
 type OptionList = Vec<(String, String)>;
@@ -84,7 +85,8 @@ pub fn check_usage(storage: &str, role: pg_sys::Oid) -> Result<()> {
         .hint(format!("GRANT USAGE ON FOREIGN SERVER {storage} TO {role};")))
 }
 
-/// Opens a storage with the credentials of `owner`'s user mapping (or PUBLIC's). No request is sent.
+/// Opens a storage with the credentials of `owner`'s user mapping (or PUBLIC's). No request is sent. Errors: 42501 when
+/// `archive_ext.allowed_endpoints` does not allow its host.
 pub fn open(storage: &str, owner: pg_sys::Oid) -> Result<BlockingStore> {
     let options = options(storage)?;
     let credentials = match (&options.credentials, options.location.is_file()) {
@@ -94,7 +96,7 @@ pub fn open(storage: &str, owner: pg_sys::Oid) -> Result<BlockingStore> {
         (CredentialSource::UserMapping, false) => Some(user_mapping(storage, owner)?),
     };
     let runtime = io::runtime()?;
-    let store = archive_core::store::open(&options, credentials, &runtime)?;
+    let store = archive_core::store::open_within(&options, credentials, &guc::allowed_endpoints()?, &runtime)?;
     Ok(BlockingStore::new(store, runtime, interrupts::check_in_wait))
 }
 
@@ -166,24 +168,24 @@ pub fn refuse_moved(storage: &str, store: &BlockingStore) -> Result<()> {
     )))
 }
 
-/// Refuses all but superusers and the owner of the foreign server (42501; 42704 when there is none).
+/// Refuses all but those who administer archives and the owner of the foreign server (42501; 42704 when there is none).
 pub fn check_administers(storage: &str) -> Result<()> {
     options(storage)?;
     if administers(storage)? {
         return Ok(());
     }
     Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("must be owner of foreign server {storage}"))
-        .hint("A superuser or the foreign server's owner can do this."))
+        .hint("A superuser, a member of archive_ext_admin or the foreign server's owner can do this."))
 }
 
-/// Whether the current user is a superuser or owns the foreign server.
+/// Whether the current user administers archives or owns the foreign server.
 pub fn administers(storage: &str) -> Result<bool> {
     let owner = user::elevated(|| {
         spi::optional("SELECT srvowner FROM pg_foreign_server WHERE srvname = $1::name", &[storage.into()], |row| {
             row.need::<pg_sys::Oid>(1)
         })
     })?;
-    Ok(user::is_superuser() || owner.is_some_and(user::has_privileges_of))
+    Ok(user::administers_archives() || owner.is_some_and(user::has_privileges_of))
 }
 
 fn claimed(storage: &str, store: &BlockingStore) -> Result<bool> {

@@ -47,6 +47,9 @@ pub struct Outcome {
     pub local_copy_until: Option<TimestampWithTimeZone>,
 }
 
+/// Request of a job: a partition that a subscription writes to is frozen all the same.
+pub const ALLOW_SUBSCRIBED: &str = "allow_subscribed";
+
 thread_local! {
     /// The transaction that swapped last: it holds the parent's lock until it ends.
     static SWAPPED_IN: Cell<u32> = const { Cell::new(0) };
@@ -189,7 +192,12 @@ pub fn start_job(plan: &Plan, phase: &str) -> Result<()> {
         phase,
     };
     catalog::job::supersede(plan.leaf.oid, plan.job)?;
-    catalog::job::start(plan.job, &job, &user::name_of(user::current()), std::process::id().cast_signed())
+    catalog::job::start(plan.job, &job, &user::name_of(user::current()), std::process::id().cast_signed())?;
+    // For the steps to come.
+    match plan.allow_subscribed {
+        true => catalog::job::set_request(plan.job, &serde_json::json!({ ALLOW_SUBSCRIBED: true })),
+        false => Ok(()),
+    }
 }
 
 /// A version that was read back and found equal.

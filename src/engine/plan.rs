@@ -16,6 +16,7 @@ use crate::guc;
 use crate::partition::archive_tree::{self, ArchiveNames};
 use crate::partition::check;
 use crate::partition::discover::{self, Leaf};
+use crate::partition::subscribed;
 
 /// How strictly the read-back compares. P2 admits nothing weaker than `content`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub struct Options {
     pub verify: Verify,
     /// How long the local copy stays, in seconds; `None` for the policy's or the GUC's.
     pub drop_local_seconds: Option<i64>,
+    /// Whether a partition that a subscription writes to is frozen all the same.
+    pub allow_subscribed: bool,
 }
 
 /// One partition, ready to be archived.
@@ -90,6 +93,8 @@ pub struct Plan {
     pub swap_estimate: Duration,
     /// The family it is archived with.
     pub family: Option<Family>,
+    /// Whether a partition that a subscription writes to is frozen all the same.
+    pub allow_subscribed: bool,
 }
 
 impl Plan {
@@ -106,6 +111,7 @@ impl Plan {
         job: Uuid,
     ) -> Result<Self> {
         let leaf = check::archivable(partition)?;
+        subscribed::refuse(&leaf, options.allow_subscribed)?;
         let (Some(parent), Some(root)) = (leaf.parent, leaf.root) else {
             return Err(Error::new(
                 SqlState::ERRCODE_WRONG_OBJECT_TYPE,
@@ -144,6 +150,7 @@ impl Plan {
             span,
             swap_estimate,
             family: None,
+            allow_subscribed: options.allow_subscribed,
         })
     }
 

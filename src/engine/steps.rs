@@ -124,6 +124,7 @@ pub(super) fn options(job: &Job) -> Result<Options> {
         storage: job.storage.clone(),
         verify: Verify::parse(&job.verify)?,
         drop_local_seconds: job.drop_local_seconds,
+        allow_subscribed: job.request.get(archive::ALLOW_SUBSCRIBED).is_some(),
     })
 }
 

@@ -53,11 +53,15 @@ pub fn check(name: &str) -> Result<Vec<Check>> {
         .collect())
 }
 
-/// Takes over the prefix of a storage that another cluster claimed. Superusers only (42501).
+/// Takes over the prefix of a storage that another cluster claimed. For superusers, and members of `archive_ext_admin` who
+/// may use the storage (42501).
 pub fn adopt(name: &str) -> Result<()> {
-    if !user::is_superuser() {
-        return Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, "must be superuser to adopt a storage"));
+    if !user::administers_archives() {
+        return Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, "permission denied to adopt a storage")
+            .hint("It takes a superuser or a member of archive_ext_admin."));
     }
+    storage::options(name)?;
+    storage::check_usage(name, user::current())?;
     let store = storage::open(name, user::current())?;
     storage::adopt(name, &store)
 }

@@ -7,6 +7,7 @@ use archive_core::store::{CredentialSource, Location, StorageOptions, UserMappin
 use pgrx::{PgLogLevel, ereport, pg_sys};
 
 use crate::error::{Error, Result, SqlState};
+use crate::guc;
 use crate::pg::{foreign, user};
 
 /// The one option of a foreign table.
@@ -63,7 +64,7 @@ fn server(options: &[(&str, &str)]) -> Result<()> {
     check_credential_source(&parsed.credentials)?;
     match &parsed.location {
         Location::File(directory) => check_directory(directory),
-        Location::S3 { .. } => Ok(()),
+        Location::S3 { .. } => Ok(guc::allowed_endpoints()?.check(&parsed)?),
     }
 }
 

@@ -57,6 +57,11 @@ pub fn readers(relation: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
     })
 }
 
+/// As numbers: PUBLIC is 0, which as an OID would be passed as NULL.
+pub fn grantees(roles: &[pg_sys::Oid]) -> Vec<i64> {
+    roles.iter().map(|role| i64::from(role.to_u32())).collect()
+}
+
 fn revokes(relation: pg_sys::Oid, name: &str, roles: &[pg_sys::Oid]) -> Result<Vec<String>> {
     user::elevated(|| {
         spi::rows(
@@ -67,8 +72,8 @@ fn revokes(relation: pg_sys::Oid, name: &str, roles: &[pg_sys::Oid]) -> Result<V
                    UNION ALL
                    SELECT format(' (%I)', t.attname), a.grantee FROM pg_attribute t, aclexplode(t.attacl) a
                    WHERE t.attrelid = $1 AND NOT t.attisdropped AND a.privilege_type = 'SELECT') g
-             WHERE g.grantee = ANY ($3)",
-            &[relation.into(), name.into(), roles.to_vec().into()],
+             WHERE g.grantee::bigint = ANY ($3)",
+            &[relation.into(), name.into(), grantees(roles).into()],
             |row| row.need(1),
         )
     })

@@ -267,8 +267,8 @@ pub fn copy_select_grants_of(
                    SELECT format(' (%I)', t.attname), a.grantee, a.is_grantable
                    FROM pg_attribute t, aclexplode(t.attacl) a
                    WHERE t.attrelid = $1 AND NOT t.attisdropped AND a.privilege_type = 'SELECT') g
-             WHERE $3 IS NULL OR g.grantee = ANY ($3)",
-            &[from.into(), to.into(), roles.map(<[pg_sys::Oid]>::to_vec).into()],
+             WHERE $3 IS NULL OR g.grantee::bigint = ANY ($3)",
+            &[from.into(), to.into(), roles.map(super::access::grantees).into()],
             |row| row.need::<String>(1),
         )
     })?;

@@ -22,4 +22,5 @@ pub mod remnant_guard;
 pub mod root_ddl;
 pub mod row_set;
 pub mod snapshots;
+pub mod subscribed;
 pub mod swap;

@@ -31,12 +31,12 @@ impl Row<'_> {
 /// Runs a query and maps each row.
 ///
 /// A SELECT in a transaction that has changed nothing yet leaves it without a transaction id: a hot standby has none to
-/// give, and reading an archive should not use them up. It sees what is committed now, as a query that writes would.
+/// give, and reading an archive should not use them up. Where nothing may be written, other queries read as well. It sees what is committed now, as a query that writes would.
 pub fn rows<'a, T>(sql: &str, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) -> Result<T>) -> Result<Vec<T>> {
     let statement = server_text::statement(sql)?;
     let converted = server_text::arguments(args)?;
     let args = converted.as_deref().unwrap_or(args);
-    if is_select(sql) && !xact::has_id() {
+    if !xact::has_id() && (is_select(sql) || xact::is_read_only()) {
         let _snapshot = xact::may_take_snapshots().then(LatestSnapshot::take);
         return Spi::connect(|client| {
             let table = client.select(&statement, None, args)?;

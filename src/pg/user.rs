@@ -103,6 +103,33 @@ pub fn has_privileges_of(role: pg_sys::Oid) -> bool {
     unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), role) }
 }
 
+/// The role whose members look after every table's archive; made by the extension's script.
+pub const ADMIN: &str = "archive_ext_admin";
+/// The role whose members see all that the views hold.
+pub const READER: &str = "archive_ext_reader";
+
+/// Whether the current user is a member of `archive_ext_admin`, or a superuser.
+pub fn administers_archives() -> bool {
+    is_superuser() || find(ADMIN).is_some_and(has_privileges_of)
+}
+
+/// Whether the views hide nothing from the current user.
+pub fn reads_all_archives() -> bool {
+    administers_archives() || find(READER).is_some_and(has_privileges_of)
+}
+
+/// Whether the current user may decide about the archive of a table of `owner`: may act as the owner, or administers the
+/// archives of others. A superuser's tables are a superuser's: jobs run with their owner's rights.
+pub fn may_administer(owner: pg_sys::Oid) -> bool {
+    // SAFETY: plain catalog lookup.
+    has_privileges_of(owner) || administers_archives() && !unsafe { pg_sys::superuser_arg(owner) }
+}
+
+/// Acts as `owner` until dropped, for one who administers the archives of others; who may act as the owner stays who he is.
+pub fn stand_in_for(owner: pg_sys::Oid) -> Option<UserGuard> {
+    (!has_privileges_of(owner)).then(|| UserGuard::become_user(owner))
+}
+
 /// Whether the current user sees what sessions of `role` do: the rule of `pg_stat_activity`.
 pub fn sees_activity_of(role: pg_sys::Oid) -> bool {
     has_privileges_of(role) || reads_all_statistics()

@@ -11,6 +11,19 @@ pub fn keeps_one_snapshot() -> bool {
     unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }
 
+/// Whether the transaction may write nothing, as on a standby.
+pub fn is_read_only() -> bool {
+    // SAFETY: reads a backend-local variable.
+    unsafe { pg_sys::XactReadOnly }
+}
+
+/// Raises an error (25006) in a transaction that may not write, as each on a standby is; `command` is named in it. What
+/// writes to a storage would else get as far as that before PostgreSQL objects.
+pub fn refuse_read_only(command: &'static std::ffi::CStr) {
+    // SAFETY: reads a backend-local variable and raises an error, or does nothing.
+    unsafe { pg_sys::PreventCommandIfReadOnly(command.as_ptr()) }
+}
+
 /// Whether the transaction has an id: it has changed something, or is about to.
 pub fn has_id() -> bool {
     // SAFETY: reads a backend-local variable.

@@ -1,24 +1,15 @@
 """Copies of a database: pg_dump, pg_upgrade, a promoted physical copy. All read the archive, one of them writes it."""
 
-import subprocess
-from pathlib import Path
-
 import psycopg
 import pytest
 
-from harness.cluster import SCRIPT, Cluster, Database, wait_until
+from harness.cluster import Cluster, Database, wait_until
 from harness.orders import archive, create_orders, summary
+from harness.standby import Standby, pg_ctl, run
 
 REFUSED = psycopg.errors.ObjectNotInPrerequisiteState
 CONFIG_TABLES = ["managed_table", "archive_policy", "partition", "archival_job", "object", "lifecycle_event",
                  "storage_claim", "archive_schema", "column_map", "storage_price"]
-
-
-def run(*command, user=None, cwd=None):
-    prefix = ["runuser", "-u", user, "--"] if user else []
-    done = subprocess.run([*prefix, *map(str, command)], capture_output=True, text=True, timeout=240, cwd=cwd or "/")
-    assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
-    return done
 
 
 def dump_and_restore(source, target_cluster, target):
@@ -160,11 +151,6 @@ def old_and_new():
         cluster.stop()
 
 
-def pg_ctl(cluster, *action):
-    run(cluster.program("pg_ctl"), *action, "--wait", "--silent", f"--pgdata={cluster.dir}/data",
-        f"--log={cluster.dir}/log", user=cluster.user)
-
-
 def upgrade(old, new):
     """pg_upgrade of a cluster into an empty one; the old one is stopped for good, the new one runs."""
     pg_ctl(old, "stop")
@@ -201,29 +187,6 @@ def check_upgrade(old, new):
         copy.execute(f"SELECT reattach_partition('orders_2024_{month}')")
         assert summary(copy, "archive.orders_all") == expected[0]
     copy.conn.close()
-
-
-class Standby:
-    """A physical copy of a cluster in a directory like scripts/cluster's."""
-
-    def __init__(self, primary):
-        made = subprocess.run(["runuser", "-u", primary.user, "--", "mktemp", "-d", "/var/tmp/archive_ext.XXXXXX"],
-                              check=True, capture_output=True, text=True, cwd="/")
-        self.dir, self.user, self.pg_config = Path(made.stdout.strip()), primary.user, primary.pg_config
-        self.dir.chmod(0o755)
-        run(primary.program("pg_basebackup"), "-h", primary.dir, "-U", "postgres", "-D", self.dir / "data",
-            "--write-recovery-conf", "--checkpoint=fast", "--no-sync", user=self.user)
-        with (self.dir / "data/postgresql.auto.conf").open("a") as settings:
-            settings.write(f"unix_socket_directories = '{self.dir}'\n")
-        pg_ctl(self, "start")
-
-    connect, log, program = Cluster.connect, Cluster.log, Cluster.program
-
-    def promote(self):
-        pg_ctl(self, "promote")
-
-    def stop(self):
-        subprocess.run([SCRIPT, "stop", self.dir], check=True, timeout=120)
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ pub enum ErrorKind {
     NotFound,
     /// The storage refused the credentials or the operating system the access (28000).
     PermissionDenied,
+    /// Settings do not allow it (42501).
+    NotAllowed,
     /// The storage prefix belongs to another cluster (55000).
     NotOwner,
     /// The object exists already and must not be overwritten (58P02).

@@ -4,6 +4,9 @@
 pub mod audit;
 pub mod codec;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a fuzzer reports by panicking")]
+pub mod fuzz;
 pub mod lifecycle;
 pub mod manifest;
 pub mod naming;

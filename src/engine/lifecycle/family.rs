@@ -4,7 +4,7 @@ use pgrx::Uuid;
 
 use crate::catalog;
 use crate::engine::family;
-use crate::engine::plan::{Options, Verify};
+use crate::engine::steps;
 use crate::error::Result;
 
 /// Replaces a job that has not begun by the family's, which waits to be taken up; whether its partition has a family.
@@ -16,11 +16,7 @@ pub(super) fn hand_over(id: Uuid) -> Result<bool> {
     if family::is_of_family(&job) || family::members(partition)?.len() < 2 {
         return Ok(false);
     }
-    let options = Options {
-        storage: job.storage.clone(),
-        verify: Verify::parse(&job.verify)?,
-        drop_local_seconds: job.drop_local_seconds,
-    };
+    let options = steps::options(&job)?;
     let reason = catalog::job::reason(id)?;
     catalog::queue::remove(id)?;
     if let Some(head) = family::begin(partition, &options)? {

@@ -12,13 +12,15 @@ use crate::catalog;
 use crate::engine::reading;
 use crate::error::{Error, Result, SqlState};
 use crate::partition::{check, discover};
-use crate::pg::{spi, user};
+use crate::pg::spi;
+use crate::pg::user::{self, UserGuard};
 
 /// Changes the settings of a table's policy that are set in `changes`, and removes those named in `clear`. Its jobs run
-/// as the current user from now on. Everything wrong with the result is told at once (22023). Only the table's owner
-/// may (42501), for tables that are no partitions (42809) and not static (55000).
+/// as the current user from now on, or as the table's owner where the user only administers it. Everything wrong with the
+/// result is told at once (22023). Only the table's owner and administrators may (42501), for tables that are no partitions (42809) and not static (55000).
 pub fn set_policy(source: pg_sys::Oid, changes: &Policy, clear: &[String]) -> Result<()> {
-    check_source(source)?;
+    let by = user::name_of(user::current());
+    let _owner = check_source(source)?;
     check::not_static(source)?;
     catalog::policy::lock(source)?;
     let before = catalog::policy::of(source)?;
@@ -29,12 +31,12 @@ pub fn set_policy(source: pg_sys::Oid, changes: &Policy, clear: &[String]) -> Re
         return Err(refused(&format!("the policy of \"{name}\" would not work"), &findings));
     }
     warn(source, &after)?;
-    save(source, &before, &after)
+    save(source, &before, &after, &by)
 }
 
 /// Writes a policy. Sessions that read by lifecycle learn the labels anew where those follow from its settings.
-fn save(source: pg_sys::Oid, before: &Policy, after: &Policy) -> Result<()> {
-    catalog::policy::save(source, after)?;
+fn save(source: pg_sys::Oid, before: &Policy, after: &Policy, by: &str) -> Result<()> {
+    catalog::policy::save(source, after, by)?;
     if before.key_epoch != after.key_epoch {
         reading::changed(source);
     }
@@ -65,7 +67,7 @@ fn advice(source: pg_sys::Oid, policy: &Policy) -> Result<Option<Finding>> {
 
 /// Removes a table's policy and the jobs it made that nobody has begun; whether there was one.
 pub fn clear_policy(source: pg_sys::Oid) -> Result<bool> {
-    check_source(source)?;
+    let _owner = check_source(source)?;
     catalog::policy::lock(source)?;
     catalog::queue::withdraw(source)?;
     if catalog::policy::of(source)?.key_epoch.is_some() {
@@ -79,12 +81,13 @@ fn refused(message: &str, findings: &[Finding]) -> Error {
     Error::new(SqlState::ERRCODE_INVALID_PARAMETER_VALUE, message).detail(lines.join("\n")).hint("Nothing was changed.")
 }
 
-fn check_source(source: pg_sys::Oid) -> Result<()> {
+/// Who may set a policy acts as the table's owner from then on, unless he may act as the owner anyway.
+fn check_source(source: pg_sys::Oid) -> Result<Option<UserGuard>> {
     let name = catalog::qualified_name(source)?;
     let Some(table) = discover::leaf(source)? else {
         return Err(Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, format!("table {name} does not exist")));
     };
-    if !user::has_privileges_of(table.owner) {
+    if !user::may_administer(table.owner) {
         return Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("must be owner of table {name}")));
     }
     let wrong = |what: &str| Error::new(SqlState::ERRCODE_WRONG_OBJECT_TYPE, format!("\"{name}\" {what}"));
@@ -93,7 +96,7 @@ fn check_source(source: pg_sys::Oid) -> Result<()> {
             let root = catalog::qualified_name(root)?;
             Err(wrong("is a partition").hint(format!("Policies belong to the root of the tree: \"{root}\".")))
         }
-        ('p' | 'r', None) if table.persistence == 'p' => Ok(()),
+        ('p' | 'r', None) if table.persistence == 'p' => Ok(user::stand_in_for(table.owner)),
         ('p' | 'r', None) => Err(wrong("is temporary or unlogged").hint("Such tables are not archived.")),
         _ => Err(wrong("is not a table").hint("Policies are for partitioned and plain tables.")),
     }
@@ -198,8 +201,8 @@ pub fn import(json: &serde_json::Value, dry_run: bool) -> Result<Vec<Line>> {
 }
 
 fn import_one(entry: &Entry, dry_run: bool) -> Result<Vec<Line>> {
-    let source = find_table(&entry.table)?;
-    check_source(source)?;
+    let (source, by) = (find_table(&entry.table)?, user::name_of(user::current()));
+    let _owner = check_source(source)?;
     check::not_static(source)?;
     catalog::policy::lock(source)?;
     let before = catalog::policy::find(source)?;
@@ -221,7 +224,7 @@ fn import_one(entry: &Entry, dry_run: bool) -> Result<Vec<Line>> {
     };
     warn(source, &after)?;
     if !dry_run && action != "same" {
-        save(source, &old, &after)?;
+        save(source, &old, &after, &by)?;
     }
     let line = |change| Line { table: entry.table.clone(), action, change, note: None };
     if differing.is_empty() {

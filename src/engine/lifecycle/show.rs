@@ -352,12 +352,12 @@ pub(super) fn timestamp(micros: i64) -> Result<TimestampWithTimeZone> {
 
 /// Refuses who may not SELECT from the table (42501).
 pub(super) fn check_visible(source: pg_sys::Oid) -> Result<()> {
-    if catalog::may_select(source)? {
+    if catalog::may_see(source)? {
         return Ok(());
     }
     let name = catalog::qualified_name(source)?;
     Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("permission denied for table {name}"))
-        .hint("It takes SELECT on the table."))
+        .hint("It takes SELECT on the table, or membership in archive_ext_reader."))
 }
 
 /// A table with its policy, or with an empty one.

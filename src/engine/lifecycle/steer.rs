@@ -1,4 +1,5 @@
-//! `cancel_job`, `pause_job`, `resume_job`, `retry_job`: for whoever started the job or may act as the table's owner.
+//! `cancel_job`, `pause_job`, `resume_job`, `retry_job`: for whoever started the job, may act as the table's owner, or
+//! administers archives.
 
 use std::time::{Duration, Instant};
 
@@ -11,13 +12,15 @@ use crate::catalog::queue::Steered;
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
 use crate::partition::locks;
+use crate::pg::background;
 use crate::pg::server_text::notice;
-use crate::pg::{background, user};
+use crate::pg::user::{self, UserGuard};
 
 /// Ends a job and lifts its guards; whether it was unfinished. A step that runs in another session is cancelled, and
 /// waited for at most `archive_ext.lock_timeout`.
 pub fn cancel(id: Uuid) -> Result<bool> {
-    let job = mine(id)?;
+    let by = user::name_of(user::current());
+    let (job, _owner) = steered(id)?;
     if !job.status.is_unfinished() {
         return Ok(false);
     }
@@ -29,7 +32,7 @@ pub fn cancel(id: Uuid) -> Result<bool> {
         }
         stop_step(&job, pid)?;
     }
-    let reason = format!("cancelled by {}", user::name_of(user::current()));
+    let reason = format!("cancelled by {by}");
     steps::cancel(id, JobStatus::Cancelled.as_str(), &reason)
 }
 
@@ -52,7 +55,7 @@ fn stop_step(job: &Steered, pid: i32) -> Result<()> {
 
 /// Stops a job after the step that runs now, until it is resumed.
 pub fn pause(id: Uuid) -> Result<()> {
-    let job = mine(id)?;
+    let (job, _owner) = steered(id)?;
     let status = job.status.after(JobEvent::Paused)?;
     if job.by_function {
         let message = format!("\"{}\" is archived in one transaction, which cannot be paused", job.partition_name);
@@ -71,13 +74,13 @@ pub fn pause(id: Uuid) -> Result<()> {
 
 /// Lets a paused job go on.
 pub fn resume(id: Uuid) -> Result<()> {
-    let status = mine(id)?.status.after(JobEvent::Resumed)?;
-    catalog::queue::set_status(id, status)
+    let (job, _owner) = steered(id)?;
+    catalog::queue::set_status(id, job.status.after(JobEvent::Resumed)?)
 }
 
 /// Starts a job again that was given up or cancelled.
 pub fn retry(id: Uuid) -> Result<()> {
-    let job = mine(id)?;
+    let (job, _owner) = steered(id)?;
     let status = job.status.after(JobEvent::Retried)?;
     if let Some(other) = catalog::queue::in_the_way(id)? {
         let message = format!("another job works on \"{}\"", job.partition_name);
@@ -86,6 +89,15 @@ pub fn retry(id: Uuid) -> Result<()> {
         );
     }
     catalog::queue::set_status(id, status)
+}
+
+/// The same, and for whoever administers the archive of its table, who acts as the table's owner from then on.
+fn steered(id: Uuid) -> Result<(Steered, Option<UserGuard>)> {
+    let job = find(id)?;
+    match job.table_owner.filter(|owner| !user::has_privileges_of(*owner) && user::may_administer(*owner)) {
+        Some(owner) if job.started_by != user::name_of(user::current()) => Ok((job, user::stand_in_for(owner))),
+        _ => Ok((mine(id)?, None)),
+    }
 }
 
 /// The job, for whoever started it or may act as the owner of its table (42501).

@@ -23,7 +23,7 @@ use crate::catalog::partition::{Known, Local};
 use crate::catalog::policy::Policy;
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover::{self, Leaf};
-use crate::partition::{ageing, check, freeze, locks};
+use crate::partition::{ageing, check, freeze, locks, subscribed};
 use crate::pg::relation::LockMode;
 use crate::pg::{user, xact};
 use crate::worker::settler;
@@ -192,6 +192,9 @@ fn members(named: &Leaf, to: Status, job: Option<Uuid>) -> Result<Vec<Member>> {
             .hint("Only partitions stored in this database have a status; name the others one by one."));
         }
         check::access(&leaf)?;
+        if to == Status::Warm {
+            subscribed::refuse(&leaf, false)?;
+        }
         let from = catalog::partition::local_status(leaf.oid)?;
         if from != to {
             transition::check(from, to).map_err(|error| about(&leaf, error.into()))?;
@@ -356,7 +359,7 @@ fn archive(
     reason: &str,
 ) -> Result<String> {
     let leaves: Vec<_> = members.iter().map(|member| member.leaf.oid).collect();
-    let options = Options { storage: None, verify: Verify::Content, drop_local_seconds: None };
+    let options = Options { storage: None, verify: Verify::Content, drop_local_seconds: None, allow_subscribed: false };
     archive::archive(&leaves, &options)?;
     for Member { leaf, from } in members.iter().copied() {
         catalog::event::explain(root, &leaf.qualified(), *from, reason)?;

@@ -56,7 +56,8 @@ impl Node {
             }
             _ if self.pg_type.is_plain_text() => {
                 let bytes = self.encoding.encode(text).ok_or_else(|| untranslatable(&self.pg_type))?;
-                Ok(palloc_varlena(&bytes))
+                // Nothing that PostgreSQL stores has one, and its functions would read past the end.
+                if bytes.contains(&0) { Err(holds_nul()) } else { Ok(palloc_varlena(&bytes)) }
             }
             _ => self.parse(text),
         }

@@ -10,6 +10,7 @@ use super::guard::corrupt;
 use super::ndjson::LineCell;
 use super::numeric::Numeric;
 use super::outlier::{EPOCH_DAYS, EPOCH_MICROS};
+use super::sidecar::Sidecar;
 use super::value::{ArrayValue, IntervalValue, Value};
 use crate::schema::Storage;
 use crate::{Error, ErrorKind, Result};
@@ -96,6 +97,20 @@ impl DecodedBatch {
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Whether a sidecar holds bytes rather than text.
+    pub(super) fn has_images(&self) -> bool {
+        match &self.values {
+            Values::Columns(columns) => columns
+                .iter()
+                .filter_map(|column| column.sidecar.as_ref())
+                .filter(|sidecar| sidecar.null_count() < sidecar.len())
+                .any(|sidecar| sidecar.iter().flatten().any(Sidecar::is_bytes)),
+            Values::Lines(lines) => {
+                lines.iter().flatten().any(|cell| matches!(cell, LineCell::Sidecar(text) if Sidecar::is_bytes(text)))
+            }
+        }
     }
 
     /// The value of a row in the column at this position of [`super::ScanOptions::columns`].

@@ -32,10 +32,14 @@ impl ObjectFormat {
         Self::ALL.into_iter().find(|format| format.as_str() == name)
     }
 
+    /// A key without its extension, and the format that this tells; `None` for other extensions.
+    pub fn split(key: &str) -> Option<(&str, Self)> {
+        Self::ALL.into_iter().find_map(|format| Some((key.strip_suffix(format.as_str())?.strip_suffix('.')?, format)))
+    }
+
     /// The format of the object with this key. Errors: corrupt for a key with another extension.
     pub fn of_key(key: &str) -> Result<Self> {
-        let has = |format: &Self| key.strip_suffix(format.as_str()).is_some_and(|rest| rest.ends_with('.'));
-        Self::ALL.into_iter().find(has).ok_or_else(|| {
+        Self::split(key).map(|(_, format)| format).ok_or_else(|| {
             Error::new(ErrorKind::Corrupt, format!("object \"{key}\" is of no format that is archived"))
                 .detail("Keys of objects end with .parquet, .ndjson.gz or .ndjson.")
         })

@@ -222,6 +222,11 @@ impl<R: RangeReader> ParquetReader<R> {
     pub(super) fn reader(&self) -> &R {
         &self.reader
     }
+
+    /// The same, to read from.
+    pub(super) fn reader_mut(&mut self) -> &mut R {
+        &mut self.reader
+    }
 }
 
 fn wanted(bound: &[Bound], ids: &[i32]) -> Result<Vec<Bound>> {

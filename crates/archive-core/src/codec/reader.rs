@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::checksum::sha256_of;
 use super::decode::DecodedBatch;
 use super::format::ObjectFormat;
 use super::guard::corrupt;
@@ -68,13 +69,20 @@ pub struct Recorded<'a> {
     pub format: ObjectFormat,
     /// Its size.
     pub bytes: u64,
-    /// Its rows.
-    pub rows: u64,
+    /// Its rows, if that is known.
+    pub rows: Option<u64>,
+    /// SHA-256 of its bytes, hexadecimal, if that is known. Some values are archived as their bytes in PostgreSQL's memory; a
+    /// forged one could crash the server, so the object is proven to be the one that was written before any of them is handed out.
+    pub sha256: Option<&'a str>,
 }
 
 /// Reads one object; see the module.
 pub struct ObjectReader<R> {
     key: String,
+    /// Until it is proven.
+    sha256: Option<String>,
+    /// A column's values are bytes in memory.
+    has_images: bool,
     inner: Inner<R>,
 }
 
@@ -87,17 +95,40 @@ impl<R: RangeReader> ObjectReader<R> {
     /// Opens an object of the columns of `schema`. Errors: corrupt when it is not the one that was recorded, which for lines is
     /// known when the last of them was read.
     pub fn open(reader: R, recorded: Recorded<'_>, schema: &TableSchema, opts: ScanOptions) -> Result<Self> {
+        let is_image = |id: &i32| schema.field(*id).is_some_and(|field| field.pg_type.is_image());
+        let has_images = opts.columns.iter().any(is_image);
         let inner = Inner::open(reader, recorded, schema, opts).map_err(|error| named(error, recorded.key))?;
-        Ok(Self { key: recorded.key.to_owned(), inner })
+        Ok(Self { key: recorded.key.to_owned(), sha256: recorded.sha256.map(str::to_owned), has_images, inner })
     }
 
     /// The next rows, `None` at the end.
     pub fn next_batch(&mut self) -> Result<Option<DecodedBatch>> {
+        self.next_proven().map_err(|error| named(error, &self.key))
+    }
+
+    fn next_proven(&mut self) -> Result<Option<DecodedBatch>> {
         let batch = match &mut self.inner {
-            Inner::Parquet(reader) => reader.next_batch(),
-            Inner::Ndjson(reader) => reader.next_batch(),
+            Inner::Parquet(reader) => reader.next_batch()?,
+            Inner::Ndjson(reader) => reader.next_batch()?,
         };
-        batch.map_err(|error| named(error, &self.key))
+        let images = |batch: &DecodedBatch| self.has_images || batch.has_images();
+        if self.sha256.is_some() && batch.as_ref().is_some_and(images) {
+            self.prove()?;
+        }
+        Ok(batch)
+    }
+
+    /// Reads the whole object, once, if it is known what it should be.
+    fn prove(&mut self) -> Result<()> {
+        let Some(expected) = self.sha256.take() else { return Ok(()) };
+        let found = match &mut self.inner {
+            Inner::Parquet(reader) => sha256_of(reader.reader_mut())?,
+            Inner::Ndjson(reader) => sha256_of(reader.reader_mut())?,
+        };
+        if found.eq_ignore_ascii_case(&expected) {
+            return Ok(());
+        }
+        Err(corrupt("object has other bytes than recorded").detail(format!("Its SHA-256 is {found}, not {expected}.")))
     }
 
     /// What was done so far.
@@ -157,10 +188,8 @@ fn named(error: Error, key: &str) -> Error {
 }
 
 /// Whether an object has the rows that were recorded of it (corrupt otherwise).
-pub(super) fn check_rows(found: u64, recorded: u64) -> Result<()> {
-    if found == recorded {
-        return Ok(());
-    }
+pub(super) fn check_rows(found: u64, recorded: Option<u64>) -> Result<()> {
+    let Some(recorded) = recorded.filter(|recorded| *recorded != found) else { return Ok(()) };
     Err(corrupt("object holds another number of rows than recorded")
         .detail(format!("It holds {found} rows, and {recorded} were recorded.")))
 }

@@ -37,6 +37,11 @@ impl<'a> Sidecar<'a> {
         }
     }
 
+    /// Whether the text of a sidecar stands for bytes that nobody checks when they become a value.
+    pub(super) fn is_bytes(text: &str) -> bool {
+        text.starts_with(SERVER_TEXT) || text.starts_with(IMAGE)
+    }
+
     /// The sidecar's text for text in the encoding of the database.
     pub fn of_server_text(bytes: &[u8]) -> String {
         marked(SERVER_TEXT, bytes)

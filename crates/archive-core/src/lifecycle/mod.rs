@@ -30,6 +30,7 @@ pub use local_label::{Level, local_labels};
 pub use pass::{Next, Pass};
 pub use period::{Granularity, Moment, Period};
 pub use relabel::{Granularities, partition_name, relabel};
+pub(crate) use selection::glob;
 pub use selection::{Patterns, Selection};
 pub use status::Status;
 pub use taken::{Taken, TakenRows};

@@ -235,7 +235,7 @@ fn other_spelling(label: &str) -> Option<String> {
 
 /// Whether `pattern`, in which `*` stands for any text, matches all of `text`. A client may have written it: the time is at
 /// most the product of both lengths.
-fn glob(pattern: &str, text: &str) -> bool {
+pub(crate) fn glob(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut at, mut here) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model::{MANIFEST_FORMAT, ManifestObject};
 use crate::codec::{DIGEST_ALGORITHM, Digest};
+use crate::store::validate_key;
 use crate::{Error, ErrorKind, Result};
 
 /// A batch of rows of a table that is archived row by row.
@@ -134,8 +135,9 @@ impl BatchManifest {
             return Err(Error::new(ErrorKind::Unsupported, "the manifest of a batch is of an unknown format")
                 .hint("Update the extension to the version that wrote the manifest."));
         }
-        let rows = self.objects.iter().map(|object| object.rows).sum::<u64>();
-        let bytes = self.objects.iter().map(|object| object.bytes).sum::<u64>();
+        self.objects.iter().try_for_each(|object| validate_key(&object.key))?;
+        let rows = self.objects.iter().fold(0u64, |sum, object| sum.saturating_add(object.rows));
+        let bytes = self.objects.iter().fold(0u64, |sum, object| sum.saturating_add(object.bytes));
         if (rows, rows, bytes) == (self.rows, self.digest.rows, self.bytes) {
             return Ok(());
         }

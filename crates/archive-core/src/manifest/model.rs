@@ -158,7 +158,13 @@ impl ManifestObject {
 
     /// What a reader is told of it. Errors: corrupt when its key tells no format.
     pub fn recorded(&self) -> Result<Recorded<'_>> {
-        Ok(Recorded { key: &self.key, format: ObjectFormat::of_key(&self.key)?, bytes: self.bytes, rows: self.rows })
+        Ok(Recorded {
+            key: &self.key,
+            format: ObjectFormat::of_key(&self.key)?,
+            bytes: self.bytes,
+            rows: Some(self.rows),
+            sha256: Some(&self.sha256),
+        })
     }
 }
 

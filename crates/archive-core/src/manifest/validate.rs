@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::model::{Manifest, ManifestObject};
 use crate::codec::{DIGEST_ALGORITHM, Digest};
+use crate::store::validate_key;
 use crate::{Error, ErrorKind, Result};
 
 impl Manifest {
@@ -67,6 +68,7 @@ impl Manifest {
 
     fn check_object(&self, object: &ManifestObject) -> Result<()> {
         object.recorded()?;
+        validate_key(&object.key).map_err(|error| corrupt(error.message().to_owned()))?;
         if object.rows != object.digest.rows {
             return Err(corrupt(format!(
                 "object \"{}\": the digest counts {} rows, not {}",

@@ -1,5 +1,7 @@
 //! What a key below a storage's prefix is, by its name alone: for audits and for the removal of what nobody needs.
 
+use crate::codec::ObjectFormat;
+
 /// A key, taken apart. The parts are as they are in the key, encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyName<'a> {
@@ -53,11 +55,13 @@ impl<'a> KeyName<'a> {
                 .or_else(|| batch(table, stem).map(Self::BatchManifest))
                 .unwrap_or(Self::Foreign);
         }
-        let Some(stem) = without_directories(rest).and_then(|name| name.strip_suffix(".parquet")) else {
+        let Some((stem, format)) = without_directories(rest).and_then(ObjectFormat::split) else {
             return Self::Foreign;
         };
         let numbered = stem.rsplit_once('.').filter(|(_, number)| is_digits(number, 5));
+        // Partitions are archived as Parquet.
         numbered
+            .filter(|_| format == ObjectFormat::Parquet)
             .and_then(|(stem, _)| version(table, stem))
             .map(Self::Data)
             .or_else(|| batch(table, stem).map(Self::Batch))
@@ -170,6 +174,7 @@ mod tests {
             "public.orders/readme.md",
             "public.orders/orders.v1.00000.parquet.bak",
             "public.orders/orders.v0.00000.parquet",
+            "public.orders/orders.v1.00000.ndjson",
             "public.orders/orders.v1.0.parquet",
             "public.orders/other/orders.v1.00000.parquet",
             "public.orders/archive_year=2024/archive_month=1/orders.v1.00000.parquet",
@@ -193,11 +198,14 @@ mod tests {
         assert_eq!(KeyName::of(&data).family(), KeyName::of(&manifest).family());
         assert_eq!(KeyName::of(&data).family(), Some(manifest_key("s", "t", "p", 0)));
         let batch = BatchName { job: "0123456789abcdef", number: 7, sha256: &"f00d".repeat(16) };
-        let (object, manifest) = (batch_key("s", "t", None, batch), batch_manifest_key("s", "t", "t_rows", batch));
-        assert_eq!(KeyName::of(&object), KeyName::Batch(Batch { table: "s.t", job: "01234567" }));
-        assert_eq!(KeyName::of(&object).family(), Some(job_family("0123456789abcdef")));
-        assert_eq!(KeyName::of(&object).family(), KeyName::of(&manifest).family());
-        assert!(KeyName::of(&manifest).is_manifest() && !KeyName::of(&object).is_manifest());
+        let manifest = batch_manifest_key("s", "t", "t_rows", batch);
+        for format in ObjectFormat::ALL {
+            let object = batch_key("s", "t", None, batch, format);
+            assert_eq!(KeyName::of(&object), KeyName::Batch(Batch { table: "s.t", job: "01234567" }));
+            assert_eq!(KeyName::of(&object).family(), Some(job_family("0123456789abcdef")));
+            assert_eq!(KeyName::of(&object).family(), KeyName::of(&manifest).family());
+            assert!(KeyName::of(&manifest).is_manifest() && !KeyName::of(&object).is_manifest());
+        }
     }
 
     proptest! {
@@ -205,7 +213,7 @@ mod tests {
         fn every_key_that_is_written_is_told_for_what_it_is(
             schema in "\\PC{1,63}", table in "\\PC{1,63}", partition in "\\PC{1,63}", version in 1u32.., number in 0u32..,
             year in -4712i32..294276, month in 1u8..=12, granularity in prop_oneof![Just(Granularity::Month), Just(Granularity::Year)],
-            job in "[0-9a-f]{32}", sha256 in "[0-9a-f]{64}",
+            job in "[0-9a-f]{32}", sha256 in "[0-9a-f]{64}", format in prop::sample::select(ObjectFormat::ALL.to_vec()),
         ) {
             let date = Moment::date(year, month, 1).map(|lower| HiveDate::new(lower, granularity));
             let data = data_key(&schema, &table, &partition, date, version, number);
@@ -217,7 +225,8 @@ mod tests {
             prop_assert_eq!(version_family(of.table, of.partition), manifest_key(&schema, &table, &partition, 0));
             let name = BatchName { job: &job, number, sha256: &sha256 };
             let of = Batch { table: of.table, job: &job[..8] };
-            let (object, manifest) = (batch_key(&schema, &table, date, name), batch_manifest_key(&schema, &table, &partition, name));
+            let object = batch_key(&schema, &table, date, name, format);
+            let manifest = batch_manifest_key(&schema, &table, &partition, name);
             prop_assert_eq!(KeyName::of(&object), KeyName::Batch(of));
             prop_assert_eq!(KeyName::of(&manifest), KeyName::BatchManifest(of));
         }

@@ -184,6 +184,16 @@ impl PgType {
         matches!(self, PgType::Text | PgType::Varchar | PgType::Bpchar | PgType::Json | PgType::Xml)
     }
 
+    /// Whether values, or parts of them, are archived as their bytes in PostgreSQL's memory.
+    pub fn is_image(&self) -> bool {
+        match self {
+            Self::Opaque => true,
+            Self::Array(element) => element.is_image(),
+            Self::Composite(attributes) => attributes.iter().any(|attribute| attribute.pg_type.is_image()),
+            _ => false,
+        }
+    }
+
     /// Whether a value is one number, one text or the like, so that Parquet's statistics count values as rows.
     pub fn is_scalar(&self) -> bool {
         !matches!(self, PgType::Array(_) | PgType::Composite(_) | PgType::Interval | PgType::Reg)

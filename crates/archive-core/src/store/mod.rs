@@ -10,6 +10,7 @@ use crate::error::ErrorKind;
 #[cfg(test)]
 mod contract;
 mod credentials;
+mod endpoint;
 mod faulty;
 mod key;
 mod local;
@@ -30,6 +31,8 @@ mod values;
 pub use blocking::{BlockingStore, StoreMetrics};
 pub use common::{ObjectMeta, ObjectStore, PendingUpload, PutMode, Upload};
 pub use credentials::{Credentials, UserMappingOptions};
+pub use endpoint::AllowedEndpoints;
+use endpoint::Endpoint;
 pub use faulty::{Fault, FaultyStore, Op};
 pub use key::{TEMP_PREFIX, validate_key};
 pub use location::Location;
@@ -44,19 +47,31 @@ pub use values::{LockMode, ObjectLock, RetentionUnit, Sse};
 use crate::error::Result;
 use std::sync::Arc;
 
-/// Opens the store that `options` describe. Reads environment variables or the credentials file, never the network.
-///
-/// `credentials` is what the extension found for `options.credentials`: required for S3, ignored for a directory.
+/// Opens the store that `options` describe, wherever it is.
 pub fn open(
     options: &StorageOptions,
     credentials: Option<Credentials>,
     io: &IoRuntime,
 ) -> Result<Arc<dyn ObjectStore>> {
+    open_within(options, credentials, &AllowedEndpoints::default(), io)
+}
+
+/// Opens the store that `options` describe, if its endpoint is allowed. Reads environment variables or the credentials
+/// file, never the network; addresses that names resolve to are checked at each connection.
+///
+/// `credentials` is what the extension found for `options.credentials`: required for S3, ignored for a directory.
+pub fn open_within(
+    options: &StorageOptions,
+    credentials: Option<Credentials>,
+    allowed: &AllowedEndpoints,
+    io: &IoRuntime,
+) -> Result<Arc<dyn ObjectStore>> {
+    allowed.check(options)?;
     match &options.location {
         Location::File(directory) => Ok(Arc::new(local::LocalStore::new(directory.clone()))),
         Location::S3 { .. } => {
             let _context = io.enter();
-            Ok(Arc::new(s3::S3Store::open(options, credentials)?))
+            Ok(Arc::new(s3::S3Store::open(options, credentials, allowed)?))
         }
     }
 }

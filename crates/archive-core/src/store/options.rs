@@ -1,7 +1,7 @@
 //! The options of a foreign server of `archive_fdw`, typed and validated.
 
 use super::values::{boolean, duration};
-use super::{Location, ObjectLock, Sse};
+use super::{Endpoint, Location, ObjectLock, Sse};
 use crate::error::{Error, ErrorKind, Result};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -96,6 +96,16 @@ impl StorageOptions {
         let parsed = given.typed()?;
         given.check_combinations(&parsed)?;
         Ok(parsed)
+    }
+
+    /// The region requests are signed for; with the environment's credentials goes its region.
+    pub(super) fn region_used(&self, from_environment: bool) -> String {
+        let variable = |name| std::env::var(name).ok().filter(|value| from_environment && !value.is_empty());
+        self.region
+            .clone()
+            .or_else(|| variable("AWS_REGION"))
+            .or_else(|| variable("AWS_DEFAULT_REGION"))
+            .unwrap_or_else(|| "us-east-1".to_owned())
     }
 }
 
@@ -227,8 +237,8 @@ fn region(text: &str) -> Option<String> {
 fn endpoint(text: &str) -> Option<String> {
     let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
     let host = host.strip_suffix('/').unwrap_or(host);
-    let clean = !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._:[]".contains(c));
-    clean.then(|| text.trim_end_matches('/').to_owned())
+    let clean = host.chars().all(|c| c.is_ascii_alphanumeric() || "-._:[]".contains(c));
+    (clean && Endpoint::parse(text).is_some()).then(|| text.trim_end_matches('/').to_owned())
 }
 
 fn source(text: &str) -> Option<CredentialSource> {
@@ -337,6 +347,8 @@ mod tests {
             ("endpoint", "ftp://x"),
             ("endpoint", "http://user:pw@x"),
             ("endpoint", "http://x/path"),
+            ("endpoint", "http://x:port"),
+            ("endpoint", "http://[::1"),
             ("path_style", "maybe"),
             ("storage_class", "COLD"),
             ("sse", "aes"),

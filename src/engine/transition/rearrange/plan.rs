@@ -12,7 +12,7 @@ use crate::engine::transition::premake;
 use crate::engine::{managed, transition};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover::{self, Leaf};
-use crate::partition::{carry_over, check, freeze, new_partition};
+use crate::partition::{carry_over, check, freeze, new_partition, subscribed};
 use crate::pg::{spi, user};
 
 /// The job that merges adjacent partitions into one, which will be WARM; one that does just this already is taken up again.
@@ -188,6 +188,7 @@ fn mergeable(partition: pg_sys::Oid, job: Option<Uuid>) -> Result<Leaf> {
         return Err(unsupported("is an unlogged table").hint(format!("ALTER TABLE {name} SET LOGGED;")));
     }
     check::no_stubs(&leaf)?;
+    subscribed::refuse(&leaf, false)?;
     transition::not_in_work(&leaf, job)?;
     if freeze::guarded_because(leaf.oid)?.as_deref() == Some(freeze::Reason::Archiving.as_str())
         && !catalog::partition::is_read_only(leaf.oid)?

@@ -25,7 +25,7 @@ pub(in crate::codec) struct NdjsonReader<R> {
     lines: Lines<R>,
     parser: LineParser,
     /// Rows that were recorded.
-    recorded: u64,
+    recorded: Option<u64>,
     opts: ScanOptions,
     line: Vec<u8>,
     /// Lines read so far.
@@ -109,7 +109,9 @@ impl<R: RangeReader> NdjsonReader<R> {
         }
         self.rows += 1;
         // A line beyond what was recorded is no row.
-        check_rows(self.rows.max(self.recorded), self.recorded)?;
+        if self.recorded.is_some_and(|recorded| self.rows > recorded) {
+            check_rows(self.rows, self.recorded)?;
+        }
         Ok(true)
     }
 
@@ -123,6 +125,14 @@ impl<R: RangeReader> NdjsonReader<R> {
         match &self.lines {
             Lines::Gzip(lines) => &lines.get_ref().get_ref().reader,
             Lines::Plain(lines) => &lines.reader,
+        }
+    }
+
+    /// The same, to read from.
+    pub(in crate::codec) fn reader_mut(&mut self) -> &mut R {
+        match &mut self.lines {
+            Lines::Gzip(lines) => &mut lines.get_mut().get_mut().reader,
+            Lines::Plain(lines) => &mut lines.reader,
         }
     }
 }

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::own::{Own, Row, any_format, any_type, table, table_and_rows};
-use super::store::{Object, Stored, read, scan_all, tiny, write};
+use super::store::{Memory, Object, Stored, read, scan_all, tiny, write};
 use crate::codec::*;
 use crate::schema::PgType;
 use crate::{ErrorKind, Result};
@@ -66,7 +66,10 @@ fn another_size_or_type_is_corrupt() {
     let kind = |error: Option<crate::Error>| error.map(|error| error.kind());
     assert_eq!(kind(open(&schema, right)), None);
     assert_eq!(kind(open(&schema, Recorded { bytes: right.bytes - 1, ..right })), Some(ErrorKind::Corrupt));
-    assert_eq!(kind(open(&schema, Recorded { rows: right.rows + 1, ..right })), Some(ErrorKind::Corrupt));
+    assert_eq!(
+        kind(open(&schema, Recorded { rows: right.rows.map(|rows| rows + 1), ..right })),
+        Some(ErrorKind::Corrupt)
+    );
     assert_eq!(kind(open(&table(&[PgType::Int4]), right)), Some(ErrorKind::Corrupt));
     let error = open(&table(&[PgType::Int8, PgType::Text]), right).unwrap();
     assert_eq!((error.kind(), error.message()), (ErrorKind::Corrupt, "archive object \"t/o\" is not what was written"));
@@ -79,5 +82,36 @@ fn bytes_that_are_no_parquet_are_corrupt() {
         let result =
             read(&table(&[PgType::Int4]), &Stored::new(bytes, ObjectFormat::Parquet, 0), ScanOptions::default());
         assert_eq!(result.unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}
+
+/// An object of one row, whose sidecar holds this text.
+fn with_sidecar(schema: &crate::schema::TableSchema, text: &str, format: ObjectFormat) -> Stored {
+    let options = WriterOptions { format, ..tiny() };
+    let mut writer = PartitionWriter::new(schema.clone(), options, Memory::default()).unwrap();
+    assert_eq!(writer.append(0, Some(&Value::Image(b"x"))).unwrap(), Appended::NeedsText);
+    writer.append_text(0, text).unwrap();
+    writer.end_row().unwrap();
+    Stored::new(writer.finish().unwrap().2.objects.remove(0), format, 1)
+}
+
+#[test]
+fn bytes_in_memory_are_handed_out_only_from_the_object_that_was_written() {
+    let schema = table(&[PgType::Other]);
+    for format in ObjectFormat::ALL {
+        let [honest, forged, plain, server_text] =
+            ["\\b00", "\\b01", "plain", "\\x01"].map(|text| with_sidecar(&schema, text, format));
+        let honest_sha256 = sha256_of_bytes(&honest.bytes);
+        let rows = |stored: &Stored| {
+            let recorded = Recorded { sha256: Some(&honest_sha256), ..stored.recorded };
+            let object = Object::new(stored.bytes.clone());
+            let mut reader = ObjectReader::open(object, recorded, &schema, scan_all(&schema)).unwrap();
+            reader.next_batch().map(|batch| batch.map_or(0, |batch| batch.rows()))
+        };
+        assert_eq!(rows(&honest).unwrap(), 1);
+        for forged in [forged, server_text] {
+            assert_eq!(rows(&forged).unwrap_err().kind(), ErrorKind::Corrupt);
+        }
+        assert_eq!(rows(&plain).unwrap(), 1, "text goes through the type's input function");
     }
 }

@@ -72,12 +72,15 @@ pub(super) struct Stored {
 impl Stored {
     pub(super) fn new(bytes: impl Into<Bytes>, format: ObjectFormat, rows: u64) -> Self {
         let bytes = bytes.into();
-        Self { recorded: Recorded { key: "t/o", format, bytes: bytes.len() as u64, rows }, bytes }
+        Self {
+            recorded: Recorded { key: "t/o", format, bytes: bytes.len() as u64, rows: Some(rows), sha256: None },
+            bytes,
+        }
     }
 
     /// Other bytes in its place.
     pub(super) fn with(&self, bytes: impl Into<Bytes>) -> Self {
-        Self::new(bytes, self.recorded.format, self.recorded.rows)
+        Self::new(bytes, self.recorded.format, self.recorded.rows.unwrap_or(0))
     }
 }
 

@@ -1,20 +1,30 @@
 //! The SDK's client: credentials only as given, no retries of its own (see `retry`), timeouts, checksums.
 
+use super::resolver::Resolver;
 use crate::error::{Error, ErrorKind};
-use crate::store::{Checksum, CredentialSource, StorageOptions, UserMappingOptions};
+use crate::store::{AllowedEndpoints, Checksum, CredentialSource, StorageOptions, UserMappingOptions};
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::SharedHttpClient;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::types::ChecksumAlgorithm;
+use aws_smithy_http_client::tls;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A line slower than this counts as broken.
 pub(super) const SLOWEST_BYTES_PER_SECOND: u64 = 128 * 1024;
 
-pub(super) fn build(options: &StorageOptions, keys: &UserMappingOptions, from_environment: bool) -> Client {
+/// Keys are static and there is no chain of providers: nothing asks a metadata service for credentials, whatever the
+/// environment says. Redirects are answers, not followed, and proxies of the environment are not used.
+pub(super) fn build(
+    options: &StorageOptions,
+    keys: &UserMappingOptions,
+    from_environment: bool,
+    allowed: &AllowedEndpoints,
+) -> Client {
     let credentials = Credentials::new(
         keys.access_key_id.clone(),
         keys.secret_access_key.clone(),
@@ -30,7 +40,8 @@ pub(super) fn build(options: &StorageOptions, keys: &UserMappingOptions, from_en
     let builder = Builder::new()
         .behavior_version_latest()
         .credentials_provider(credentials)
-        .region(Region::new(region(options, from_environment)))
+        .http_client(http_client(allowed))
+        .region(Region::new(options.region_used(from_environment)))
         .force_path_style(options.path_style)
         .retry_config(RetryConfig::disabled())
         .timeout_config(timeouts)
@@ -66,14 +77,11 @@ pub(super) fn checksum(checksum: Checksum) -> Option<ChecksumAlgorithm> {
     }
 }
 
-fn region(options: &StorageOptions, from_environment: bool) -> String {
-    let variable = |name| std::env::var(name).ok().filter(|value| from_environment && !value.is_empty());
-    options
-        .region
-        .clone()
-        .or_else(|| variable("AWS_REGION"))
-        .or_else(|| variable("AWS_DEFAULT_REGION"))
-        .unwrap_or_else(|| "us-east-1".to_owned())
+/// The SDK's own client, but for the names that it connects to.
+fn http_client(allowed: &AllowedEndpoints) -> SharedHttpClient {
+    aws_smithy_http_client::Builder::new()
+        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
+        .build_with_resolver(Resolver::new(allowed.clone()))
 }
 
 pub(super) fn no_credentials(options: &StorageOptions) -> Error {

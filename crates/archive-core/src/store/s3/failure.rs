@@ -1,5 +1,6 @@
 //! What went wrong with a request, without the SDK's types and without anything secret.
 
+use super::resolver::Refused;
 use crate::error::{Error, ErrorKind};
 use crate::store::{Location, UserMappingOptions};
 use aws_sdk_s3::config::http::HttpResponse;
@@ -15,6 +16,8 @@ pub(super) struct Failure {
     region: Option<String>,
     transport: Option<String>,
     timeout: bool,
+    /// The host is none that may be asked.
+    refused: bool,
 }
 
 impl Failure {
@@ -34,7 +37,10 @@ impl Failure {
                 failure.code = service.code().map(str::to_owned);
                 failure.message = service.message().map(str::to_owned);
             }
-            None => failure.transport = Some(causes(error)),
+            None => {
+                failure.transport = Some(causes(error));
+                failure.refused = is_refused(error);
+            }
         }
         if let SdkError::DispatchFailure(dispatch) = error {
             failure.timeout |= dispatch.is_timeout();
@@ -68,7 +74,7 @@ impl Failure {
         ];
         let by_code = self.code.as_deref().is_some_and(|code| CODES.contains(&code));
         let by_status = matches!(self.status, Some(408 | 429 | 500 | 502 | 503 | 504));
-        by_code || by_status || self.transport.is_some() && !self.has_answer()
+        !self.refused && (by_code || by_status || self.transport.is_some() && !self.has_answer())
     }
 
     /// A complete answer that says no: the transport is not to blame.
@@ -77,6 +83,9 @@ impl Failure {
     }
 
     fn kind(&self) -> ErrorKind {
+        if self.refused {
+            return ErrorKind::NotAllowed;
+        }
         match (self.code.as_deref().unwrap_or(""), self.status.unwrap_or(0)) {
             ("InvalidObjectState", _) => ErrorKind::NeedsRestore,
             ("NoSuchUpload", _) => ErrorKind::Storage,
@@ -96,6 +105,7 @@ impl Failure {
 
     fn hint(&self, kind: ErrorKind, location: &Location) -> Option<String> {
         Some(match kind {
+            ErrorKind::NotAllowed => "Correct the server's option endpoint, or what its name resolves to.".into(),
             ErrorKind::PermissionDenied => {
                 "Check the user mapping's keys and the bucket's policy; check_storage tells which operations work."
                     .into()
@@ -169,6 +179,10 @@ const REFUSALS: &[&str] = &[
     "KMS.DisabledException",
     "KMS.NotFoundException",
 ];
+
+fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|cause| cause.is::<Refused>())
+}
 
 pub(super) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut texts: Vec<String> = Vec::new();

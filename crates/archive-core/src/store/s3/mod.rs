@@ -4,6 +4,7 @@ mod body;
 mod client;
 mod failure;
 mod list;
+mod resolver;
 mod retry;
 #[cfg(test)]
 mod tests;
@@ -11,7 +12,7 @@ mod upload;
 
 use super::common::{ObjectMeta, ObjectStore, PendingUpload, PutMode, Upload};
 use super::key::validate_key;
-use super::{Credentials, Location, ObjectLock, Sse, StorageOptions};
+use super::{AllowedEndpoints, Credentials, Location, ObjectLock, Sse, StorageOptions};
 use crate::error::{Error, ErrorKind, Result};
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
@@ -58,14 +59,18 @@ impl std::fmt::Debug for S3Store {
 
 impl S3Store {
     /// Builds the client; no request is sent.
-    pub(super) fn open(options: &StorageOptions, credentials: Option<Credentials>) -> Result<Self> {
+    pub(super) fn open(
+        options: &StorageOptions,
+        credentials: Option<Credentials>,
+        allowed: &AllowedEndpoints,
+    ) -> Result<Self> {
         let Location::S3 { bucket, prefix } = &options.location else {
             return Err(Error::new(ErrorKind::Internal, "not an S3 location"));
         };
         let keys = credentials.as_ref().ok_or_else(|| client::no_credentials(options))?.resolve()?;
         let from_environment = matches!(credentials, Some(Credentials::Environment));
         let inner = Inner {
-            client: client::build(options, &keys, from_environment),
+            client: client::build(options, &keys, from_environment, allowed),
             location: options.location.clone(),
             bucket: bucket.clone(),
             prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
