@@ -120,14 +120,6 @@ pub(super) fn archived_by(job: &Job, partition: pg_sys::Oid) -> Result<bool> {
     Ok(job.phase == "done" || catalog::partition::of_archive_relation(partition)?.is_some())
 }
 
-/// Whether what was exported is still there: a job that was ended and begun again may find it removed as garbage.
-fn manifest_present(job: &Job, leaf: &Leaf) -> Result<bool> {
-    match (job.progress.get("manifest").and_then(serde_json::Value::as_str), &job.storage) {
-        (Some(key), Some(storage)) => Ok(storage::open_for(storage, leaf.owner)?.head(key)?.is_some()),
-        _ => Ok(false),
-    }
-}
-
 fn observe(job: &Job, leaf: &Leaf) -> Result<Observed> {
     let guarded = freeze::observe(leaf.oid)?;
     Ok(Observed {
@@ -138,7 +130,7 @@ fn observe(job: &Job, leaf: &Leaf) -> Result<Observed> {
         unchanged_since_export: exported_state(job)
             .is_some_and(|state| freeze::frozen_state(leaf).is_ok_and(|now| now == state)),
         objects_uploaded: 0,
-        manifest_present: manifest_present(job, leaf)?,
+        manifest_present: job.progress.get("manifest").is_some(),
         verified: job.phase == "verified",
         drop_due: false,
     })
@@ -192,6 +184,20 @@ fn verify(plan: &Plan, job: &Job) -> Result<(bool, String)> {
 fn swap(plan: &Plan, job: &Job) -> Result<(bool, String)> {
     archive::finish(plan, finished(plan, job)?)?;
     Ok((false, "done".to_owned()))
+}
+
+/// A job that is begun again exports anew if what it exported was removed as garbage meanwhile. A storage that does not answer tells
+/// nothing.
+pub fn forget_lost_export(id: Uuid) -> Result<()> {
+    let job = job(id)?;
+    let Some(key) = job.progress.get("manifest").and_then(serde_json::Value::as_str) else { return Ok(()) };
+    let Some(leaf) = job.partition.map(discover::leaf).transpose()?.flatten() else { return Ok(()) };
+    // A job of a policy names no storage.
+    let storage = storage::choose(job.storage.as_deref(), &catalog::policy::of(job.table)?)?;
+    match storage::open_for(&storage, leaf.owner)?.head(key) {
+        Ok(None) => catalog::job::advance(id, "planned", &serde_json::json!({})),
+        _ => Ok(()),
+    }
 }
 
 /// Ends a job that does not run any more and lifts its guards, with the jobs of its family. Only its starter, the table's

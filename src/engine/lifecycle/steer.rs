@@ -85,7 +85,8 @@ pub fn retry(id: Uuid) -> Result<()> {
             Error::new(SqlState::ERRCODE_OBJECT_IN_USE, message).hint(format!("See job {other} in archive_ext.jobs."))
         );
     }
-    catalog::queue::set_status(id, status)
+    catalog::queue::set_status(id, status)?;
+    steps::forget_lost_export(id)
 }
 
 /// The job, for whoever started it or may act as the owner of its table (42501).
