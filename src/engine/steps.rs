@@ -13,7 +13,6 @@ use super::manifest;
 use super::plan::{Options, Plan, Verify};
 use super::rewrite;
 use super::rows;
-use super::storage;
 use super::transition;
 use crate::catalog;
 use crate::catalog::job::Job;
@@ -184,20 +183,6 @@ fn verify(plan: &Plan, job: &Job) -> Result<(bool, String)> {
 fn swap(plan: &Plan, job: &Job) -> Result<(bool, String)> {
     archive::finish(plan, finished(plan, job)?)?;
     Ok((false, "done".to_owned()))
-}
-
-/// A job that is begun again exports anew if what it exported was removed as garbage meanwhile. A storage that does not answer tells
-/// nothing.
-pub fn forget_lost_export(id: Uuid) -> Result<()> {
-    let job = job(id)?;
-    let Some(key) = job.progress.get("manifest").and_then(serde_json::Value::as_str) else { return Ok(()) };
-    let Some(leaf) = job.partition.map(discover::leaf).transpose()?.flatten() else { return Ok(()) };
-    // A job of a policy names no storage.
-    let storage = storage::choose(job.storage.as_deref(), &catalog::policy::of(job.table)?)?;
-    match storage::open_for(&storage, leaf.owner)?.head(key) {
-        Ok(None) => catalog::job::advance(id, "planned", &serde_json::json!({})),
-        _ => Ok(()),
-    }
 }
 
 /// Ends a job that does not run any more and lifts its guards, with the jobs of its family. Only its starter, the table's

@@ -85,8 +85,7 @@ pub fn retry(id: Uuid) -> Result<()> {
             Error::new(SqlState::ERRCODE_OBJECT_IN_USE, message).hint(format!("See job {other} in archive_ext.jobs."))
         );
     }
-    catalog::queue::set_status(id, status)?;
-    steps::forget_lost_export(id)
+    catalog::queue::set_status(id, status)
 }
 
 /// The job, for whoever started it or may act as the owner of its table (42501).
