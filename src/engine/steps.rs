@@ -15,7 +15,6 @@ use super::manifest;
 use super::plan::{Options, Plan, Verify};
 use super::rewrite;
 use super::rows;
-use super::storage;
 use super::transition;
 use super::verification;
 use crate::catalog;
@@ -133,14 +132,6 @@ pub(super) fn archived_by(job: &Job, partition: pg_sys::Oid) -> Result<bool> {
     Ok(job.phase == "done" || catalog::partition::of_archive_relation(partition)?.is_some())
 }
 
-/// Whether what was exported is still there: a job that was ended and begun again may find it removed as garbage.
-fn manifest_present(job: &Job, leaf: &Leaf) -> Result<bool> {
-    match (job.progress.get("manifest").and_then(serde_json::Value::as_str), &job.storage) {
-        (Some(key), Some(storage)) => Ok(storage::open_for(storage, leaf.owner)?.head(key)?.is_some()),
-        _ => Ok(false),
-    }
-}
-
 fn observe(job: &Job, leaf: &Leaf) -> Result<Observed> {
     let guarded = freeze::observe(leaf.oid)?;
     Ok(Observed {
@@ -150,7 +141,7 @@ fn observe(job: &Job, leaf: &Leaf) -> Result<Observed> {
         guard_present: guarded.guards && guarded.bounds,
         unchanged_since_export: is_unchanged(job, leaf)?,
         objects_uploaded: 0,
-        manifest_present: manifest_present(job, leaf)?,
+        manifest_present: job.progress.get("manifest").is_some(),
         verified: job.phase == "verified",
         drop_due: false,
     })
