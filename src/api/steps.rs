@@ -34,6 +34,6 @@ mod archive_ext {
     /// Ends a job after an error and lifts its guards.
     #[pg_extern]
     fn fail_job(job_id: Uuid, error: &str) -> bool {
-        steps::cancel(job_id, "failed", error).or_raise()
+        steps::fail(job_id, error).or_raise()
     }
 }

@@ -215,6 +215,16 @@ fn swap(plan: &Plan, job: &Job) -> Result<(bool, String)> {
     Ok((false, "done".to_owned()))
 }
 
+/// Ends a job after an error of its step, as [`cancel`] does. A merge or split that has swapped goes on with the next call: what it
+/// was made of is still to be dropped.
+pub fn fail(id: Uuid, reason: &str) -> Result<bool> {
+    steer::mine(id)?;
+    if job(id)?.phase == "swapped" {
+        return Ok(false);
+    }
+    cancel(id, "failed", reason)
+}
+
 /// Ends a job that does not run any more and lifts its guards, with the jobs of its family. Only its starter, the table's
 /// owner or a superuser may.
 pub fn cancel(id: Uuid, status: &str, reason: &str) -> Result<bool> {
