@@ -220,6 +220,22 @@ def test_p4_the_clock_jumps_while_a_partition_is_archived(cold, call):
         assert_same_rows(cold, "archive.orders_all", "truth")
 
 
+def test_p4_an_error_after_the_swap_of_a_merge_is_no_end(cold):
+    """What it was made of is detached by then, and only the job knows that it is to be dropped."""
+    create_orders(cold.conn, months=4, rows=ROWS)
+    keep_truth(cold, "orders")
+    merge = "CALL merge_partitions_steps(ARRAY['orders_2024_01', 'orders_2024_02', 'orders_2024_03']::regclass[])"
+    cold.execute("SET archive_ext.failpoints = 'rearrange_dropped=error'")
+    with pytest.raises(errors.SystemError, match="failpoint rearrange_dropped"):
+        cold.execute(merge)
+    assert_same_rows(cold, "orders", "truth")
+    assert cold.exists("orders_2024_01") and not cold.is_attached("orders_2024_01")
+    cold.execute("RESET archive_ext.failpoints")
+    cold.execute(merge)
+    assert not cold.exists("orders_2024_01") and cold.is_attached("orders_2024q1")
+    assert_same_rows(cold, "orders", "truth")
+
+
 def test_p6_a_step_that_waits_for_a_lock_tries_again_and_names_who_has_it(cold):
     create_orders(cold.conn, months=2, rows=ROWS)
     reader = cold.connect()
