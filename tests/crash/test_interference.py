@@ -18,7 +18,7 @@ STEPS = "CALL archive_partition_steps(ARRAY['{0}_2024_01']::regclass[])"
 
 # A step begins: guards are there, the CHECK is validated, exported, verified. In the function form locks are held.
 STOPS = [(STEPS, f"step_begins@{step}") for step in (2, 3, 4, 5)] + [
-    (FUNCTION, point) for point in ("freezer_done", "export_begins", "object_put", "manifest_put", "verify_done", "swap_begins", "swap_locked")]
+    (FUNCTION, point) for point in ("freezer_done", "export_begins", "object_put", "verify_done", "swap_begins", "swap_locked")]
 
 # The command, and which rows of the table it takes away when it is let through.
 COMMANDS = {
@@ -90,8 +90,8 @@ class Stopped:
 
 
 def interfere(db, command):
-    """Whether the command was let through, within a second."""
-    with db.cluster.connect(db.name, options="-c lock_timeout=500ms") as session:
+    """Whether the command was let through, within a moment."""
+    with db.cluster.connect(db.name, options="-c lock_timeout=200ms") as session:
         try:
             session.execute(command)
             return True
