@@ -68,7 +68,7 @@ BEGIN
             COMMIT;
             RAISE NOTICE '%; trying again (%)', failure, CASE WHEN patient AND reached = 'verified' THEN attempts::text
                                                          ELSE attempts || ' of 10' END
-                USING DETAIL = coalesce(detail, '');
+                USING DETAIL = coalesce(nullif(detail, ''), 'Nothing was changed.');
             PERFORM pg_catalog.pg_sleep(least(attempts::float8, 5::float8));
         ELSIF failure IS NOT NULL THEN
             -- 55006: another session works on the partitions, and the job is its.

@@ -41,6 +41,6 @@ mod archive_ext {
     #[pg_extern]
     fn fail_job(job_id: Uuid, error: &str) -> bool {
         xact::refuse_read_only(c"fail_job()");
-        steps::cancel(job_id, "failed", error).or_raise()
+        steps::fail(job_id, error).or_raise()
     }
 }

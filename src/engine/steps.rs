@@ -15,6 +15,7 @@ use super::manifest;
 use super::plan::{Options, Plan, Verify};
 use super::rewrite;
 use super::rows;
+use super::storage;
 use super::transition;
 use super::verification;
 use crate::catalog;
@@ -215,6 +216,16 @@ fn verify(plan: &Plan, job: &Job) -> Result<(bool, String)> {
 fn swap(plan: &Plan, job: &Job) -> Result<(bool, String)> {
     archive::finish(plan, finished(plan, job)?)?;
     Ok((false, "done".to_owned()))
+}
+
+/// Ends a job after an error of its step, as [`cancel`] does. A merge or split that has swapped goes on with the next call: what it
+/// was made of is still to be dropped.
+pub fn fail(id: Uuid, reason: &str) -> Result<bool> {
+    steer::mine(id)?;
+    if job(id)?.phase == "swapped" {
+        return Ok(false);
+    }
+    cancel(id, "failed", reason)
 }
 
 /// Ends a job that does not run any more and lifts its guards, with the jobs of its family. Only its starter, the table's

@@ -18,7 +18,7 @@ STEPS = "CALL archive_partition_steps(ARRAY['{0}_2024_01']::regclass[])"
 
 # A step begins: guards are there, the CHECK is validated, exported, verified. In the function form locks are held.
 STOPS = [(STEPS, f"step_begins@{step}") for step in (2, 3, 4, 5)] + [
-    (FUNCTION, point) for point in ("freezer_done", "export_begins", "object_put", "manifest_put", "verify_done", "swap_begins", "swap_locked")]
+    (FUNCTION, point) for point in ("freezer_done", "export_begins", "object_put", "verify_done", "swap_begins", "swap_locked")]
 
 # The command, and which rows of the table it takes away when it is let through.
 COMMANDS = {
@@ -90,8 +90,8 @@ class Stopped:
 
 
 def interfere(db, command):
-    """Whether the command was let through, within a second."""
-    with db.cluster.connect(db.name, options="-c lock_timeout=500ms") as session:
+    """Whether the command was let through, within a moment."""
+    with db.cluster.connect(db.name, options="-c lock_timeout=200ms") as session:
         try:
             session.execute(command)
             return True
@@ -218,6 +218,22 @@ def test_p4_the_clock_jumps_while_a_partition_is_archived(cold, call):
         cold.execute("SET archive_ext.now = '2010-01-01'")
         cold.execute("SELECT reattach_partition('orders_2024_01')")
         assert_same_rows(cold, "archive.orders_all", "truth")
+
+
+def test_p4_an_error_after_the_swap_of_a_merge_is_no_end(cold):
+    """What it was made of is detached by then, and only the job knows that it is to be dropped."""
+    create_orders(cold.conn, months=4, rows=ROWS)
+    keep_truth(cold, "orders")
+    merge = "CALL merge_partitions_steps(ARRAY['orders_2024_01', 'orders_2024_02', 'orders_2024_03']::regclass[])"
+    cold.execute("SET archive_ext.failpoints = 'rearrange_dropped=error'")
+    with pytest.raises(errors.SystemError, match="failpoint rearrange_dropped"):
+        cold.execute(merge)
+    assert_same_rows(cold, "orders", "truth")
+    assert cold.exists("orders_2024_01") and not cold.is_attached("orders_2024_01")
+    cold.execute("RESET archive_ext.failpoints")
+    cold.execute(merge)
+    assert not cold.exists("orders_2024_01") and cold.is_attached("orders_2024q1")
+    assert_same_rows(cold, "orders", "truth")
 
 
 def test_p6_a_step_that_waits_for_a_lock_tries_again_and_names_who_has_it(cold):

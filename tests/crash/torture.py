@@ -216,7 +216,12 @@ class Torture:
             self._kill(self._random.choice(KILLS), pid)
         self._recover()
         self._check()
-        wait_until(archived, 90, "the worker to archive it")
+        try:
+            wait_until(archived, 180, "the worker to archive it")
+        except AssertionError as late:
+            jobs = world.db.all("SELECT status, phase, attempts, error FROM archive_ext.jobs WHERE partition_name LIKE %s",
+                                [f"%{name}"])
+            raise AssertionError(f"{late}: {jobs}") from late
         self._enable_worker("off")
         busy = "SELECT count(*) FROM pg_stat_activity WHERE backend_type IN ('archive_ext worker', 'archive_ext scanner')"
         wait_until(lambda: not world.db.value(busy), 60, "the worker to end")

@@ -114,9 +114,9 @@ class Writer(Client):
 
     FIRST_ID = 1_000_000
 
-    def __init__(self, connect, oracle, number, times, seed=0, moves=True):
-        super().__init__(connect)
-        self._oracle, self._times, self._moves = oracle, times, moves
+    def __init__(self, connect, oracle, number, times, seed=0, pause=0.005):
+        super().__init__(connect, pause)
+        self._oracle, self._times = oracle, times
         self._random = random.Random(f"{seed} {number} {oracle.table}")
         self._next_id = self.FIRST_ID * (number + 1)
         self._mine = []
@@ -148,7 +148,7 @@ class Writer(Client):
     def _update(self, conn):
         number = self._random.choice(self._mine)
         at = int(self._oracle.rows[number].split()[0])
-        if self._moves and self._random.random() < 0.3:
+        if self._random.random() < 0.3:
             at = self._time()
         note = self._note()
         self._try(conn, number, f"{at} {note}",

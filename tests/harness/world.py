@@ -27,7 +27,8 @@ class World:
         self.clients = []
         for number in range(2):
             self._add(Writer(self._connect, self.oracles[PARTITIONED], number, lambda: self._recent, seed))
-        self._add(Writer(self._connect, self.oracles[PLAIN], 2, lambda: [seconds(*LIVE), seconds(*PAST)], seed))
+        # Slower, for archiving ends only when it finds nothing old any more.
+        self._add(Writer(self._connect, self.oracles[PLAIN], 2, lambda: [seconds(*LIVE), seconds(*PAST)], seed, pause=0.03))
         for table in (PARTITIONED, PLAIN):
             self._add(Reader(self._connect, self.oracles[table], read_every))
 
