@@ -27,6 +27,16 @@ def test_each_promise_has_tests_that_bear_its_name(number):
     assert any(named.search(source.read_text()) for source in sources)
 
 
+@pytest.mark.parametrize("document", ["safety.md", "concurrency.md"])
+def test_the_tests_that_documents_name_are_there(document):
+    text = (REPOSITORY / "docs" / document).read_text()
+    functions = "\n".join(source.read_text() for source in REPOSITORY.glob("tests/**/*.py"))
+    named = set(re.findall(r"`(test_\w+)`", text))
+    assert named and {name for name in named if f"def {name}(" not in functions} == set()
+    files = set(re.findall(r"`(test_\w+\.py)`", text))
+    assert {name for name in files if not list(REPOSITORY.glob(f"tests/*/{name}"))} == set()
+
+
 @pytest.fixture
 def local(db, cluster):
     """A file:// storage; its directory."""
