@@ -8,8 +8,10 @@ use archive_core::store::{
 };
 use pgrx::pg_sys;
 
-use crate::error::{Error, Result, SqlState};
-use crate::pg::{interrupts, io, spi, user};
+use crate::error::{Error, OrRaise, Result, SqlState};
+use crate::guc;
+use crate::pg::guc::GucNest;
+use crate::pg::{interrupts, io, spi, user, xact};
 
 type OptionList = Vec<(String, String)>;
 
@@ -130,7 +132,15 @@ pub fn claim(storage: &str, store: &BlockingStore) -> Result<()> {
         }
         claimed => claimed.map(|_| identity)?,
     };
-    remember_claim(storage, store, &identity)
+    let noted = xact::subtransaction(|| {
+        let _bounded = GucNest::new().set(c"lock_timeout", &guc::lock_timeout_ms().to_string());
+        remember_claim(storage, store, &identity).or_raise();
+    });
+    match noted {
+        // Another run notes it with its commit; should it roll back, the marker is taken up again.
+        Err(caught) if caught.sqlstate == SqlState::ERRCODE_LOCK_NOT_AVAILABLE => Ok(()),
+        noted => noted.map_err(Error::from),
+    }
 }
 
 fn claimed(storage: &str, store: &BlockingStore) -> Result<bool> {

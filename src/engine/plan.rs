@@ -14,8 +14,8 @@ use crate::error::{Error, Result, SqlState};
 use crate::export::ExportSource;
 use crate::guc;
 use crate::partition::archive_tree::{self, ArchiveNames};
-use crate::partition::check;
 use crate::partition::discover::{self, Leaf};
+use crate::partition::{check, locks};
 
 /// How strictly the read-back compares. P2 admits nothing weaker than `content`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +105,8 @@ impl Plan {
         options: &Options,
         job: Uuid,
     ) -> Result<Self> {
+        // Whoever keeps it to themselves is waited for here, and named.
+        drop(locks::hold_still(partition)?);
         let leaf = check::archivable(partition)?;
         let (Some(parent), Some(root)) = (leaf.parent, leaf.root) else {
             return Err(Error::new(

@@ -11,6 +11,12 @@ pub fn keeps_one_snapshot() -> bool {
     unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }
 
+/// Whether the transaction is SERIALIZABLE.
+pub fn is_serializable() -> bool {
+    // SAFETY: reads a backend-local variable.
+    unsafe { pg_sys::XactIsoLevel == pg_sys::XACT_SERIALIZABLE as i32 }
+}
+
 /// Whether the transaction has an id: it has changed something, or is about to.
 pub fn has_id() -> bool {
     // SAFETY: reads a backend-local variable.
@@ -160,17 +166,8 @@ pub fn explained<T>(about: &str, work: impl FnOnce() -> T) -> T {
         .execute()
 }
 
-/// Runs `work` in a subtransaction that is rolled back in any case, so that the locks it takes are given back.
+/// Runs `work` in a subtransaction that is rolled back in any case, so that the locks it takes are given back. An error is
+/// raised again: whoever catches it, as an EXCEPTION block does, ends one subtransaction, and that must be their own.
 pub fn rolled_back<T>(work: impl FnOnce() -> T) -> T {
-    // SAFETY: as in `subtransaction`; an error unwinds through here and aborts both transactions.
-    unsafe {
-        let (owner, context) = (pg_sys::CurrentResourceOwner, pg_sys::CurrentMemoryContext);
-        pg_sys::BeginInternalSubTransaction(std::ptr::null());
-        pg_sys::MemoryContextSwitchTo(context);
-        let value = work();
-        pg_sys::RollbackAndReleaseCurrentSubTransaction();
-        pg_sys::MemoryContextSwitchTo(context);
-        pg_sys::CurrentResourceOwner = owner;
-        value
-    }
+    subtransaction_if(work, |_| false).unwrap_or_else(|caught| Error::from(caught).raise())
 }
