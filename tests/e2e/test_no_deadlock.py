@@ -228,9 +228,8 @@ def read(level):
     return step
 
 
-def archive_and_back(table, how):
+def archive_and_back(partition, how):
     def step(session, number):
-        partition = f"{table}_{OLD[number % len(OLD)]}"
         if how == "steps":
             session.execute(f"CALL archive_partition_steps(ARRAY['{partition}']::regclass[], drop_local => '0')")
         else:
@@ -263,17 +262,14 @@ def batches(session, number):
         session.execute("SELECT compact_archive('audit')")
 
 
+# Without DDL that takes ACCESS EXCLUSIVE on the whole table: see the limit in docs/concurrency.md.
 ORDERS_DDL = [
-    "ALTER TABLE orders ADD COLUMN extra_{n} int", "ALTER TABLE orders DROP COLUMN extra_{n}",
     "CREATE INDEX CONCURRENTLY again ON orders_2 (note)", "DROP INDEX CONCURRENTLY IF EXISTS again",
     "CREATE INDEX CONCURRENTLY seen ON customers (seen)", "DROP INDEX CONCURRENTLY IF EXISTS seen",
     "CREATE INDEX CONCURRENTLY item_day ON items (day)", "DROP INDEX CONCURRENTLY IF EXISTS item_day",
     "REINDEX TABLE CONCURRENTLY orders_1", "REINDEX TABLE CONCURRENTLY items", "REINDEX TABLE CONCURRENTLY customers",
     "ALTER TABLE orders ALTER COLUMN note SET STATISTICS {n}", "GRANT SELECT ON orders TO PUBLIC",
-    "REVOKE SELECT ON orders FROM PUBLIC", "ANALYZE orders", "CREATE INDEX noted ON orders (note)", "DROP INDEX noted",
-    "CREATE TRIGGER nothing BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
-    # By itself it locks the partitions before the table, and deadlocks with any reader.
-    "LOCK TABLE orders; DROP TRIGGER IF EXISTS nothing ON orders",
+    "REVOKE SELECT ON orders FROM PUBLIC", "ANALYZE orders",
 ]
 
 LOGS_DDL = [
@@ -373,12 +369,13 @@ def test_p1_p6_archives_beside_dml_ddl_vacuum_dumps_and_replication(busy, db):
         actor("writer of audit", write_audit(ledger), late),
         actor("reader", read(psycopg.IsolationLevel.READ_COMMITTED)),
         actor("serializable reader", read(psycopg.IsolationLevel.SERIALIZABLE), {"40001"}),
-        actor("archiver by function", archive_and_back("orders", "'0'"), DOCUMENTED),
-        actor("archiver keeping copies", archive_and_back("orders", "NULL"), DOCUMENTED),
-        actor("archiver in steps", archive_and_back("orders", "steps"), DOCUMENTED),
+        actor("archiver by function", archive_and_back("orders_1", "'0'"), DOCUMENTED),
+        actor("archiver keeping copies", archive_and_back("orders_2", "NULL"), DOCUMENTED),
+        actor("archiver of the same", archive_and_back("orders_2", "NULL"), DOCUMENTED),
+        actor("archiver in steps", archive_and_back("orders_3", "steps"), DOCUMENTED),
         actor("archiver of families", families, DOCUMENTED), actor("archiver by policy", lifecycle, DOCUMENTED),
         actor("archiver of rows", batches, DOCUMENTED | {"40001"}),
-        actor("ddl of orders", statements(ORDERS_DDL), {"55P03", "42701", "42703", "42P07", "42710", "42704"}, **patient),
+        actor("ddl of orders", statements(ORDERS_DDL), {"55P03", "42P01", "42P07", "42704"}, **patient),
         actor("ddl of logs", statements(LOGS_DDL), {"55P03", "42P01", "42809", "55000", "42P17", "42P07", "42704"}, **patient),
         actor("dump", dump(db), pause=1), actor("decoder", decode, pause=0.5),
     ]
