@@ -62,6 +62,16 @@ pub fn archived(id: i64) -> Result<Option<ArchivedPartition>> {
     Ok(Some(ArchivedPartition { map: partition.map.known_here(), ..partition }))
 }
 
+/// Whether the snapshot of the query that is running sees this version as archived, too.
+pub fn is_in_snapshot(id: i64, version: i32) -> Result<bool> {
+    let seen = user::elevated(|| {
+        spi::active_text(&format!(
+            "SELECT id FROM archive_ext.partition WHERE id = {id} AND version = {version} AND status = 'ARCHIVED'"
+        ))
+    })?;
+    Ok(seen.is_some())
+}
+
 fn oid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<pg_sys::Oid>, D::Error> {
     Ok(Option::<u32>::deserialize(deserializer)?.map(pg_sys::Oid::from))
 }

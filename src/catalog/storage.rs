@@ -2,15 +2,17 @@
 
 use std::path::PathBuf;
 
+use archive_core::ErrorKind;
 use archive_core::store::{
     BlockingStore, CredentialSource, Credentials, OwnerIdentity, OwnerMarker, StorageOptions, UserMappingOptions,
 };
 use pgrx::pg_sys;
 
 use super::writers;
-use crate::error::{Error, Result, SqlState};
+use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::guc;
-use crate::pg::{interrupts, io, spi, user};
+use crate::pg::guc::GucNest;
+use crate::pg::{interrupts, io, spi, user, xact};
 
 type OptionList = Vec<(String, String)>;
 
@@ -124,8 +126,25 @@ pub fn claim(storage: &str, store: &BlockingStore) -> Result<()> {
     if claimed(storage, store)? {
         return check_marker(storage, store, &identity);
     }
-    OwnerMarker::claim(store, &identity, &now_text()?)?;
-    remember_claim(storage, store, &identity)
+    let now = now_text()?;
+    let identity = match OwnerMarker::claim(store, &identity, &now) {
+        // Another session of this database may have claimed it meanwhile: its incarnation is ours.
+        Err(error) if error.kind() == ErrorKind::NotOwner => {
+            let winner = self::identity(storage, store)?;
+            OwnerMarker::claim(store, &winner, &now)?;
+            winner
+        }
+        claimed => claimed.map(|_| identity)?,
+    };
+    let noted = xact::subtransaction(|| {
+        let _bounded = GucNest::new().set(c"lock_timeout", &guc::lock_timeout_ms().to_string());
+        remember_claim(storage, store, &identity).or_raise();
+    });
+    match noted {
+        // Another run notes it with its commit; should it roll back, the marker is taken up again.
+        Err(caught) if caught.sqlstate == SqlState::ERRCODE_LOCK_NOT_AVAILABLE => Ok(()),
+        noted => noted.map_err(Error::from),
+    }
 }
 
 /// Proves that the storage's prefix is ours, without claiming it: before objects are removed (55000).

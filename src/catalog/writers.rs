@@ -55,7 +55,10 @@ pub fn hold_family(family: &str) -> Result<()> {
         user::elevated(|| spi::execute(&format!("SELECT pg_advisory_xact_lock({FAMILY})"), &[family.into()]))
             .or_raise();
     });
-    waited.map_err(|_| {
+    waited.map_err(|caught| {
+        if caught.sqlstate != SqlState::ERRCODE_LOCK_NOT_AVAILABLE {
+            return Error::from(caught);
+        }
         Error::new(SqlState::ERRCODE_OBJECT_IN_USE, format!("another session works on the objects of \"{family}\""))
             .hint("It archives a partition of this name, or removes garbage. Run it again.")
     })

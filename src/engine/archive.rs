@@ -21,7 +21,8 @@ use crate::catalog::job::NewJob;
 use crate::error::{Error, Result, SqlState};
 use crate::export::{self, ExportSource, Exported};
 use crate::partition::freeze::FrozenState;
-use crate::partition::{archive_tree, check, freeze, locks, swap};
+use crate::partition::locks::Held;
+use crate::partition::{archive_tree, check, freeze, give_way, locks, swap};
 use crate::pg::relation::LockMode;
 use crate::pg::{user, xact};
 use crate::worker::freezer;
@@ -51,8 +52,8 @@ pub struct Outcome {
 pub const ALLOW_SUBSCRIBED: &str = "allow_subscribed";
 
 thread_local! {
-    /// The transaction that swapped last: it holds the parent's lock until it ends.
-    static SWAPPED_IN: Cell<u32> = const { Cell::new(0) };
+    /// The transaction that swapped last, and the parent whose lock it holds until it ends.
+    static SWAPPED_IN: Cell<(u32, pg_sys::Oid)> = const { Cell::new((0, pg_sys::Oid::INVALID)) };
 }
 
 /// Archives partitions: all of them are exported and verified before any is swapped.
@@ -61,6 +62,7 @@ thread_local! {
 /// then SHARE UPDATE EXCLUSIVE; at the end ACCESS EXCLUSIVE on parent, partition and archive parent until commit.
 pub fn archive(partitions: &[pg_sys::Oid], options: &Options) -> Result<Vec<Outcome>> {
     check::transaction("archiving")?;
+    let _bounded = swap::bounded();
     refuse_second_swap()?;
     run(&prepare(partitions, options)?)
 }
@@ -84,6 +86,7 @@ pub fn run_after(plans: &[Plan], work: impl FnOnce() -> Result<()>) -> Result<Ve
 /// What the call would do: sizes, the estimate of the swap, and every refusal. Changes nothing.
 pub fn dry_run(partitions: &[pg_sys::Oid], options: &Options) -> Result<Vec<Outcome>> {
     check::transaction("archiving")?;
+    let _bounded = swap::bounded();
     Ok(announce(&prepare(partitions, options)?))
 }
 
@@ -121,7 +124,12 @@ fn prepare(partitions: &[pg_sys::Oid], options: &Options) -> Result<Vec<Plan>> {
 
 /// Refuses a transaction that holds the locks of a swap already (25001).
 pub fn refuse_second_swap() -> Result<()> {
-    if SWAPPED_IN.get() == 0 || SWAPPED_IN.get() != xact::top_transaction_id() {
+    let (transaction, parent) = SWAPPED_IN.get();
+    // After ROLLBACK TO a savepoint before the swap the lock is gone.
+    if transaction == 0
+        || transaction != xact::top_transaction_id()
+        || !locks::held_here(parent)?.iter().any(|mode| mode == "AccessExclusiveLock")
+    {
         return Ok(());
     }
     Err(Error::new(SqlState::ERRCODE_ACTIVE_SQL_TRANSACTION, "this transaction has already swapped a partition")
@@ -132,8 +140,8 @@ pub fn refuse_second_swap() -> Result<()> {
 }
 
 /// Notes that this transaction holds the parent's lock from now on.
-pub fn note_swap() {
-    SWAPPED_IN.set(xact::top_transaction_id());
+pub fn note_swap(parent: pg_sys::Oid) {
+    SWAPPED_IN.set((xact::top_transaction_id(), parent));
     failpoints_of_commit!();
 }
 
@@ -230,7 +238,8 @@ pub fn export(plan: &Plan, progress: &mut Progress) -> Result<Finished> {
     drift::sync(plan.root)?;
     // Partitions of one name in two schemas share their keys, and what removes garbage stays away from them.
     catalog::writers::hold_family(&manifest::key(plan, 0))?;
-    let (source, state) = open_frozen(plan)?;
+    let (_held, source, state) = open_frozen(plan)?;
+    let _looking = give_way::while_working(plan.leaf.oid, &plan.name());
     progress.phase(Phase::Exporting);
     let kept = match reuse::find(plan, &source, progress)? {
         Reuse::Everything { key, manifest } => return Ok(Finished { key, manifest: *manifest, state }),
@@ -293,16 +302,19 @@ fn note_positions(plan: &Plan, exported: &Exported, state: &FrozenState) -> Resu
     Ok(())
 }
 
-/// Opens the partition under SHARE UPDATE EXCLUSIVE, which keeps VACUUM FULL, ALTER TABLE and other archivers out.
-fn open_frozen(plan: &Plan) -> Result<(ExportSource, FrozenState)> {
-    locks::acquire(plan.leaf.oid, &plan.name(), LockMode::ShareUpdateExclusive)?;
-    let source = ExportSource::open(plan.leaf.oid, plan.root, LockMode::AccessShare)?;
-    Ok((source, freeze::frozen_state(&plan.leaf)?))
+/// Opens the partition under SHARE UPDATE EXCLUSIVE, which keeps VACUUM FULL, ALTER TABLE and other archivers out. Its locks are given
+/// back before those of the swap are wanted: DDL of the whole table locks the parent first, and would deadlock. What happens in
+/// between the swap finds out.
+fn open_frozen(plan: &Plan) -> Result<(Held, ExportSource, FrozenState)> {
+    let held = locks::hold(plan.leaf.oid, &plan.name(), LockMode::ShareUpdateExclusive)?;
+    let source = ExportSource::peek(plan.leaf.oid, plan.root)?;
+    Ok((held, source, freeze::frozen_state(&plan.leaf)?))
 }
 
 /// Reads a version back and compares it with what was exported.
 pub fn verify(plan: &Plan, finished: &Finished, level: Verify, progress: &mut Progress) -> Result<()> {
-    let (source, _) = open_frozen(plan)?;
+    let (_held, source, _) = open_frozen(plan)?;
+    let _looking = give_way::while_working(plan.leaf.oid, &plan.name());
     // In committed steps columns may have come or gone since.
     if source.schema != finished.manifest.schema {
         return Err(freeze::changed(&plan.name()));
@@ -331,7 +343,7 @@ pub fn finish_all(archived: Vec<(&Plan, Finished)>) -> Result<Vec<Outcome>> {
     finalize_pending(&archived)?;
     failpoint!("swap_begins");
     lock_all(&archived, &trees)?;
-    note_swap();
+    archived.iter().for_each(|(plan, _)| note_swap(plan.parent));
     failpoint!("swap_locked");
     archived.into_iter().zip(trees).map(|((plan, finished), tree)| swap_one(plan, finished, tree)).collect()
 }

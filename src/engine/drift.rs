@@ -13,11 +13,11 @@ use crate::catalog::managed_table::{self, ManagedTable};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::archive_tree::{self, ArchiveNames};
 use crate::partition::discover::{self, Attribute};
-use crate::partition::{access, all_view, mirror};
+use crate::partition::{access, all_view, locks, mirror, swap};
 use crate::pg::event_trigger::{Alterations, Privileges, Using};
 use crate::pg::relation::{LockMode, Relation};
 use crate::pg::row_expr::{self, AddedDefault};
-use crate::pg::{clock, lock, user};
+use crate::pg::{clock, user};
 
 /// What is known about how the columns changed.
 #[derive(Debug, Default)]
@@ -28,8 +28,8 @@ pub struct Witness<'a> {
 
 /// Before ALTER TABLE: the view over hot and archive lets go of columns that are about to be dropped or retyped.
 ///
-/// Locks: ACCESS EXCLUSIVE on the view. Queries lock it before the tables below it, and so must what changes it: else a
-/// query that has the view would wait for the table, and ALTER TABLE, which has the table, for the view.
+/// Locks: ACCESS EXCLUSIVE on the view and, as the command is about to, on the table; both or none, since transactions lock them in
+/// either order.
 pub fn make_way(alterations: &Alterations) -> Result<()> {
     if !alterations.reshapes {
         return Ok(());
@@ -54,7 +54,7 @@ fn settled(table: Option<pg_sys::Oid>) -> Result<Option<pg_sys::Oid>> {
         return Ok(None);
     }
     if let Some(view) = managed.all_view {
-        lock::wait(view, LockMode::AccessExclusive);
+        locks::acquire_all_for_command(&[(view, LockMode::AccessExclusive), (source, LockMode::AccessExclusive)])?;
     }
     let root = column_map::identity(source);
     let foreign = |column: &MappedColumn| column.name.is_some() && column.root != root;
@@ -155,10 +155,29 @@ fn managed(table: Option<pg_sys::Oid>) -> Result<Option<(pg_sys::Oid, ManagedTab
 }
 
 /// Brings column map, archive parent and view in step with the hot table. Without changes it only looks.
+///
+/// Locks: ACCESS SHARE on the table meanwhile. An ALTER TABLE that committed between two looks would seem half followed.
 pub fn sync(source: pg_sys::Oid) -> Result<()> {
+    if managed_table::of_source(source)?.is_none() {
+        return Ok(());
+    }
+    let _still = locks::hold_still(source)?;
     match managed_table::of_source(source)? {
         Some(managed) => sync_managed(source, &managed, &Witness::default()),
         None => Ok(()),
+    }
+}
+
+/// Fills the column map of a managed table that has none yet. Done with the freeze, whose transaction is short: rows that an
+/// export's transaction wrote would have every other run of the table wait for its end.
+pub fn note_columns(source: pg_sys::Oid) -> Result<()> {
+    match managed_table::of_source(source)? {
+        Some(managed) if column_map::load(managed.id)?.is_empty() => {
+            let _still = locks::hold_still(source)?;
+            let _bounded = swap::bounded();
+            register(source, &managed, &discover::attributes(source)?)
+        }
+        _ => Ok(()),
     }
 }
 

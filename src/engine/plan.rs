@@ -14,9 +14,8 @@ use crate::error::{Error, Result, SqlState};
 use crate::export::ExportSource;
 use crate::guc;
 use crate::partition::archive_tree::{self, ArchiveNames};
-use crate::partition::check;
 use crate::partition::discover::{self, Leaf};
-use crate::partition::subscribed;
+use crate::partition::{check, locks, subscribed};
 
 /// How strictly the read-back compares. P2 admits nothing weaker than `content`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +109,8 @@ impl Plan {
         options: &Options,
         job: Uuid,
     ) -> Result<Self> {
+        // Whoever keeps it to themselves is waited for here, and named.
+        drop(locks::hold_still(partition)?);
         let leaf = check::archivable(partition)?;
         subscribed::refuse(&leaf, options.allow_subscribed)?;
         let (Some(parent), Some(root)) = (leaf.parent, leaf.root) else {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use pgrx::{Uuid, pg_sys};
 
 use crate::guc;
-use crate::pg::{background, shmem};
+use crate::pg::{background, interrupts, shmem};
 
 /// Phase of a run as the progress view shows it; the order is that of [`shmem::PHASES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +69,7 @@ impl Progress {
 
     /// Reports rows and bytes done in this phase.
     pub fn tick(&mut self, rows: u64, bytes: u64) {
+        interrupts::check_in_wait();
         self.slot.rows = rows;
         self.slot.bytes = bytes;
         shmem::publish(&self.slot);

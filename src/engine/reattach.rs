@@ -41,6 +41,7 @@ pub struct Options {
 /// the catalog changes at the end, until the transaction commits. The objects stay.
 pub fn reattach(name: &str, options: Options) -> Result<pg_sys::Oid> {
     check::transaction("reattach_partition")?;
+    let _bounded = swap::bounded();
     let known = find(name)?;
     family::refuse_without_parent(&known, &[])?;
     let mut back = reattach_all(vec![known], options)?;
@@ -65,9 +66,9 @@ pub fn reattach_all(partitions: Vec<Known>, options: Options) -> Result<Vec<pg_s
         swap::finalize_pending(one.known.parent)?;
     }
     lock_all(&loaded)?;
-    super::archive::note_swap();
     failpoint!("reattach_locked");
     for one in &loaded {
+        super::archive::note_swap(one.known.parent);
         swap_back(&one.known, one.table)?;
     }
     for default in defaults {

@@ -9,6 +9,7 @@ use pgrx::{Uuid, pg_sys};
 
 use super::archive::{self, Finished};
 use super::batch;
+use super::drift;
 use super::family;
 use super::lifecycle::steer;
 use super::manifest;
@@ -24,10 +25,11 @@ use crate::error::{Error, Result, SqlState};
 use crate::export::ExportSource;
 use crate::partition::discover::Leaf;
 use crate::partition::freeze::FrozenState;
-use crate::partition::{check, discover, freeze, locks};
+use crate::partition::{check, discover, freeze, locks, swap};
 
 /// The job that archives `partition`: an unfinished one is taken up again. `None` when it is archived already.
 pub fn begin(partition: pg_sys::Oid, options: &Options) -> Result<Option<Uuid>> {
+    let _bounded = swap::bounded();
     if catalog::partition::of_archive_relation(partition)?.is_some() {
         return Ok(None);
     }
@@ -43,6 +45,7 @@ pub fn begin(partition: pg_sys::Oid, options: &Options) -> Result<Option<Uuid>> 
 
 /// Does the next step of a job; `false` when nothing is left. The caller commits.
 pub fn step(id: Uuid) -> Result<(bool, String)> {
+    let _bounded = swap::bounded();
     failpoint!("step_begins");
     let done = any_step(id)?;
     failpoint!("step_done");
@@ -81,7 +84,7 @@ fn archive_step(job: &Job) -> Result<(bool, String)> {
     }
     let plan = Plan::prepare(partition, &options(job)?, job.id)?;
     match next_step(job, &plan.leaf)? {
-        Step::Swap => swap(&plan, job),
+        Step::Swap => finish(&plan, job),
         step => before_swap(step, &plan, job),
     }
 }
@@ -179,8 +182,8 @@ fn freeze(plan: &Plan, job: &Job) -> Result<(bool, String)> {
         catalog::job::advance(plan.job, "frozen", &serde_json::json!({}))?;
         return Ok((true, "frozen".to_owned()));
     }
-    freeze::guard(plan.leaf.oid, &plan.name(), plan.leaf.owner, freeze::Reason::Archiving)?;
-    freeze::add_bounds_check(&plan.leaf)?;
+    freeze::close(&plan.leaf)?;
+    drift::note_columns(plan.root)?;
     catalog::job::advance(plan.job, "planned", &serde_json::json!({ "guarded": true }))?;
     Ok((true, "planned".to_owned()))
 }
@@ -213,7 +216,7 @@ fn verify(plan: &Plan, job: &Job) -> Result<(bool, String)> {
     Ok((true, "verified".to_owned()))
 }
 
-fn swap(plan: &Plan, job: &Job) -> Result<(bool, String)> {
+fn finish(plan: &Plan, job: &Job) -> Result<(bool, String)> {
     archive::finish(plan, finished(plan, job)?)?;
     Ok((false, "done".to_owned()))
 }
@@ -232,6 +235,7 @@ pub fn fail(id: Uuid, reason: &str) -> Result<bool> {
 /// owner or a superuser may.
 pub fn cancel(id: Uuid, status: &str, reason: &str) -> Result<bool> {
     steer::mine(id)?;
+    let _bounded = swap::bounded();
     let asked = job(id)?;
     if !asked.status.parse::<JobStatus>()?.is_unfinished() {
         return Ok(false);

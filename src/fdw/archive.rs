@@ -14,6 +14,7 @@ use crate::pg::foreign;
 use crate::pg::guc::GucNest;
 use crate::pg::relation::{LockMode, Relation};
 use crate::pg::reshape::Reshaper;
+use crate::pg::xact;
 use crate::shape::{Archived, Builder, Origin, Volatile};
 
 /// A foreign table whose right to read its partition was checked.
@@ -49,6 +50,21 @@ impl Archive {
             columns: columns::of_relation(&relation),
             attributes: relation.attribute_count(),
         })
+    }
+
+    /// Refuses a SERIALIZABLE transaction whose snapshot is older than the archive run (40001): the archive has no row versions, so
+    /// it would show rows that were committed after the snapshot.
+    pub(super) fn refuse_older_snapshot(&self) -> Result<()> {
+        let ArchivedPartition { id, version, name, row_set, .. } = &self.partition;
+        if *row_set || !xact::is_serializable() || partition::is_in_snapshot(*id, *version)? {
+            return Ok(());
+        }
+        Err(Error::new(
+            SqlState::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            "could not serialize access due to a concurrent archive run",
+        )
+        .detail(format!("Partition {name} was archived after the transaction took its snapshot."))
+        .hint("The transaction might succeed if retried."))
     }
 
     /// The partition's objects, with what is known of these fields only. Their rows must add up: the answer is never a part of the data (P12).

@@ -63,6 +63,9 @@ pub(super) struct Totals {
 pub(super) fn begin(node: &mut ScanNode<Scan>, explain_only: bool) -> Result<()> {
     let plan = PlanData::from_text(&node.plan_data())?;
     let archive = Archive::of(node.relation())?;
+    if !explain_only {
+        archive.refuse_older_snapshot()?;
+    }
     let files = archive.objects(&prune::fields(&archive, &plan.conditions))?;
     let pruner = FilePruner::new(&archive, &plan.conditions, &files);
     // What cannot be read can still be explained.

@@ -144,6 +144,19 @@ fn has_trigger(table: pg_sys::Oid, trigger: &str) -> Result<bool> {
     })
 }
 
+/// Puts the guards of an archive run on a partition, and the CHECK of its bounds, not yet validated.
+///
+/// Locks: ACCESS EXCLUSIVE from the start where the CHECK is to be added. Guards take less, but a lock that grows would deadlock
+/// with who reads the partition and then writes to it.
+pub fn close(leaf: &Leaf) -> Result<()> {
+    let name = leaf.qualified();
+    if !observe(leaf.oid)?.bounds {
+        locks::acquire(leaf.oid, &name, LockMode::AccessExclusive)?;
+    }
+    guard(leaf.oid, &name, leaf.owner, Reason::Archiving)?;
+    add_bounds_check(leaf)
+}
+
 /// Adds the CHECK of the bounds, not yet validated. Locks: ACCESS EXCLUSIVE on the partition, for an instant.
 pub fn add_bounds_check(leaf: &Leaf) -> Result<()> {
     let name = leaf.qualified();
@@ -168,13 +181,11 @@ pub fn validate_bounds_check(leaf: &Leaf) -> Result<()> {
     if observe(leaf.oid)?.bounds {
         return Ok(());
     }
+    locks::acquire(leaf.oid, &name, LockMode::ShareUpdateExclusive)?;
     user::as_user(leaf.owner, || spi::execute(&format!("ALTER TABLE {name} VALIDATE CONSTRAINT {BOUNDS_CHECK}"), &[]))?;
     failpoint!("freeze_validated");
     Ok(())
 }
-
-/// How long lifting waits for readers to go before it leaves disabled guards behind, in milliseconds.
-const TIDY_TIMEOUT: i32 = 100;
 
 /// Makes a table writable again. Disabling the guards takes SHARE ROW EXCLUSIVE, which readers do not hold up; guards and
 /// CHECK are dropped if ACCESS EXCLUSIVE is to be had at once, else by the next freeze.
@@ -182,6 +193,8 @@ pub fn lift(table: pg_sys::Oid) -> Result<()> {
     let (schema, name) = discover::schema_and_name(table)?;
     let name = pgrx::spi::quote_qualified_identifier(schema, name);
     let owner = discover::owner(table)?;
+    // One lock that grew while it is waited for would deadlock with who reads the table and is about to write to it.
+    let mut alone = lock::try_acquire(table, LockMode::AccessExclusive);
     locks::acquire(table, &name, LockMode::ShareRowExclusive)?;
     // What was read-only before the run stays so.
     if catalog::partition::is_read_only(table)? {
@@ -192,7 +205,8 @@ pub fn lift(table: pg_sys::Oid) -> Result<()> {
             user::as_user(owner, || spi::execute(&format!("ALTER TABLE {name} DISABLE TRIGGER {trigger}"), &[]))?;
         }
     }
-    if lock::acquire(table, LockMode::AccessExclusive, TIDY_TIMEOUT) {
+    alone |= lock::try_acquire(table, LockMode::AccessExclusive);
+    if alone {
         drop_guards(table, &name, owner)?;
         drop_bounds_check(table, &name, owner)?;
     }
@@ -229,8 +243,7 @@ pub fn drop_bounds_check(table: pg_sys::Oid, name: &str, owner: pg_sys::Oid) -> 
 
 /// Freezes within this transaction: for a partition that it created or holds exclusively.
 pub fn freeze_here(leaf: &Leaf) -> Result<()> {
-    guard(leaf.oid, &leaf.qualified(), leaf.owner, Reason::Archiving)?;
-    add_bounds_check(leaf)?;
+    close(leaf)?;
     validate_bounds_check(leaf)?;
     xact::command_counter_increment();
     Ok(())

@@ -9,8 +9,9 @@ use crate::catalog;
 use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::guc;
 use crate::pg::guc::GucNest;
+use crate::pg::lock::{self, Owner};
 use crate::pg::relation::LockMode;
-use crate::pg::{background, lock, spi, user, xact};
+use crate::pg::{background, spi, user, xact};
 
 /// Lock modes this transaction holds on a relation, as `pg_locks` prints them.
 pub fn held_here(relation: pg_sys::Oid) -> Result<Vec<String>> {
@@ -25,13 +26,95 @@ pub fn held_here(relation: pg_sys::Oid) -> Result<Vec<String>> {
     })
 }
 
-/// Takes a lock within `archive_ext.lock_timeout`, or fails naming who holds it (55P03, P6).
+/// Takes a lock within `archive_ext.lock_timeout`, or fails naming who holds it, or who would deadlock with us (55P03, P6).
 pub fn acquire(relation: pg_sys::Oid, name: &str, mode: LockMode) -> Result<()> {
-    let timeout = guc::lock_timeout_ms();
-    if lock::acquire(relation, mode, timeout) {
-        return Ok(());
+    wait_for(relation, name, mode).map(drop)
+}
+
+fn wait_for(relation: pg_sys::Oid, name: &str, mode: LockMode) -> Result<Owner> {
+    let (timeout, begun) = (guc::lock_timeout_ms(), Instant::now());
+    let wanted = [(relation, mode)];
+    while !lock::try_acquire(relation, mode) {
+        refuse_deadlock(&wanted)?;
+        let left = left_of(timeout, begun);
+        if lock::acquire(relation, mode, left.max(1).min(longest_wait(relation)?)) {
+            return Ok(Owner::Transaction);
+        }
+        if left <= 0 {
+            return Err(not_available(relation, name, timeout)?);
+        }
     }
-    Err(not_available(relation, name, timeout)?)
+    Ok(Owner::Current)
+}
+
+/// A lock that is given back before the transaction ends.
+#[derive(Debug)]
+pub struct Held {
+    relation: pg_sys::Oid,
+    mode: LockMode,
+    owner: Owner,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            lock::release(self.relation, self.mode, self.owner);
+        }
+    }
+}
+
+/// [`acquire`] for a while.
+pub fn hold(relation: pg_sys::Oid, name: &str, mode: LockMode) -> Result<Held> {
+    Ok(Held { relation, mode, owner: wait_for(relation, name, mode)? })
+}
+
+/// ACCESS SHARE on a relation for a while: several queries about its shape must find the same.
+pub fn hold_still(relation: pg_sys::Oid) -> Result<Held> {
+    let mode = LockMode::AccessShare;
+    if lock::try_acquire(relation, mode) {
+        return Ok(Held { relation, mode, owner: Owner::Current });
+    }
+    hold(relation, &catalog::qualified_name(relation)?, mode)
+}
+
+/// No pid; `pg_blocking_pids` has 0 for prepared transactions.
+const NOBODY: i32 = -1;
+
+thread_local! {
+    /// The backend that waits for this process: the caller of a freezer. Who waits for it waits for us.
+    static CALLER: Cell<i32> = const { Cell::new(NOBODY) };
+}
+
+/// From now on this process works for backend `pid`, which waits for it.
+pub fn work_for(pid: i32) {
+    CALLER.set(pid);
+}
+
+/// What is left of a timeout, in milliseconds.
+fn left_of(timeout_ms: i32, begun: Instant) -> i32 {
+    let elapsed = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
+    i32::try_from(i64::from(timeout_ms).saturating_sub(elapsed)).unwrap_or(i32::MIN)
+}
+
+/// How long one wait in the queue of a lock may last, in milliseconds. Who holds more than readers and writers do, as CREATE
+/// INDEX CONCURRENTLY does, may come to wait for our snapshot; anybody for a table that we hold already. Then we must be out of
+/// the queue before PostgreSQL looks for a deadlock, and look ourselves. Autovacuum only gives way to who waits that long.
+fn longest_wait(relation: pg_sys::Oid) -> Result<i32> {
+    let short = user::elevated(|| {
+        spi::one(
+            "SELECT EXISTS (SELECT FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
+                            WHERE l.locktype = 'relation' AND l.relation = $1 AND l.pid <> pg_backend_pid()
+                              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                              AND l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')
+                              AND a.backend_type IS DISTINCT FROM 'autovacuum worker')
+                 OR EXISTS (SELECT FROM pg_locks l
+                            WHERE l.locktype = 'relation' AND l.relation >= 16384 AND l.pid = pg_backend_pid() AND l.granted
+                              AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'))",
+            &[relation.into()],
+            |row| row.need::<bool>(1),
+        )
+    })?;
+    Ok(if short { (lock::deadlock_timeout_ms() / 4 * 3).max(1) } else { i32::MAX })
 }
 
 /// The 55P03 error that names the sessions in the way.
@@ -132,34 +215,54 @@ pub fn claim_compaction(table: &str) -> Result<()> {
     .hint("See archive_ext.progress and archive_ext.jobs for the run in progress."))
 }
 
-/// How long one wait for a further lock lasts while others are held, in milliseconds: far below what makes PostgreSQL
-/// look for deadlocks, ours or another session's.
-const SLICE_MS: i32 = 100;
+/// How long one wait for a further lock lasts while others are held: far below what makes PostgreSQL look for deadlocks, ours
+/// or another session's.
+fn slice_ms() -> i32 {
+    (lock::deadlock_timeout_ms() / 10).clamp(1, 100)
+}
+
 /// How long a set of locks is collected before all of them are given back.
-const COLLECT_FOR: Duration = Duration::from_millis(400);
+fn collect_for() -> Duration {
+    Duration::from_millis(4 * u64::from(slice_ms().unsigned_abs()))
+}
 
 /// Takes all these locks or none, within `archive_ext.lock_timeout` (55P03, P6).
 ///
 /// DML on tables that reference each other locks them in either order, so there is no order that cannot deadlock with it.
 /// Hence only the first lock is waited for in the queue; the others are waited for a moment while it is held, and if one
-/// is not to be had, all are given back and collected anew.
+/// is not to be had, all are given back and collected anew, that one first. Whoever waits for this transaction is not waited for.
 pub fn acquire_all(wanted: &[(pg_sys::Oid, LockMode)]) -> Result<()> {
-    take_all(wanted, i32::MAX, || Ok(()))
+    take_all(wanted, guc::lock_timeout_ms(), i32::MAX, || refuse_deadlock(wanted))
+}
+
+/// [`acquire_all`] for a command of the user's: as patient as that would be, by `lock_timeout`.
+pub fn acquire_all_for_command(wanted: &[(pg_sys::Oid, LockMode)]) -> Result<()> {
+    let timeout = lock::lock_timeout_ms().unwrap_or(i32::MAX);
+    take_all(wanted, timeout, i32::MAX, || refuse_deadlock(wanted))
 }
 
 /// [`acquire_all`] in a transaction that has moved rows. Who writes to such a row waits for us, with locks that we want: so
 /// the first lock is not waited for in the queue either, and as soon as somebody waits for a row, the locks are given up
 /// (55P03), before PostgreSQL would take one of the two for deadlocked.
 pub fn acquire_all_after_moving(wanted: &[(pg_sys::Oid, LockMode)]) -> Result<()> {
-    take_all(wanted, SLICE_MS, || {
-        let waiting = waiting_for_us(wanted)?;
-        if waiting.is_empty() {
-            return Ok(());
-        }
-        Err(Error::new(SqlState::ERRCODE_LOCK_NOT_AVAILABLE, "other sessions wait for rows that are being moved")
-            .detail(waiting.join(" "))
-            .hint("Nothing was changed. Run it again when these have finished."))
+    take_all(wanted, guc::lock_timeout_ms(), slice_ms(), || {
+        refuse_waiting(wanted, "other sessions wait for rows that are being moved")
     })
+}
+
+/// Refuses to wait for who waits for this transaction: for its snapshot, or for rows that the caller changed before.
+fn refuse_deadlock(wanted: &[(pg_sys::Oid, LockMode)]) -> Result<()> {
+    refuse_waiting(wanted, "sessions that hold locks which are wanted wait for this transaction")
+}
+
+fn refuse_waiting(wanted: &[(pg_sys::Oid, LockMode)], what: &str) -> Result<()> {
+    let waiting = waiting_for_us(wanted)?;
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(SqlState::ERRCODE_LOCK_NOT_AVAILABLE, what)
+        .detail(waiting.join(" "))
+        .hint("Nothing was changed. Run it again when these have finished."))
 }
 
 /// The sessions that wait for this transaction and have locks on one of the relations that it wants, as sentences; at most
@@ -168,14 +271,14 @@ fn waiting_for_us(wanted: &[(pg_sys::Oid, LockMode)]) -> Result<Vec<String>> {
     let relations: Vec<_> = wanted.iter().map(|(relation, _)| *relation).collect();
     user::elevated(|| {
         spi::rows(
-            "SELECT format('Process %s (user %s) waits for one.', w.pid, coalesce(a.usename::text, '?'))
+            "SELECT format('Process %s (user %s) is waiting.', w.pid, coalesce(a.usename::text, '?'))
              FROM (SELECT DISTINCT pid FROM pg_locks WHERE NOT granted) w LEFT JOIN pg_stat_activity a ON a.pid = w.pid
-             WHERE pg_backend_pid() = ANY (pg_blocking_pids(w.pid))
+             WHERE pg_blocking_pids(w.pid) && ARRAY[pg_backend_pid(), $2]
                AND EXISTS (SELECT FROM pg_locks h WHERE h.pid = w.pid AND h.granted AND h.locktype = 'relation'
                              AND h.relation = ANY ($1)
                              AND h.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
              ORDER BY w.pid LIMIT 5",
-            &[relations.into()],
+            &[relations.into(), CALLER.get().into()],
             |row| row.need(1),
         )
     })
@@ -195,33 +298,52 @@ pub fn strongest(wanted: Vec<(pg_sys::Oid, LockMode)>) -> Vec<(pg_sys::Oid, Lock
 
 fn take_all(
     wanted: &[(pg_sys::Oid, LockMode)],
+    timeout: i32,
     longest_first_wait: i32,
-    before_each: impl Fn() -> Result<()>,
+    refuse: impl Fn() -> Result<()>,
 ) -> Result<()> {
-    let timeout = guc::lock_timeout_ms();
     let begun = Instant::now();
+    let mut wanted = wanted.to_vec();
     loop {
-        before_each()?;
-        let left = i64::from(timeout) - i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let first_wait = i32::try_from(left).unwrap_or(timeout).clamp(1, longest_first_wait);
-        let Some(missing) = collect(wanted, first_wait) else { return Ok(()) };
-        if left <= 0 || timeout == 0 && begun.elapsed() > COLLECT_FOR {
+        let left = left_of(timeout, begun);
+        let Some(missing) = collect(&wanted, left.clamp(1, longest_first_wait), &refuse) else { return Ok(()) };
+        refuse()?;
+        if left <= 0 {
             return Err(not_available(missing, &catalog::qualified_name(missing)?, timeout)?);
+        }
+        if let Some(at) = wanted.iter().position(|(relation, _)| *relation == missing) {
+            wanted[..=at].rotate_right(1);
         }
         background::pause(Duration::from_millis(20));
     }
 }
 
 /// One attempt: the relation that could not be locked, when everything was given back.
-fn collect(wanted: &[(pg_sys::Oid, LockMode)], first_wait: i32) -> Option<pg_sys::Oid> {
+fn collect(
+    wanted: &[(pg_sys::Oid, LockMode)],
+    first_wait: i32,
+    refuse: impl Fn() -> Result<()>,
+) -> Option<pg_sys::Oid> {
     let missing = Cell::new(None);
     let collected = xact::subtransaction(|| {
         let mut begun = Instant::now();
         for (at, (relation, mode)) in wanted.iter().enumerate() {
-            let wait = if at == 0 { first_wait } else { SLICE_MS };
-            if begun.elapsed() > COLLECT_FOR && at > 1 || !lock::acquire(*relation, *mode, wait) {
-                missing.set(Some(*relation));
-                Error::new(SqlState::ERRCODE_LOCK_NOT_AVAILABLE, "locks are given back").raise();
+            let in_time = at < 2 || begun.elapsed() <= collect_for();
+            if !lock::try_acquire(*relation, *mode) {
+                let waiting = refuse();
+                let wait = match at {
+                    0 => {
+                        waiting.or_raise();
+                        first_wait.min(longest_wait(*relation).or_raise())
+                    }
+                    // Who waits for what was just collected gets it when all is given back.
+                    _ if waiting.is_err() || !in_time => 0,
+                    _ => slice_ms(),
+                };
+                if wait == 0 || !lock::acquire(*relation, *mode, wait) {
+                    missing.set(Some(*relation));
+                    Error::new(SqlState::ERRCODE_LOCK_NOT_AVAILABLE, "locks are given back").raise();
+                }
             }
             if at == 0 {
                 begun = Instant::now();

@@ -13,6 +13,7 @@ pub mod discover;
 pub mod extent;
 pub mod foreign_key;
 pub mod freeze;
+pub mod give_way;
 pub mod labels;
 pub mod locks;
 pub mod mirror;

@@ -66,9 +66,19 @@ pub fn connect(database: pg_sys::Oid) {
     // SIGINT stays PostgreSQL's: lock timeouts are delivered by it.
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGTERM);
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(database), None);
-    // The database's own timeouts are not for the worker; it sets a lock timeout where it waits for a lock.
-    for name in [c"lock_timeout", c"statement_timeout", c"idle_in_transaction_session_timeout"] {
-        super::guc::override_setting(name, c"0");
+    keep_own_settings();
+}
+
+/// What database or role set for sessions is not for the worker, where it would keep it from working.
+fn keep_own_settings() {
+    for (name, value) in [
+        (c"lock_timeout", c"0"),
+        (c"statement_timeout", c"0"),
+        (c"idle_in_transaction_session_timeout", c"0"),
+        (c"default_transaction_isolation", c"read committed"),
+        (c"default_transaction_read_only", c"off"),
+    ] {
+        super::guc::override_setting(name, value);
     }
 }
 
@@ -129,16 +139,7 @@ pub fn connect_as(database: pg_sys::Oid, role: Option<pg_sys::Oid>) {
         pg_sys::BackgroundWorkerUnblockSignals();
         pg_sys::BackgroundWorkerInitializeConnectionByOid(database, role.unwrap_or(pg_sys::InvalidOid), flags);
     }
-    // What database or role set for sessions is not for the worker, where it would keep it from working.
-    for (name, value) in [
-        (c"lock_timeout", c"0"),
-        (c"statement_timeout", c"0"),
-        (c"idle_in_transaction_session_timeout", c"0"),
-        (c"default_transaction_isolation", c"read committed"),
-        (c"default_transaction_read_only", c"off"),
-    ] {
-        super::guc::override_setting(name, value);
-    }
+    keep_own_settings();
 }
 
 /// Whether a role that may not log in can still be a worker's session user.

@@ -1,6 +1,30 @@
 //! Query cancel, `statement_timeout`, termination and every other interrupt.
 
+use std::cell::Cell;
+
 use pgrx::pg_sys;
+
+type Look = Box<dyn Fn()>;
+
+thread_local! {
+    static LOOK: Cell<Option<Look>> = const { Cell::new(None) };
+}
+
+/// Has [`check_in_wait`] call something else, too, until it is dropped.
+#[derive(Debug)]
+pub struct Looking(());
+
+/// `look` may end the work by raising an error.
+pub fn also(look: impl Fn() + 'static) -> Looking {
+    LOOK.set(Some(Box::new(look)));
+    Looking(())
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        LOOK.set(None);
+    }
+}
 
 /// Handles a pending interrupt. Unwinds to PostgreSQL when the query was cancelled.
 pub fn check() {
@@ -12,6 +36,11 @@ pub fn check() {
 pub fn check_in_wait() {
     check();
     exit_without_postmaster();
+    // Taken out meanwhile: what it does may wait itself.
+    if let Some(look) = LOOK.take() {
+        look();
+        LOOK.set(Some(look));
+    }
 }
 
 /// Answers who waits for every process, as DROP DATABASE and DROP TABLESPACE do; handles no other interrupt.

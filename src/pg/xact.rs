@@ -24,6 +24,12 @@ pub fn refuse_read_only(command: &'static std::ffi::CStr) {
     unsafe { pg_sys::PreventCommandIfReadOnly(command.as_ptr()) }
 }
 
+/// Whether the transaction is SERIALIZABLE.
+pub fn is_serializable() -> bool {
+    // SAFETY: reads a backend-local variable.
+    unsafe { pg_sys::XactIsoLevel == pg_sys::XACT_SERIALIZABLE as i32 }
+}
+
 /// Whether the transaction has an id: it has changed something, or is about to.
 pub fn has_id() -> bool {
     // SAFETY: reads a backend-local variable.
@@ -173,17 +179,8 @@ pub fn explained<T>(about: &str, work: impl FnOnce() -> T) -> T {
         .execute()
 }
 
-/// Runs `work` in a subtransaction that is rolled back in any case, so that the locks it takes are given back.
+/// Runs `work` in a subtransaction that is rolled back in any case, so that the locks it takes are given back. An error is
+/// raised again: whoever catches it, as an EXCEPTION block does, ends one subtransaction, and that must be their own.
 pub fn rolled_back<T>(work: impl FnOnce() -> T) -> T {
-    // SAFETY: as in `subtransaction`; an error unwinds through here and aborts both transactions.
-    unsafe {
-        let (owner, context) = (pg_sys::CurrentResourceOwner, pg_sys::CurrentMemoryContext);
-        pg_sys::BeginInternalSubTransaction(std::ptr::null());
-        pg_sys::MemoryContextSwitchTo(context);
-        let value = work();
-        pg_sys::RollbackAndReleaseCurrentSubTransaction();
-        pg_sys::MemoryContextSwitchTo(context);
-        pg_sys::CurrentResourceOwner = owner;
-        value
-    }
+    subtransaction_if(work, |_| false).unwrap_or_else(|caught| Error::from(caught).raise())
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog;
 use crate::catalog::job::NewJob;
+use crate::engine::drift;
 use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::guc;
 use crate::partition::discover::{self, Leaf};
@@ -148,6 +149,7 @@ pub extern "C-unwind" fn archive_ext_freezer(argument: pg_sys::Datum) {
     let Some(mailbox) = Mailbox::attach(argument.value() as u32) else { return };
     let Ok(order) = serde_json::from_str::<Order>(&mailbox.read()) else { return };
     background::connect(pg_sys::Oid::from(order.database));
+    locks::work_for(order.pid);
     match freeze_all(&order) {
         Ok(()) => {
             failpoint!("freezer_done");
@@ -197,8 +199,10 @@ fn freeze_all(order: &Order) -> Result<()> {
 fn step(order: &Order, work: impl FnOnce() -> Result<()>) -> Result<()> {
     background::transaction(|| {
         let outcome = xact::subtransaction(|| {
-            let _timeout = crate::pg::guc::GucNest::new()
-                .set(c"archive_ext.lock_timeout", &format!("{}ms", order.lock_timeout_ms));
+            let timeout = format!("{}ms", order.lock_timeout_ms);
+            let _timeouts = crate::pg::guc::GucNest::new()
+                .set(c"archive_ext.lock_timeout", &timeout)
+                .set(c"lock_timeout", &timeout);
             let _user = user::UserGuard::become_user(pg_sys::Oid::from(order.user));
             work().or_raise();
         });
@@ -207,6 +211,7 @@ fn step(order: &Order, work: impl FnOnce() -> Result<()>) -> Result<()> {
 }
 
 fn leaf(item: &OrderItem) -> Result<Leaf> {
+    drop(locks::hold_still(pg_sys::Oid::from(item.partition))?);
     check::archivable(pg_sys::Oid::from(item.partition))
 }
 
@@ -214,8 +219,8 @@ fn begin(order: &Order, item: &OrderItem) -> Result<()> {
     let leaf = leaf(item)?;
     let job = parse_uuid(&item.job)?;
     // The partition first, then the rows of its jobs, as `settle_one` does: the other way round two runs could deadlock.
-    freeze::guard(leaf.oid, &leaf.qualified(), leaf.owner, freeze::Reason::Archiving)?;
-    freeze::add_bounds_check(&leaf)?;
+    freeze::close(&leaf)?;
+    drift::note_columns(leaf.root.unwrap_or(leaf.oid))?;
     catalog::job::supersede(leaf.oid, job)?;
     catalog::job::start(
         job,

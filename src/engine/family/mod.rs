@@ -20,7 +20,7 @@ use super::archive::{self, Outcome};
 use super::plan::{Options, Plan};
 use crate::catalog;
 use crate::error::{Error, Result, SqlState};
-use crate::partition::check;
+use crate::partition::{check, swap};
 
 /// Archives a partition with its children: all are exported and verified before any is swapped, children first. With
 /// `keep_keys`, of members that other tables reference stubs stay.
@@ -29,6 +29,7 @@ use crate::partition::check;
 /// Errors: 55000 with what stands in the way, [`blockers`].
 pub fn archive(partition: pg_sys::Oid, options: &Options, keep_keys: bool) -> Result<Vec<Outcome>> {
     check::transaction("archiving")?;
+    let _bounded = swap::bounded();
     archive::refuse_second_swap()?;
     let blockers = blockers(partition)?;
     refuse_blocked(partition, &blockers, keep_keys)?;

@@ -17,6 +17,7 @@ use crate::partition::extent::Place;
 /// parent of one of them stays archived.
 pub fn reattach(name: &str, options: Options) -> Result<Vec<pg_sys::Oid>> {
     check::transaction("reattach_family")?;
+    let _bounded = crate::partition::swap::bounded();
     let mut family = vec![reattach::find(name)?];
     let mut at = 0;
     while let Some(known) = family.get(at) {

@@ -25,6 +25,7 @@ pub fn begin(partition: pg_sys::Oid, options: &Options) -> Result<Option<Uuid>> 
     if catalog::partition::of_archive_relation(partition)?.is_some() {
         return Ok(None);
     }
+    let _bounded = crate::partition::swap::bounded();
     let leaf = check::archivable(partition)?;
     locks::claim_partition(&leaf.qualified())?;
     let members = members(partition)?;

@@ -23,7 +23,7 @@ use crate::catalog::partition::{Known, Local};
 use crate::catalog::policy::Policy;
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover::{self, Leaf};
-use crate::partition::{ageing, check, freeze, locks, subscribed};
+use crate::partition::{ageing, check, freeze, locks, subscribed, swap};
 use crate::pg::relation::LockMode;
 use crate::pg::{user, xact};
 use crate::worker::settler;
@@ -64,6 +64,7 @@ pub fn set_status(
     reason: &str,
     job: Option<Uuid>,
 ) -> Result<String> {
+    let _bounded = swap::bounded();
     if let Some(known) = catalog::partition::of_archive_relation(partition)? {
         return revive(&known, to, removal_time, reason);
     }

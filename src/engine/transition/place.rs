@@ -70,7 +70,7 @@ fn beside_default(parent: &Leaf, default: pg_sys::Oid, drafts: &[Draft<'_>]) -> 
     } else {
         locks::acquire_all(&wanted)?;
     }
-    archive::note_swap();
+    archive::note_swap(parent.oid);
     for draft in drafts {
         swap::attach(parent.oid, &draft.qualified(), draft.bounds)?;
     }

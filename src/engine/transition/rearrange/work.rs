@@ -214,7 +214,7 @@ pub fn swap_in(run: &mut Run, sources: &[Leaf]) -> Step {
     }
     swap::finalize_pending(parent)?;
     lock_all(run, parent, sources, &targets)?;
-    archive::note_swap();
+    archive::note_swap(parent);
     failpoint!("rearrange_locked");
     if run.done.verified.as_ref() != Some(&states(&run.sources()?, &run.tables()?)?) {
         return Err(run.stopped("a table changed since its rows were compared"));
