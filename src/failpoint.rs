@@ -97,6 +97,7 @@ mod armed {
         time.is_empty() || time.parse() == Ok(hits)
     }
 
+    #[allow(clippy::panic)] // One of the actions is to panic.
     fn act(name: &str, action: &str) {
         let (action, argument) = action.split_once(':').unwrap_or((action, ""));
         match action {

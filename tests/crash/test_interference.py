@@ -143,7 +143,7 @@ def test_p1_p4_ddl_while_a_partition_is_archived(cold, call, point):
         assert "drop_partition" not in through and "rewrite" not in through and "guards_off" not in through
 
 
-@pytest.mark.parametrize("call, point", [(FUNCTION, "verify_done"), (STEPS, "verify_done"), (STEPS, "step_begins@4"),
+@pytest.mark.parametrize("call, point", [(FUNCTION, "verify_done"), (STEPS, "verify_done@1"), (STEPS, "step_begins@4"),
                                          (STEPS, "step_begins@5")], ids=["function", "steps", "exported", "verified"])
 def test_p1_a_storage_that_moves_meanwhile_is_noticed(cold, cluster, call, point):
     """Rows would be in the one place, and be read in the other."""
