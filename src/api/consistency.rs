@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 use crate::engine::consistency;
 use crate::error::OrRaise;
 use crate::pg::args::Text;
+use crate::pg::xact;
 
 /// Where catalog, relations and storages disagree, one row for each; with `repair` mends what is safe.
 #[pg_extern]
@@ -13,6 +14,9 @@ use crate::pg::args::Text;
 fn check_consistency(
     repair: default!(bool, "false"),
 ) -> TableIterator<'static, (name!(object, Text), name!(problem, Text), name!(repaired, bool), name!(remedy, Text))> {
+    if repair {
+        xact::refuse_read_only(c"check_consistency()");
+    }
     let lines = consistency::check(repair).or_raise();
     TableIterator::new(
         lines.into_iter().map(|line| (Text(line.object), Text(line.problem), line.repaired, Text(line.remedy))),

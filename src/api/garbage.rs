@@ -9,6 +9,7 @@ use super::seconds;
 use crate::engine::garbage::{self, Options};
 use crate::error::OrRaise;
 use crate::pg::args::{Name, Text};
+use crate::pg::xact;
 
 /// Compares what a storage holds with the catalog, one row for each object that is missing, altered, orphaned or foreign.
 #[pg_extern]
@@ -16,6 +17,7 @@ use crate::pg::args::{Name, Text};
 fn audit_storage(
     storage: Name,
 ) -> TableIterator<'static, (name!(storage, Text), name!(key, Text), name!(kind, String), name!(details, JsonB))> {
+    xact::refuse_read_only(c"audit_storage()");
     let findings = garbage::audit(&storage.0).or_raise();
     TableIterator::new(
         findings
@@ -42,6 +44,7 @@ fn collect_garbage(
         name!(detail, Option<Text>),
     ),
 > {
+    xact::refuse_read_only(c"collect_garbage()");
     let options = Options { storage: storage.0, older_than_seconds: seconds(older_than), dry_run };
     let rows = garbage::collect(&options).or_raise();
     TableIterator::new(rows.into_iter().map(|row| {

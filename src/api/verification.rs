@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 use crate::engine::verification::{self, Level, Verified};
 use crate::error::OrRaise;
 use crate::pg::args::{Regclass, Text};
+use crate::pg::xact;
 
 /// Compares what is in the storage with what was archived: a row for each partition.
 #[pg_extern]
@@ -26,6 +27,7 @@ fn verify_archive(
         name!(result, Text),
     ),
 > {
+    xact::refuse_read_only(c"verify_archive()");
     let verified = Level::parse(level).and_then(|level| verification::verify(&partition.0, level)).or_raise();
     TableIterator::new(verified.into_iter().map(row))
 }
@@ -49,6 +51,7 @@ fn drop_local_copy(
     partition: Text,
 ) -> TableIterator<'static, (name!(partition, Text), name!(local_copy, Text), name!(rows, i64), name!(bytes_freed, i64))>
 {
+    xact::refuse_read_only(c"drop_local_copy()");
     let dropped = verification::drop_local_copy(&partition.0).or_raise();
     TableIterator::once((
         Text(dropped.partition),
@@ -68,6 +71,7 @@ fn reconcile_archive(
     'static,
     (name!(objects, i64), name!(sampled, i64), name!(rows, i64), name!(bytes, i64), name!(damaged, i64)),
 > {
+    xact::refuse_read_only(c"reconcile_archive()");
     let all = verification::reconcile(source.0, sample_percent).or_raise();
     TableIterator::once((
         all.objects.cast_signed(),
@@ -86,6 +90,7 @@ mod archive_ext {
     use crate::engine::verification::{self, Level};
     use crate::error::OrRaise;
     use crate::pg::args::Text;
+    use crate::pg::xact;
 
     /// What a name stands for that `verify_archive` takes: ids and names. Checks the level, too.
     #[pg_extern]
@@ -97,6 +102,7 @@ mod archive_ext {
     /// Verifies one of these; whether it is what was archived, and what was found. Nothing when it is not archived any more.
     #[pg_extern]
     fn verify_one(id: i64, level: &str) -> TableIterator<'static, (name!(passed, bool), name!(result, Text))> {
+        xact::refuse_read_only(c"verify_one()");
         let verified = Level::parse(level).and_then(|level| verification::verify_by_id(id, level)).or_raise();
         TableIterator::new(verified.into_iter().map(|one| (one.verified_at.is_some(), Text(one.result))))
     }

@@ -238,8 +238,8 @@ pub fn export(plan: &Plan, progress: &mut Progress) -> Result<Finished> {
     drift::sync(plan.root)?;
     // Partitions of one name in two schemas share their keys, and what removes garbage stays away from them.
     catalog::writers::hold_family(&manifest::key(plan, 0))?;
-    let (_held, source, state) = open_frozen(plan)?;
-    let _looking = give_way::while_working(plan.leaf.oid, &plan.name());
+    let (held, source, state) = open_frozen(plan)?;
+    let looking = give_way::while_working(plan.leaf.oid, &plan.name());
     progress.phase(Phase::Exporting);
     let kept = match reuse::find(plan, &source, progress)? {
         Reuse::Everything { key, manifest } => return Ok(Finished { key, manifest: *manifest, state }),
@@ -249,6 +249,8 @@ pub fn export(plan: &Plan, progress: &mut Progress) -> Result<Finished> {
     let version = manifest::next_version_of(plan)?;
     let exported = export_segments(plan, &source, kept, version, progress)?;
     note_positions(plan, &exported, &state)?;
+    // The manifest reads the definition of the whole table, which is locked before its partitions.
+    drop((looking, held));
     let key = manifest::key(plan, version);
     let manifest = manifest::build(manifest::Subject::of(plan), &source, exported, version)?;
     manifest::put(&plan.store, &key, &manifest)?;

@@ -12,6 +12,7 @@ READ_ONLY = psycopg.errors.ReadOnlySqlTransaction
 # What only reads, or sets something of the session. All other functions and procedures for people must refuse.
 READS = {
     "archive_tier_of": "('plain', '5')",
+    "check_consistency": "()",
     "discover_child_tables": "('orders')",
     "explain_lifecycle": "('orders')",
     "export_policies": "()",
@@ -32,13 +33,16 @@ WRITES = {
     "archive_partitions": "('{orders_2024_03}')",
     "archive_table": "('plain', '2024-02-01')",
     "archive_table_batch": "('plain', '2024-02-01')",
+    "audit_storage": "('cold')",
     "cancel_job": "('7b3a0a9e-0000-0000-0000-000000000000')",
     "check_storage": "('cold')",
+    "collect_garbage": "('cold')",
     "compact_archive": "('plain')",
     "compact_archive_steps": "('plain')",
     "drain_default": "('orders')",
     "drop_archive_policy": "('orders')",
     "drop_child_table": "('orders', 'orders')",
+    "drop_local_copy": "('orders_2024_01')",
     "forget_marker": "('plain')",
     "import_archive": "('cold', false)",
     "import_policies": """('{"format": 1, "policies": []}', false)""",
@@ -50,6 +54,7 @@ WRITES = {
     "purge_marked_steps": "('plain')",
     "reattach_family": "('orders_2024_01')",
     "reattach_partition": "('orders_2024_01')",
+    "reconcile_archive": "('orders')",
     "reconcile_counts": "('orders')",
     "register_static_table": "('plain', 'x')",
     "restore_rows": "('plain', 'true')",
@@ -63,6 +68,8 @@ WRITES = {
     "split_partition": "('orders_2024_03', 'day')",
     "split_partition_steps": "('orders_2024_03', 'day')",
     "unregister_static_table": "('plain')",
+    "verify_archive": "('orders')",
+    "verify_archive_steps": "('orders')",
 }
 
 
