@@ -80,7 +80,7 @@ fn full_text(error: &Error) -> String {
 }
 
 /// The five characters of a SQLSTATE.
-fn code_of(state: SqlState) -> String {
+pub fn code_of(state: SqlState) -> String {
     let packed = state as i32;
     (0..5).map(|at| char::from(((packed >> (6 * at)) & 0x3F) as u8 + b'0')).collect()
 }

@@ -121,15 +121,17 @@ struct Found {
 
 /// Looks at the objects, and where these are whole and `deep` asks for it, at the local copy; how that differs.
 fn look(subject: &Subject, level: Level, job: Option<Uuid>) -> Result<(Found, Option<String>)> {
-    let deep = level == Level::Deep && subject.local_copy.is_some();
-    let done = if level == Level::Deep && !deep { Level::Content } else { level };
     let mut checker = Checker::open(subject, job)?;
+    let deep = level == Level::Deep && subject.local_copy.is_some() && checker.source().is_some();
+    let done = if level == Level::Deep && !deep { Level::Content } else { level };
     let faults = checker.everything(done != Level::Checksum)?;
     let difference = if deep && faults.is_empty() { local::compare_rows(subject, &checker)? } else { None };
     let (objects, rows, bytes) = checker.totals();
     let result = match (done, level) {
         (Level::Checksum, _) => checker.told_by_store(),
-        (Level::Content, Level::Deep) => "equal; there is no local copy to compare row by row".to_owned(),
+        (Level::Content, Level::Deep) if subject.local_copy.is_none() => {
+            "equal; there is no local copy to compare row by row".to_owned()
+        }
         (Level::Content, _) => checker.told_by_reading(),
         (Level::Deep, _) => "equal, and row by row equal to the local copy".to_owned(),
     };
