@@ -23,6 +23,7 @@ mod parquet_reader;
 mod predicate;
 mod prune;
 mod reader;
+mod reserve;
 mod rows;
 mod sidecar;
 mod sink;

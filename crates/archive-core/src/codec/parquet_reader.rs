@@ -20,6 +20,7 @@ use super::guard::{corrupt, guarded};
 use super::predicate::Predicate;
 use super::prune::{Prepared, may_match, prepare};
 use super::reader::{RangeReader, ReadMetrics, ScanOptions, no_such_field};
+use super::reserve::check_dictionaries;
 use super::{rows, stats};
 use crate::schema::TableSchema;
 use crate::{Error, Result};
@@ -122,6 +123,7 @@ impl<R: RangeReader> ParquetReader<R> {
             match guarded(|| decoder.try_decode())? {
                 DecodeResult::NeedsData(ranges) => {
                     let data = fetch(&mut self.reader, self.size, &ranges)?;
+                    data.iter().try_for_each(check_dictionaries)?;
                     guarded(|| decoder.push_ranges(ranges, data))?;
                 }
                 DecodeResult::Data(batch) => {

@@ -1,0 +1,209 @@
+//! Counts that Parquet reserves memory for before it reads what they count. A forged one could ask for more than there is,
+//! which ends the process; so they are compared with the bytes that are there. What cannot be read is left to Parquet.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::guard::corrupt;
+use crate::Result;
+
+/// Type of a page that holds a dictionary.
+const DICTIONARY_PAGE: i64 = 2;
+
+/// Refuses offset indexes within `range`, whose bytes these are, that list more pages than they have bytes.
+pub(super) fn check_offset_indexes(indexes: &[Range<u64>], range: &Range<u64>, bytes: &Bytes) -> Result<()> {
+    let inside = indexes.iter().filter(|index| range.start <= index.start && index.end <= range.end);
+    for index in inside {
+        let at = |offset: u64| usize::try_from(offset - range.start).unwrap_or(usize::MAX);
+        let index = bytes.get(at(index.start)..at(index.end)).unwrap_or_default();
+        if page_count(index).is_some_and(|pages| pages > index.len() as u64) {
+            return Err(corrupt("page index lists more pages than it has room for"));
+        }
+    }
+    Ok(())
+}
+
+/// The length of the list that an offset index begins with.
+fn page_count(index: &[u8]) -> Option<u64> {
+    let mut thrift = Thrift { bytes: index, at: 1 };
+    thrift.list().map(|(_, length)| length)
+}
+
+/// Refuses dictionaries, among the pages that begin at the beginning of `bytes`, of more values than they have bytes.
+pub(super) fn check_dictionaries(bytes: &Bytes) -> Result<()> {
+    let mut thrift = Thrift { bytes, at: 0 };
+    while let Some(page) = thrift.page_header() {
+        let values = page.dictionary_values.unwrap_or(0);
+        if page.page_type == Some(DICTIONARY_PAGE) && !(0..=page.uncompressed_size.unwrap_or(0)).contains(&values) {
+            return Err(corrupt("dictionary has more values than it has room for"));
+        }
+        let Some(size) = page.compressed_size.and_then(|size| usize::try_from(size).ok()) else { break };
+        thrift.at = thrift.at.saturating_add(size);
+    }
+    Ok(())
+}
+
+/// What is wanted of a PageHeader.
+#[derive(Debug, Default)]
+struct PageHeader {
+    page_type: Option<i64>,
+    uncompressed_size: Option<i64>,
+    compressed_size: Option<i64>,
+    dictionary_values: Option<i64>,
+}
+
+/// Reads Thrift's compact protocol; `None` where that is not what the bytes are.
+struct Thrift<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+const STRUCT: u8 = 12;
+/// Structs within structs are skipped to this depth; those of Parquet's headers are less deep.
+const DEPTH: u8 = 8;
+
+impl Thrift<'_> {
+    fn byte(&mut self) -> Option<u8> {
+        let byte = *self.bytes.get(self.at)?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn integer(&mut self) -> Option<i64> {
+        let value = self.varint()?;
+        Some((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
+    }
+
+    /// Type and length of a list.
+    fn list(&mut self) -> Option<(u8, u64)> {
+        let header = self.byte()?;
+        let length = if header >> 4 == 15 { self.varint()? } else { u64::from(header >> 4) };
+        Some((header & 15, length))
+    }
+
+    /// Type and number of the next field of a struct; `None` for the type at its end.
+    fn field(&mut self, last: i64) -> Option<(Option<u8>, i64)> {
+        let header = self.byte()?;
+        if header == 0 {
+            return Some((None, last));
+        }
+        let number = if header >> 4 == 0 { self.integer()? } else { last + i64::from(header >> 4) };
+        Some((Some(header & 15), number))
+    }
+
+    fn skip(&mut self, kind: u8, depth: u8) -> Option<()> {
+        let depth = depth.checked_sub(1)?;
+        match kind {
+            1 | 2 => {}
+            3 => self.at += 1,
+            4..=6 => {
+                self.varint()?;
+            }
+            7 => self.at += 8,
+            8 => {
+                let length = usize::try_from(self.varint()?).ok()?;
+                self.at = self.at.checked_add(length)?;
+            }
+            9 | 10 => {
+                let (kind, length) = self.list()?;
+                for _ in 0..length {
+                    // Booleans take a byte each in a list.
+                    self.skip(if kind <= 2 { 3 } else { kind }, depth)?;
+                    self.bytes.get(self.at.checked_sub(1)?)?;
+                }
+            }
+            STRUCT => {
+                let mut last = 0;
+                while let (Some(kind), number) = self.field(last)? {
+                    self.skip(kind, depth)?;
+                    last = number;
+                }
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn page_header(&mut self) -> Option<PageHeader> {
+        let (mut page, mut last) = (PageHeader::default(), 0);
+        while let (Some(kind), number) = self.field(last)? {
+            match (number, kind) {
+                (1, 5) => page.page_type = Some(self.integer()?),
+                (2, 5) => page.uncompressed_size = Some(self.integer()?),
+                (3, 5) => page.compressed_size = Some(self.integer()?),
+                (7, STRUCT) => page.dictionary_values = self.first_integer()?,
+                _ => self.skip(kind, DEPTH)?,
+            }
+            last = number;
+        }
+        Some(page)
+    }
+
+    /// Field 1 of a struct, which is read to its end.
+    fn first_integer(&mut self) -> Option<Option<i64>> {
+        let (mut first, mut last) = (None, 0);
+        while let (Some(kind), number) = self.field(last)? {
+            if (number, kind) == (1, 5) {
+                first = Some(self.integer()?);
+            } else {
+                self.skip(kind, DEPTH)?;
+            }
+            last = number;
+        }
+        Some(first)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "sets of one range")]
+mod tests {
+    use super::*;
+
+    /// A PageHeader of a dictionary: type, sizes, and a DictionaryPageHeader with the number of values.
+    fn dictionary(values: &[u8]) -> Bytes {
+        let mut bytes = vec![0x15, 4, 0x15, 40, 0x15, 20, 0x4c, 0x15];
+        bytes.extend_from_slice(values);
+        bytes.extend_from_slice(&[0x15, 0, 0, 0]);
+        bytes.extend_from_slice(&[7; 10]);
+        bytes.into()
+    }
+
+    #[test]
+    fn a_dictionary_has_room_for_its_values() {
+        assert!(check_dictionaries(&dictionary(&[6])).is_ok());
+        assert!(check_dictionaries(&dictionary(&[40])).is_ok(), "one byte each");
+        for forged in [&[42][..], &[0xfe, 0xff, 0xff, 0xff, 0x0f], &[1]] {
+            assert!(check_dictionaries(&dictionary(forged)).is_err(), "{forged:?}");
+        }
+        // Also one that follows another page.
+        let second = [dictionary(&[6]), dictionary(&[0xfe, 0xff, 0xff, 0xff, 0x0f])].concat();
+        assert!(check_dictionaries(&second.into()).is_err());
+        assert!(check_dictionaries(&Bytes::from_static(b"no header")).is_ok(), "Parquet says what it is");
+    }
+
+    #[test]
+    fn an_offset_index_has_room_for_its_pages() {
+        let check = |bytes: &'static [u8]| {
+            let length = bytes.len() as u64;
+            check_offset_indexes(&[100..100 + length], &(100..100 + length), &Bytes::from_static(bytes))
+        };
+        assert!(check(&[0x19, 0x1c, 0x16, 8, 0x15, 2, 0x16, 0, 0, 0]).is_ok());
+        assert!(check(&[0x19, 0xfc, 0xff, 0xff, 0xff, 0xff, 0x07]).is_err());
+        assert!(check(&[0x19]).is_ok(), "Parquet says what it is");
+        let elsewhere = check_offset_indexes(&[0..10], &(100..102), &Bytes::from_static(&[0x19, 0xfc]));
+        assert!(elsewhere.is_ok());
+    }
+}
