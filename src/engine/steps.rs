@@ -98,7 +98,7 @@ pub(super) fn next_step(job: &Job, leaf: &Leaf) -> Result<Step> {
 pub(super) fn before_swap(step: Step, plan: &Plan, job: &Job) -> Result<(bool, String)> {
     match step {
         Step::Freeze => freeze(plan, job),
-        Step::Export { .. } => export(plan),
+        Step::Export { .. } => export(plan, job),
         Step::Verify => verify(plan, job),
         Step::Stop(reason) => Err(stopped(job, reason)),
         _ => Ok((false, job.phase.clone())),
@@ -153,13 +153,15 @@ fn observe(job: &Job, leaf: &Leaf) -> Result<Observed> {
 
 /// Whether what this job exported is still what is there, and where it was put.
 fn is_unchanged(job: &Job, leaf: &Leaf) -> Result<bool> {
-    let (Some(state), Some(storage)) = (exported_state(job), &job.storage) else { return Ok(false) };
+    let Some(state) = exported_state(job) else { return Ok(false) };
     if freeze::frozen_state(leaf).ok() != Some(state) {
         return Ok(false);
     }
     let source = ExportSource::peek(leaf.oid, leaf.root.unwrap_or(leaf.oid))?;
     let noted = |what: &str| job.progress.get(what).and_then(serde_json::Value::as_str).unwrap_or_default();
-    Ok(noted("columns") == columns_text(&source.schema)? && storage::still_at(storage, noted("location")).is_ok())
+    // A job that a policy made names no storage.
+    Ok(noted("columns") == columns_text(&source.schema)?
+        && storage::still_at(noted("storage"), noted("location")).is_ok())
 }
 
 /// What tells columns from others.
@@ -179,21 +181,37 @@ fn freeze(plan: &Plan, job: &Job) -> Result<(bool, String)> {
     let guarded = freeze::observe(plan.leaf.oid)?;
     if guarded.guards && job.progress.get("guarded").is_some() {
         freeze::validate_bounds_check(&plan.leaf)?;
-        catalog::job::advance(plan.job, "frozen", &serde_json::json!({}))?;
+        catalog::job::advance(plan.job, "frozen", &serde_json::json!({ "exports": exports(job) }))?;
         return Ok((true, "frozen".to_owned()));
     }
     freeze::close(&plan.leaf)?;
     drift::note_columns(plan.root)?;
-    catalog::job::advance(plan.job, "planned", &serde_json::json!({ "guarded": true }))?;
+    catalog::job::advance(plan.job, "planned", &serde_json::json!({ "guarded": true, "exports": exports(job) }))?;
     Ok((true, "planned".to_owned()))
 }
 
-fn export(plan: &Plan) -> Result<(bool, String)> {
+/// Exports of one job at most: what changes as often will go on to, and each costs a version in the storage.
+const MOST_EXPORTS: u64 = 5;
+
+fn exports(job: &Job) -> u64 {
+    job.progress.get("exports").and_then(serde_json::Value::as_u64).unwrap_or(0)
+}
+
+fn export(plan: &Plan, job: &Job) -> Result<(bool, String)> {
+    let exports = exports(job);
+    if exports >= MOST_EXPORTS {
+        return Err(Error::new(
+            SqlState::ERRCODE_OBJECT_IN_USE,
+            format!("partition \"{}\" changed after each of {exports} exports", plan.name()),
+        )
+        .detail("Its file, its columns, its guards or the place of the storage were others each time.")
+        .hint("Nothing was removed. Find out who rewrites or alters it, then archive it again."));
+    }
     let mut progress = archive::progress(plan);
     let finished = archive::export(plan, &mut progress)?;
     let left = serde_json::json!({
         "manifest": finished.key, "version": finished.manifest.version, "relfilenode": finished.state.relfilenode.to_u32(), "guards": finished.state.guards,
-        "location": plan.store.location().to_string(), "columns": columns_text(&finished.manifest.schema)?,
+        "exports": exports + 1, "storage": plan.storage, "location": plan.store.location().to_string(), "columns": columns_text(&finished.manifest.schema)?,
     });
     catalog::job::advance(plan.job, "exported", &left)?;
     Ok((true, "exported".to_owned()))
