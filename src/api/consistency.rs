@@ -14,9 +14,7 @@ use crate::pg::xact;
 fn check_consistency(
     repair: default!(bool, "false"),
 ) -> TableIterator<'static, (name!(object, Text), name!(problem, Text), name!(repaired, bool), name!(remedy, Text))> {
-    if repair {
-        xact::refuse_read_only(c"check_consistency()");
-    }
+    xact::refuse_read_only(c"check_consistency()");
     let lines = consistency::check(repair).or_raise();
     TableIterator::new(
         lines.into_iter().map(|line| (Text(line.object), Text(line.problem), line.repaired, Text(line.remedy))),

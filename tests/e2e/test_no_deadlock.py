@@ -264,17 +264,14 @@ def batches(session, number):
         session.execute("SELECT compact_archive('audit')")
 
 
+# Without DDL that takes ACCESS EXCLUSIVE on the whole table: see the limit in docs/concurrency.md.
 ORDERS_DDL = [
-    "ALTER TABLE orders ADD COLUMN extra_{n} int", "ALTER TABLE orders DROP COLUMN extra_{n}",
     "CREATE INDEX CONCURRENTLY again ON orders_2 (note)", "DROP INDEX CONCURRENTLY IF EXISTS again",
     "CREATE INDEX CONCURRENTLY seen ON customers (seen)", "DROP INDEX CONCURRENTLY IF EXISTS seen",
     "CREATE INDEX CONCURRENTLY item_day ON items (day)", "DROP INDEX CONCURRENTLY IF EXISTS item_day",
     "REINDEX TABLE CONCURRENTLY orders_1", "REINDEX TABLE CONCURRENTLY items", "REINDEX TABLE CONCURRENTLY customers",
     "ALTER TABLE orders ALTER COLUMN note SET STATISTICS {n}", "GRANT SELECT ON orders TO PUBLIC",
-    "REVOKE SELECT ON orders FROM PUBLIC", "ANALYZE orders", "CREATE INDEX noted ON orders (note)", "DROP INDEX noted",
-    "CREATE TRIGGER nothing BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
-    # By itself it locks the partitions before the table, and deadlocks with any reader.
-    "LOCK TABLE orders; DROP TRIGGER IF EXISTS nothing ON orders",
+    "REVOKE SELECT ON orders FROM PUBLIC", "ANALYZE orders",
 ]
 
 LOGS_DDL = [
@@ -379,7 +376,7 @@ def test_p1_p6_archives_beside_dml_ddl_vacuum_dumps_and_replication(busy, db):
         actor("archiver in steps", archive_and_back("orders_3", "steps"), DOCUMENTED),
         actor("archiver of families", families, DOCUMENTED), actor("archiver by policy", lifecycle, DOCUMENTED),
         actor("archiver of rows", batches, DOCUMENTED | {"40001"}),
-        actor("ddl of orders", statements(ORDERS_DDL), {"55P03", "42P01", "42701", "42703", "42P07", "42710", "42704"}, **patient),
+        actor("ddl of orders", statements(ORDERS_DDL), {"55P03", "42P01", "42P07", "42704"}, **patient),
         actor("ddl of logs", statements(LOGS_DDL), {"55P03", "42P01", "42809", "55000", "42P17", "42P07", "42704"}, **patient),
         actor("dump", dump(db), pause=1), actor("decoder", decode, pause=0.5),
     ]

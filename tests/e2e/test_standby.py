@@ -12,7 +12,6 @@ READ_ONLY = psycopg.errors.ReadOnlySqlTransaction
 # What only reads, or sets something of the session. All other functions and procedures for people must refuse.
 READS = {
     "archive_tier_of": "('plain', '5')",
-    "check_consistency": "()",
     "discover_child_tables": "('orders')",
     "explain_lifecycle": "('orders')",
     "export_policies": "()",
@@ -35,6 +34,7 @@ WRITES = {
     "archive_table_batch": "('plain', '2024-02-01')",
     "audit_storage": "('cold')",
     "cancel_job": "('7b3a0a9e-0000-0000-0000-000000000000')",
+    "check_consistency": "()",
     "check_storage": "('cold')",
     "collect_garbage": "('cold')",
     "compact_archive": "('plain')",
