@@ -70,6 +70,8 @@ clippy: deps ## lints, as errors
 	@$(ENV) cargo clippy --package archive-core --all-targets --locked -- -D warnings
 	@$(PG) cargo clippy --package archive_ext --all-targets --locked \
 		--no-default-features --features "pg$$pg_major pg_test" -- -D warnings
+	@$(PG) cargo clippy --package archive_ext --lib --locked \
+		--no-default-features --features "pg$$pg_major failpoints" -- -D warnings
 
 .PHONY: fuzz
 FUZZ_SECONDS ?= 60

@@ -128,3 +128,15 @@ pub fn unresolved(storage: &str, found_by: &str) -> Result<HashMap<(String, Stri
     })?;
     Ok(found.into_iter().collect())
 }
+
+/// Whether damage of a partition's objects is known and not resolved.
+pub fn any(partition: i64) -> Result<bool> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT EXISTS (SELECT FROM archive_ext.storage_finding WHERE partition = $1 AND resolved_at IS NULL
+                            AND kind IN ('missing', 'altered', 'unreadable'))",
+            &[partition.into()],
+            |row| row.need(1),
+        )
+    })
+}

@@ -104,7 +104,8 @@ fn others(storage: &str) -> Result<Vec<(String, Expected)>> {
     user::elevated(|| spi::writing_rows(&sql, &[storage.into()], |row| expected(row, 1)))
 }
 
-/// Which of these keys the catalog names now, and whether they are needed.
+/// Which of these keys the catalog names now, and whether they are needed. What it names for a storage of another name is: two servers
+/// may be one place, and a server may be renamed.
 pub fn of(storage: &str, keys: &[String]) -> Result<HashMap<String, bool>> {
     let found = user::elevated(|| {
         spi::rows(
@@ -113,7 +114,11 @@ pub fn of(storage: &str, keys: &[String]) -> Result<HashMap<String, bool>> {
                             WHERE o.storage = $1::name AND o.key = k.key AND o.version = p.version AND p.superseded_at IS NULL)
                     OR EXISTS (SELECT FROM archive_ext.partition p
                                WHERE p.storage = $1::name AND p.manifest_key = k.key AND p.superseded_at IS NULL)
-                    OR EXISTS (SELECT FROM archive_ext.batch_manifest b WHERE b.storage = $1::name AND b.key = k.key),
+                    OR EXISTS (SELECT FROM archive_ext.batch_manifest b WHERE b.storage = $1::name AND b.key = k.key)
+                    OR EXISTS (SELECT FROM archive_ext.object o WHERE o.storage <> $1::name AND o.key = k.key)
+                    OR EXISTS (SELECT FROM archive_ext.partition p WHERE p.storage <> $1::name AND p.manifest_key = k.key)
+                    OR EXISTS (SELECT FROM archive_ext.batch_manifest b WHERE b.storage <> $1::name AND b.key = k.key)
+                    OR EXISTS (SELECT FROM archive_ext.replaced_object r WHERE r.storage <> $1::name AND r.key = k.key),
                     EXISTS (SELECT FROM archive_ext.object o WHERE o.storage = $1::name AND o.key = k.key)
                     OR EXISTS (SELECT FROM archive_ext.partition p WHERE p.storage = $1::name AND p.manifest_key = k.key)
                     OR EXISTS (SELECT FROM archive_ext.replaced_object r WHERE r.storage = $1::name AND r.key = k.key)

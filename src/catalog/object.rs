@@ -1,6 +1,6 @@
 //! `archive_ext.object`: the objects of archived partitions.
 
-use archive_core::codec::{ObjectFormat, Recorded};
+use archive_core::codec::Recorded;
 use archive_core::manifest::ColumnRange;
 use pgrx::pg_sys;
 use serde::Deserialize;
@@ -33,13 +33,7 @@ pub struct ArchivedObject {
 impl ArchivedObject {
     /// What a reader is told of it.
     pub fn recorded(&self) -> Result<Recorded<'_>> {
-        Ok(Recorded {
-            key: &self.key,
-            format: ObjectFormat::of_key(&self.key)?,
-            bytes: self.bytes,
-            rows: Some(self.rows),
-            sha256: Some(&self.sha256),
-        })
+        Ok(Recorded::of(&self.key, self.bytes, self.rows, &self.sha256)?)
     }
 }
 

@@ -150,6 +150,7 @@ pub fn claim(storage: &str, store: &BlockingStore) -> Result<()> {
 /// Proves that the storage's prefix is ours, without claiming it: before objects are removed (55000).
 pub fn require_ours(storage: &str, store: &BlockingStore) -> Result<()> {
     refuse_moved(storage, store)?;
+    refuse_second_name(storage, store)?;
     let identity = identity(storage, store)?;
     if claimed(storage, store)? || OwnerMarker::check(store, &identity)?.is_some() {
         return check_marker(storage, store, &identity);
@@ -185,6 +186,24 @@ pub fn refuse_moved(storage: &str, store: &BlockingStore) -> Result<()> {
         "ALTER SERVER {server} OPTIONS (SET location '{then}'); or copy all objects to the new place, then a superuser's \
          adopt_storage('{storage}') has it claimed there. For another place, create another server."
     )))
+}
+
+/// A place that another storage claimed (55000): what is archived there, is under the other name.
+fn refuse_second_name(storage: &str, store: &BlockingStore) -> Result<()> {
+    let other = user::elevated(|| {
+        spi::optional(
+            "SELECT storage::text FROM archive_ext.storage_claim WHERE location = $1 AND storage <> $2::name LIMIT 1",
+            &[store.location().to_string().into(), storage.into()],
+            |row| row.need::<String>(1),
+        )
+    })?;
+    let Some(other) = other else { return Ok(()) };
+    Err(Error::new(
+        SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("storage \"{storage}\" is the same place as storage \"{other}\""),
+    )
+    .detail("The catalog knows its objects under that name.")
+    .hint(format!("Use storage \"{other}\"; if the server was renamed, give it its name back.")))
 }
 
 /// Refuses all but those who administer archives and the owner of the foreign server (42501; 42704 when there is none).

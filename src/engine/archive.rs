@@ -250,9 +250,10 @@ pub fn export(plan: &Plan, progress: &mut Progress) -> Result<Finished> {
     let exported = export_segments(plan, &source, kept, version, progress)?;
     note_positions(plan, &exported, &state)?;
     // The manifest reads the definition of the whole table, which is locked before its partitions.
-    drop((looking, held));
+    let schema = source.schema.clone();
+    drop((looking, source, held));
     let key = manifest::key(plan, version);
-    let manifest = manifest::build(manifest::Subject::of(plan), &source, exported, version)?;
+    let manifest = manifest::build(manifest::Subject::of(plan), schema, exported, version)?;
     manifest::put(&plan.store, &key, &manifest)?;
     Ok(Finished { key, manifest, state })
 }

@@ -5,6 +5,7 @@ use archive_core::manifest::{
     ArchiveRelations, BatchManifest, DatabaseFacts, Family, MANIFEST_FORMAT, Manifest, ManifestObject, Source,
 };
 use archive_core::naming::{self, BatchName};
+use archive_core::schema::TableSchema;
 use archive_core::store::{BlockingStore, PutMode};
 use pgrx::pg_sys;
 
@@ -13,7 +14,7 @@ use super::storage;
 use crate::catalog;
 use crate::catalog::row_set::RowSet;
 use crate::error::{Error, Result, SqlState};
-use crate::export::{ExportSource, Exported};
+use crate::export::Exported;
 use crate::partition::archive_tree::ArchiveNames;
 use crate::partition::discover::{self, Leaf};
 use crate::partition::{ddl, prerequisites, root_ddl};
@@ -75,7 +76,7 @@ impl<'a> Subject<'a> {
 }
 
 /// Builds the manifest of an export.
-pub fn build(subject: Subject<'_>, source: &ExportSource, exported: Exported, version: u32) -> Result<Manifest> {
+pub fn build(subject: Subject<'_>, schema: TableSchema, exported: Exported, version: u32) -> Result<Manifest> {
     let (server_version, database, encoding, system_identifier) = user::elevated(|| {
         spi::one(
             "SELECT current_setting('server_version'), current_database()::text, getdatabaseencoding()::text,
@@ -104,7 +105,7 @@ pub fn build(subject: Subject<'_>, source: &ExportSource, exported: Exported, ve
         database_encoding: encoding,
         extension_version: env!("CARGO_PKG_VERSION").to_owned(),
         system_identifier,
-        schema: source.schema.clone(),
+        schema,
         digest_algorithm: archive_core::codec::DIGEST_ALGORITHM.to_owned(),
         digest: exported.digest,
         rows,

@@ -85,13 +85,15 @@ fn in_order(
     }
 }
 
-/// The version in this storage that the catalog recorded, if the partition still has its columns and bounds.
+/// The version in this storage that the catalog recorded, if the partition still has its columns and bounds, and the table its name:
+/// keys begin with that.
 fn last_version(plan: &Plan, source: &ExportSource) -> Result<Option<(String, Manifest)>> {
     let known = catalog::partition::find(plan.root, &plan.leaf.schema, &plan.leaf.name)?;
     let Some(known) = known.filter(|known| known.storage.as_deref() == Some(&plan.storage)) else { return Ok(None) };
     let Some(key) = known.manifest_key else { return Ok(None) };
     let Ok(manifest) = manifest::load(&plan.store, &key) else { return Ok(None) };
     let same = catalog::partition::recorded_as(known.id, &manifest)?
+        && (&manifest.source.schema, &manifest.source.table) == (&plan.root_name.0, &plan.root_name.1)
         && manifest.source.bounds == plan.leaf.bounds
         && manifest.schema == source.schema;
     Ok(same.then_some((key, manifest)))

@@ -184,8 +184,8 @@ fn freeze(plan: &Plan, job: &Job) -> Result<(bool, String)> {
         catalog::job::advance(plan.job, "frozen", &serde_json::json!({ "exports": exports(job) }))?;
         return Ok((true, "frozen".to_owned()));
     }
-    freeze::close(&plan.leaf)?;
     drift::note_columns(plan.root)?;
+    freeze::close(&plan.leaf)?;
     catalog::job::advance(plan.job, "planned", &serde_json::json!({ "guarded": true, "exports": exports(job) }))?;
     Ok((true, "planned".to_owned()))
 }

@@ -146,15 +146,25 @@ fn has_trigger(table: pg_sys::Oid, trigger: &str) -> Result<bool> {
 
 /// Puts the guards of an archive run on a partition, and the CHECK of its bounds, not yet validated.
 ///
-/// Locks: ACCESS EXCLUSIVE from the start where the CHECK is to be added. Guards take less, but a lock that grows would deadlock
+/// Locks: ACCESS SHARE on the tables above it; ACCESS EXCLUSIVE from the start where the CHECK is to be added. Guards take less, but a lock that grows would deadlock
 /// with who reads the partition and then writes to it.
 pub fn close(leaf: &Leaf) -> Result<()> {
     let name = leaf.qualified();
+    look_at_ancestors(leaf)?;
     if !observe(leaf.oid)?.bounds {
         locks::acquire(leaf.oid, &name, LockMode::AccessExclusive)?;
     }
     guard(leaf.oid, &name, leaf.owner, Reason::Archiving)?;
     add_bounds_check(leaf)
+}
+
+/// The tables above the partition, from the root down: to know its bounds PostgreSQL opens them, and DDL of the whole table locks them
+/// before their partitions.
+fn look_at_ancestors(leaf: &Leaf) -> Result<()> {
+    for ancestor in discover::ancestors(leaf.oid)? {
+        locks::acquire(ancestor, &catalog::qualified_name(ancestor)?, LockMode::AccessShare)?;
+    }
+    Ok(())
 }
 
 /// Adds the CHECK of the bounds, not yet validated. Locks: ACCESS EXCLUSIVE on the partition, for an instant.
@@ -181,6 +191,7 @@ pub fn validate_bounds_check(leaf: &Leaf) -> Result<()> {
     if observe(leaf.oid)?.bounds {
         return Ok(());
     }
+    look_at_ancestors(leaf)?;
     locks::acquire(leaf.oid, &name, LockMode::ShareUpdateExclusive)?;
     user::as_user(leaf.owner, || spi::execute(&format!("ALTER TABLE {name} VALIDATE CONSTRAINT {BOUNDS_CHECK}"), &[]))?;
     failpoint!("freeze_validated");
@@ -258,11 +269,17 @@ pub struct FrozenState {
     pub guards: String,
 }
 
-/// The state of a frozen partition, or the error that it is not frozen or has other bounds than planned.
+/// The state of a frozen partition, or the error that it is not frozen, or has other bounds, another parent or another name than planned:
+/// it is detached and dropped by its name.
 pub fn frozen_state(leaf: &Leaf) -> Result<FrozenState> {
     let guarded = observe(leaf.oid)?;
     match discover::leaf(leaf.oid)? {
-        Some(now) if guarded.guards && now.bounds == leaf.bounds => {
+        Some(now)
+            if guarded.guards
+                && now.bounds == leaf.bounds
+                && now.parent == leaf.parent
+                && (&now.schema, &now.name) == (&leaf.schema, &leaf.name) =>
+        {
             Ok(FrozenState { relfilenode: now.relfilenode, guards: guarded.identity })
         }
         _ => Err(changed(&leaf.qualified())),

@@ -141,9 +141,17 @@ pub fn drop_detached(tables: &[Leaf]) -> Result<()> {
     let wanted = concerned.map(|oid| (oid, LockMode::AccessExclusive)).collect();
     locks::acquire_all(&locks::strongest(wanted))?;
     for table in tables {
+        // They were looked at before the locks were had.
+        let now = discover::leaf(table.oid)?.filter(|now| now.parent.is_none() && now.qualified() == table.qualified());
+        let table = now.ok_or_else(|| became_another(&table.qualified()))?;
         user::as_user(table.owner, || spi::execute(&format!("DROP TABLE {}", table.qualified()), &[]))?;
     }
     Ok(())
+}
+
+fn became_another(name: &str) -> Error {
+    Error::new(SqlState::ERRCODE_OBJECT_IN_USE, format!("table \"{name}\" was renamed, attached or dropped meanwhile"))
+        .hint("Nothing was dropped. Run it again.")
 }
 
 fn vanished(name: &str) -> Error {

@@ -219,8 +219,9 @@ fn begin(order: &Order, item: &OrderItem) -> Result<()> {
     let leaf = leaf(item)?;
     let job = parse_uuid(&item.job)?;
     // The partition first, then the rows of its jobs, as `settle_one` does: the other way round two runs could deadlock.
-    freeze::close(&leaf)?;
+    // It looks at the whole table, which DDL locks before its partitions.
     drift::note_columns(leaf.root.unwrap_or(leaf.oid))?;
+    freeze::close(&leaf)?;
     catalog::job::supersede(leaf.oid, job)?;
     catalog::job::start(
         job,

@@ -7,9 +7,8 @@ use pgrx::prelude::*;
 
 use crate::catalog;
 use crate::error::{OrRaise, Result};
+use crate::partition::discover;
 use crate::partition::freeze::{self, BOUNDS_CHECK};
-use crate::partition::{discover, locks};
-use crate::pg::relation::LockMode;
 use crate::pg::{background, vacuum, xact};
 
 thread_local! {
@@ -68,7 +67,6 @@ fn settle(partition: pg_sys::Oid) -> Option<String> {
 
 fn validate(partition: pg_sys::Oid) -> Result<Option<String>> {
     let Some(leaf) = discover::leaf(partition)? else { return Ok(None) };
-    locks::acquire(leaf.oid, &leaf.qualified(), LockMode::ShareUpdateExclusive)?;
     freeze::validate_bounds_check(&leaf)?;
     Ok(Some(leaf.qualified()))
 }

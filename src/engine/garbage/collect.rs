@@ -15,7 +15,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::guc;
 use crate::partition::check;
 use crate::pg::server_text::notice;
-use crate::pg::{interrupts, user};
+use crate::pg::{interrupts, user, xact};
 
 /// The arguments of `collect_garbage`.
 #[derive(Debug)]
@@ -59,13 +59,28 @@ pub fn collect(options: &Options) -> Result<Vec<Row>> {
     let name = options.storage.as_str();
     storage::check_administers(name)?;
     check::transaction("collecting garbage")?;
+    if !options.dry_run && xact::has_id() {
+        return Err(Error::new(
+            SqlState::ERRCODE_ACTIVE_SQL_TRANSACTION,
+            "collecting garbage must come first in its transaction",
+        )
+        .detail("What the transaction has replaced would be needed again if it were rolled back.")
+        .hint("Commit first."));
+    }
     check_retention(options)?;
     let store = storage::open(name, user::current())?;
     storage::require_ours(name, &store)?;
     alone(name)?;
     let retention = Retention { now: now(), seconds: options.older_than_seconds };
     let found = survey(name, &store, retention)?;
-    let mut run = Run { options, store: &store, rows: Vec::new(), gone: found.gone, unanswered: 0 };
+    let mut run = Run {
+        options,
+        store: &store,
+        rows: Vec::new(),
+        gone: found.gone,
+        kept_manifests: HashSet::new(),
+        unanswered: 0,
+    };
     run.rows.extend(found.kept);
     for (family, group) in family::groups(found.garbage) {
         run.group(&family, group)?;
@@ -118,8 +133,8 @@ fn survey(name: &str, store: &BlockingStore, retention: Retention) -> Result<Fou
         interrupts::check();
         for object in page {
             let seen = expected.see(&object);
-            if let (Some(table), false) = (KeyName::of(&object.key).table(), matches!(seen, Seen::Orphan)) {
-                known.insert(table.to_owned());
+            if let (Some(family), false) = (KeyName::of(&object.key).family(), matches!(seen, Seen::Orphan)) {
+                known.insert(family);
             }
             match seen {
                 Seen::Replaced(replaced) => {
@@ -141,7 +156,7 @@ fn survey(name: &str, store: &BlockingStore, retention: Retention) -> Result<Fou
         Ok::<_, Error>(())
     })?;
     let unseen = expected.unseen();
-    known.extend(unseen.iter().filter_map(|(key, _)| KeyName::of(key).table()).map(str::to_owned));
+    known.extend(unseen.iter().filter_map(|(key, _)| KeyName::of(key).family()));
     let over = |at| retention.is_over(at, at);
     found.gone =
         unseen.into_iter().filter(|(_, one)| !one.is_needed() && over(one.replaced_at)).map(|(key, _)| key).collect();
@@ -170,9 +185,14 @@ fn settle_orphans(
     found: &mut Found,
 ) -> Result<()> {
     let adopted = storage::adopted_at(name)?;
-    let tables = importable(&orphans, known, adopted);
-    let is_lost =
-        |one: &Candidate| one.name().table().is_some_and(|table| tables.contains(table)) && is_older(one, adopted);
+    let (families, tables) = importable(&orphans, known, adopted);
+    let is_lost = |one: &Candidate| {
+        let lost = match one.name() {
+            KeyName::Batch(batch) | KeyName::BatchManifest(batch) => tables.contains(batch.table),
+            name => name.family().is_some_and(|family| families.contains(&family)),
+        };
+        lost && is_older(one, adopted)
+    };
     let (lost, orphans): (Vec<_>, Vec<_>) = orphans.into_iter().partition(is_lost);
     let before = finding::unresolved(name, AUDIT)?;
     let mut new = Vec::new();
@@ -199,17 +219,25 @@ fn settle_orphans(
         found.kept.extend(busy.iter().filter(|(one, _)| over(one)).map(|(one, why)| kept(&one.object, why.why())));
     }
     finding::record_all(name, &new)?;
-    let why = "its table has nothing in the catalog: import_archive brings it back; else archive the table again, or delete it by hand";
+    let why =
+        "the catalog has nothing of it: import_archive brings it back; else archive it again, or delete it by hand";
     found.kept.extend(lost.iter().map(|one| kept(&one.object, why)));
     Ok(())
 }
 
-/// Tables that the catalog has nothing of, and that could be imported as they were when the storage was adopted: it may be the catalog
-/// that is wrong, as when the extension was dropped and created again.
-fn importable(orphans: &[Candidate], known: &HashSet<String>, adopted: Option<i64>) -> HashSet<String> {
-    let manifests = orphans.iter().filter(|one| one.name().is_manifest() && is_older(one, adopted));
-    let tables = manifests.filter_map(|one| one.name().table().map(str::to_owned));
-    tables.filter(|table| !known.contains(table)).collect()
+/// Partitions and row sets that the catalog has nothing of, and that could be imported as they were when the storage was adopted: it may
+/// be the catalog that is wrong, as when the extension was dropped and created again. Their families, and their tables: a batch
+/// does not tell its row set.
+fn importable(
+    orphans: &[Candidate],
+    known: &HashSet<String>,
+    adopted: Option<i64>,
+) -> (HashSet<String>, HashSet<String>) {
+    let of_version = |one: &&Candidate| matches!(one.name(), KeyName::Manifest(_)) && is_older(one, adopted);
+    let unknown = |one: &&Candidate| one.name().family().is_some_and(|family| !known.contains(&family));
+    let manifests: Vec<_> = orphans.iter().filter(of_version).filter(unknown).collect();
+    let families = manifests.iter().filter_map(|one| one.name().family()).collect();
+    (families, manifests.iter().filter_map(|one| one.name().table().map(str::to_owned)).collect())
 }
 
 /// Whether it was there when this catalog adopted the storage.
@@ -238,6 +266,8 @@ struct Run<'a> {
     rows: Vec<Row>,
     /// Keys whose objects are in the storage no more.
     gone: Vec<String>,
+    /// Families whose manifest could not be removed: what it names stays, too.
+    kept_manifests: HashSet<String>,
     unanswered: u32,
 }
 
@@ -253,13 +283,14 @@ impl Run<'_> {
                     // The catalog alone does not tell: another cluster may have taken the storage over since.
                     storage::require_ours(storage, store)?;
                 }
-                let mut kept_manifest = false;
                 garbage.iter().try_fold(Vec::new(), |mut rows, one| {
-                    let row = match kept_manifest && one.is_orphan() {
+                    let row = match self.kept_manifests.contains(family) && one.is_orphan() {
                         true => kept(&one.object, "its manifest is still there"),
                         false => self.delete(&one.object)?,
                     };
-                    kept_manifest |= one.name().is_manifest() && !row.removed && !dry_run;
+                    if one.name().is_manifest() && !row.removed && !dry_run {
+                        self.kept_manifests.insert(family.to_owned());
+                    }
                     rows.push(row);
                     Ok::<_, Error>(rows)
                 })

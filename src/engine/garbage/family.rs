@@ -82,8 +82,8 @@ pub(super) fn while_idle<T>(
         if !writers::try_hold_family(family)? {
             return Ok(busy(Busy::Session, group));
         }
-        // What was in the catalog and was replaced no job writes again: the number of a batch or version is not used twice.
-        if group.iter().any(Candidate::is_orphan) && writers::unfinished_families()?.contains(family) {
+        // Also of what was replaced: a partition that was merged and split again may take up its last version.
+        if writers::unfinished_families()?.contains(family) {
             return Ok(busy(Busy::Job, group));
         }
         let keys: Vec<_> = group.iter().map(|candidate| candidate.object.key.clone()).collect();

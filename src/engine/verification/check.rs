@@ -1,6 +1,6 @@
 //! A look at the objects of an archived partition or row set: what the catalog says they are, against what the storage has.
 
-use archive_core::codec::{RowHasher, sha256_of};
+use archive_core::codec::{Digest, RowHasher, sha256_of};
 use archive_core::manifest::ManifestObject;
 use archive_core::schema::TableSchema;
 use archive_core::store::{BlockingStore, ObjectMeta};
@@ -79,11 +79,23 @@ impl<'a> Checker<'a> {
 
     /// Looks at the manifests and at every object; all that is wrong.
     pub(super) fn everything(&mut self, content: bool) -> Result<Vec<Fault>> {
-        let mut faults: Vec<Fault> = self.manifests(content)?.into_iter().collect();
+        let mut faults: Vec<Fault> = self.manifests(content)?.into_iter().chain(self.adds_up()).collect();
         for at in 0..self.objects.len() {
             faults.extend(self.object(at, content)?);
         }
         Ok(faults)
+    }
+
+    /// The catalog names every object of the partition: their digests make the partition's.
+    fn adds_up(&self) -> Option<Fault> {
+        let mut all = Digest::default();
+        self.objects.iter().for_each(|stored| all.merge(&stored.object.digest));
+        if all == self.subject.digest || self.subject.row_set {
+            return None;
+        }
+        let what =
+            format!("the catalog has objects of {} rows, and {} were archived", all.rows, self.subject.digest.rows);
+        Some(Fault { key: self.subject.manifest_key.clone(), kind: "altered", what })
     }
 
     /// Looks at one object, by its place in the list; what is wrong with it. Where nothing is, older findings are settled.
@@ -264,8 +276,8 @@ fn there(store: &BlockingStore, key: &str) -> Result<Verdict> {
 /// Whether an error of reading an object, whose bytes are right, is about the rows in it, and not about the storage.
 fn is_of_the_rows(state: SqlState) -> bool {
     let code = lifecycle::code_of(state);
-    // Class 22 is data exceptions.
-    code.starts_with("22") || matches!(code.as_str(), "XX001" | "0A000")
+    // Class 22 is data exceptions, 23 what a domain refuses.
+    code.starts_with("22") || code.starts_with("23") || matches!(code.as_str(), "XX001" | "0A000")
 }
 
 /// An error of the storage that says something about the object, other than that the storage cannot be reached.

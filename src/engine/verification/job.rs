@@ -1,11 +1,14 @@
 //! The second and third phase as jobs of the scheduler.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use archive_core::policy::{Fate, stored};
 use pgrx::pg_sys;
 
 use super::{Level, failed, local_copy, look, pass, report};
 use crate::catalog;
 use crate::catalog::archived::{self, Ageing, Subject};
+use crate::catalog::finding;
 use crate::catalog::job::Job;
 use crate::catalog::policy::TablePolicy;
 use crate::catalog::queue::NewJob;
@@ -45,7 +48,11 @@ pub fn schedule(table: &TablePolicy) -> Result<i32> {
 pub fn step(job: &Job) -> Result<(bool, String)> {
     let Some(subject) = subject(job)? else { return done(job, 0) };
     let version = job.progress.get("version").and_then(serde_json::Value::as_i64);
-    if job.phase == "verified" && version == Some(subject.version.into()) {
+    if job.phase == "verified"
+        && version == Some(subject.version.into())
+        && is_recent(job)
+        && !finding::any(subject.id)?
+    {
         return drop(job, &subject);
     }
     let (mut found, _) = look(&subject, Level::Content, Some(job.id))?;
@@ -58,8 +65,20 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
     if job.operation == "verify" {
         return done(job, found.verified.rows);
     }
-    catalog::job::advance(job.id, "verified", &serde_json::json!({ "version": subject.version }))?;
+    catalog::job::advance(job.id, "verified", &serde_json::json!({ "version": subject.version, "at": unix_now() }))?;
     Ok((true, "verified".to_owned()))
+}
+
+/// Seconds for which a read-back counts: a job may be suspended, paused, or tried again for days before it drops the copy.
+const RECENT: u64 = 600;
+
+fn is_recent(job: &Job) -> bool {
+    let at = job.progress.get("at").and_then(serde_json::Value::as_u64);
+    at.is_some_and(|at| unix_now().checked_sub(at).is_some_and(|age| age <= RECENT))
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// What the job is about, if that still is archived as it was, and in a dropping job has its local copy.

@@ -76,6 +76,13 @@ pub struct Recorded<'a> {
     pub sha256: Option<&'a str>,
 }
 
+impl<'a> Recorded<'a> {
+    /// What the catalog or a manifest says of an object. Errors: corrupt when its key tells no format.
+    pub fn of(key: &'a str, bytes: u64, rows: u64, sha256: &'a str) -> Result<Self> {
+        Ok(Self { key, format: ObjectFormat::of_key(key)?, bytes, rows: Some(rows), sha256: Some(sha256) })
+    }
+}
+
 /// Reads one object; see the module.
 pub struct ObjectReader<R> {
     key: String,
@@ -120,12 +127,13 @@ impl<R: RangeReader> ObjectReader<R> {
 
     /// Reads the whole object, once, if it is known what it should be.
     fn prove(&mut self) -> Result<()> {
-        let Some(expected) = self.sha256.take() else { return Ok(()) };
+        let Some(expected) = self.sha256.clone() else { return Ok(()) };
         let found = match &mut self.inner {
             Inner::Parquet(reader) => sha256_of(reader.reader_mut())?,
             Inner::Ndjson(reader) => sha256_of(reader.reader_mut())?,
         };
         if found.eq_ignore_ascii_case(&expected) {
+            self.sha256 = None;
             return Ok(());
         }
         Err(corrupt("object has other bytes than recorded").detail(format!("Its SHA-256 is {found}, not {expected}.")))

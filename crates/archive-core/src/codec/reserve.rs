@@ -60,8 +60,8 @@ struct Thrift<'a> {
 }
 
 const STRUCT: u8 = 12;
-/// Structs within structs are skipped to this depth; those of Parquet's headers are less deep.
-const DEPTH: u8 = 8;
+/// Structs within structs are skipped to this depth, as Parquet skips them.
+const DEPTH: u8 = 64;
 
 impl Thrift<'_> {
     fn byte(&mut self) -> Option<u8> {
@@ -97,7 +97,8 @@ impl Thrift<'_> {
     /// Type and number of the next field of a struct; `None` for the type at its end.
     fn field(&mut self, last: i64) -> Option<(Option<u8>, i64)> {
         let header = self.byte()?;
-        if header == 0 {
+        // As Parquet reads it: the type alone tells the end.
+        if header & 15 == 0 {
             return Some((None, last));
         }
         let number = if header >> 4 == 0 { self.integer()? } else { last + i64::from(header >> 4) };
@@ -141,10 +142,10 @@ impl Thrift<'_> {
         let (mut page, mut last) = (PageHeader::default(), 0);
         while let (Some(kind), number) = self.field(last)? {
             match (number, kind) {
-                (1, 5) => page.page_type = Some(self.integer()?),
-                (2, 5) => page.uncompressed_size = Some(self.integer()?),
-                (3, 5) => page.compressed_size = Some(self.integer()?),
-                (7, STRUCT) => page.dictionary_values = self.first_integer()?,
+                (1, _) => page.page_type = Some(self.integer()?),
+                (2, _) => page.uncompressed_size = Some(self.integer()?),
+                (3, _) => page.compressed_size = Some(self.integer()?),
+                (7, _) => page.dictionary_values = self.first_integer()?,
                 _ => self.skip(kind, DEPTH)?,
             }
             last = number;
@@ -156,7 +157,7 @@ impl Thrift<'_> {
     fn first_integer(&mut self) -> Option<Option<i64>> {
         let (mut first, mut last) = (None, 0);
         while let (Some(kind), number) = self.field(last)? {
-            if (number, kind) == (1, 5) {
+            if number == 1 {
                 first = Some(self.integer()?);
             } else {
                 self.skip(kind, DEPTH)?;

@@ -6,7 +6,7 @@ use super::columns::MappedColumn;
 use super::context::{ArchiveRelations, CollationFact, DatabaseFacts, Extension, Root, Sequence};
 use super::ddl::Ddl;
 use super::family::Family;
-use crate::codec::{DIGEST_ALGORITHM, Digest, ObjectFormat, ObjectSummary, Recorded};
+use crate::codec::{DIGEST_ALGORITHM, Digest, ObjectSummary, Recorded};
 use crate::schema::TableSchema;
 use crate::{Error, ErrorKind, Result};
 
@@ -158,13 +158,7 @@ impl ManifestObject {
 
     /// What a reader is told of it. Errors: corrupt when its key tells no format.
     pub fn recorded(&self) -> Result<Recorded<'_>> {
-        Ok(Recorded {
-            key: &self.key,
-            format: ObjectFormat::of_key(&self.key)?,
-            bytes: self.bytes,
-            rows: Some(self.rows),
-            sha256: Some(&self.sha256),
-        })
+        Recorded::of(&self.key, self.bytes, self.rows, &self.sha256)
     }
 }
 
