@@ -82,8 +82,10 @@ pub(super) fn while_idle<T>(
         if !writers::try_hold_family(family)? {
             return Ok(busy(Busy::Session, group));
         }
-        // Also of what was replaced: a partition that was merged and split again may take up its last version.
-        if writers::unfinished_families()?.contains(family) {
+        // The number of a batch is not used twice; but a partition that was merged and split again may take up its last version.
+        let may_need =
+            |one: &Candidate| one.is_orphan() || matches!(one.name(), KeyName::Data(_) | KeyName::Manifest(_));
+        if group.iter().any(may_need) && writers::unfinished_families()?.contains(family) {
             return Ok(busy(Busy::Job, group));
         }
         let keys: Vec<_> = group.iter().map(|candidate| candidate.object.key.clone()).collect();
