@@ -150,18 +150,6 @@ pub fn tree(root: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
     })
 }
 
-/// The tables above a partition, the root first.
-pub fn ancestors(partition: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
-    user::elevated(|| {
-        spi::rows(
-            "SELECT a.relid::oid FROM pg_partition_ancestors($1) WITH ORDINALITY a(relid, depth)
-             WHERE a.relid <> $1 ORDER BY a.depth DESC",
-            &[partition.into()],
-            |row| row.need(1),
-        )
-    })
-}
-
 /// Schema and name of a relation.
 pub fn schema_and_name(oid: pg_sys::Oid) -> Result<(String, String)> {
     user::elevated(|| {

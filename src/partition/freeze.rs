@@ -146,25 +146,15 @@ fn has_trigger(table: pg_sys::Oid, trigger: &str) -> Result<bool> {
 
 /// Puts the guards of an archive run on a partition, and the CHECK of its bounds, not yet validated.
 ///
-/// Locks: ACCESS SHARE on the tables above it; ACCESS EXCLUSIVE from the start where the CHECK is to be added. Guards take less, but a lock that grows would deadlock
+/// Locks: ACCESS EXCLUSIVE from the start where the CHECK is to be added. Guards take less, but a lock that grows would deadlock
 /// with who reads the partition and then writes to it.
 pub fn close(leaf: &Leaf) -> Result<()> {
     let name = leaf.qualified();
-    look_at_ancestors(leaf)?;
     if !observe(leaf.oid)?.bounds {
         locks::acquire(leaf.oid, &name, LockMode::AccessExclusive)?;
     }
     guard(leaf.oid, &name, leaf.owner, Reason::Archiving)?;
     add_bounds_check(leaf)
-}
-
-/// The tables above the partition, from the root down: to know its bounds PostgreSQL opens them, and DDL of the whole table locks them
-/// before their partitions.
-fn look_at_ancestors(leaf: &Leaf) -> Result<()> {
-    for ancestor in discover::ancestors(leaf.oid)? {
-        locks::acquire(ancestor, &catalog::qualified_name(ancestor)?, LockMode::AccessShare)?;
-    }
-    Ok(())
 }
 
 /// Adds the CHECK of the bounds, not yet validated. Locks: ACCESS EXCLUSIVE on the partition, for an instant.
@@ -191,7 +181,6 @@ pub fn validate_bounds_check(leaf: &Leaf) -> Result<()> {
     if observe(leaf.oid)?.bounds {
         return Ok(());
     }
-    look_at_ancestors(leaf)?;
     locks::acquire(leaf.oid, &name, LockMode::ShareUpdateExclusive)?;
     user::as_user(leaf.owner, || spi::execute(&format!("ALTER TABLE {name} VALIDATE CONSTRAINT {BOUNDS_CHECK}"), &[]))?;
     failpoint!("freeze_validated");
