@@ -349,6 +349,8 @@ def guarded(db):
     return db.value("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'archive_ext_guard%' AND tgenabled <> 'D'")
 
 
+# Not in `make test`: see the limit in docs/concurrency.md.
+@pytest.mark.heavy
 def test_p1_p6_archives_beside_dml_ddl_vacuum_dumps_and_replication(busy, db):
     create_tables(db)
     db.execute("SELECT set_archive_policy('logs', archive_after => '1 month', drop_after => '0', storage => 'cold')")
