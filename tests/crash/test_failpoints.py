@@ -104,7 +104,7 @@ def test_p4_the_worker_goes_on_where_it_was_killed(cluster, world, point, kill):
     world.db.reconnect()
 
     world.check()
-    wait_until(lambda: world.is_archived(name), 60, "the worker to archive it")
+    wait_until(lambda: world.is_archived(name), 150, "the worker to archive it")
     world.db.execute("ALTER SYSTEM RESET archive_ext.worker_enabled")
     world.db.execute("SELECT pg_reload_conf()")
     wait_until(lambda: not world.db.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'archive_ext worker'"), 30,
