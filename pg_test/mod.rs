@@ -2,6 +2,7 @@
 
 mod engine;
 mod fdw;
+mod server;
 mod storage;
 
 /// pgrx's hooks of the test cluster.

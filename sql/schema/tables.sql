@@ -138,6 +138,7 @@ CREATE TABLE archive_ext.partition (
 );
 
 CREATE TABLE archive_ext.archival_job (
+CREATE INDEX partition_manifest_key_idx ON archive_ext.partition (manifest_key);
     job_id           uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     operation        text NOT NULL DEFAULT 'archive'
                      CHECK (operation IN ('archive', 'reattach', 'premake', 'drain', 'hot', 'warm', 'merge', 'split', 'rows', 'batch',

@@ -21,6 +21,7 @@ pub mod named;
 pub mod object;
 pub mod observed;
 pub mod partition;
+pub mod place;
 pub mod policy;
 pub mod policy_owner;
 pub mod pressure;

@@ -4,15 +4,15 @@ use std::path::PathBuf;
 
 use archive_core::ErrorKind;
 use archive_core::store::{
-    BlockingStore, CredentialSource, Credentials, OwnerIdentity, OwnerMarker, StorageOptions, UserMappingOptions,
+    BlockingStore, ClaimTime, CredentialSource, Credentials, OwnerIdentity, OwnerMarker, StorageOptions,
+    UserMappingOptions,
 };
 use pgrx::pg_sys;
 
-use super::writers;
-use crate::error::{Error, OrRaise, Result, SqlState};
+use super::{place, writers};
+use crate::error::{Error, Result, SqlState};
 use crate::guc;
-use crate::pg::guc::GucNest;
-use crate::pg::{interrupts, io, spi, user, xact};
+use crate::pg::{clock, interrupts, io, lock, spi, user};
 
 type OptionList = Vec<(String, String)>;
 
@@ -120,37 +120,30 @@ fn user_mapping(storage: &str, owner: pg_sys::Oid) -> Result<Credentials> {
 
 /// Claims the storage's prefix for this database, or proves that it is ours: before any put or delete.
 pub fn claim(storage: &str, store: &BlockingStore) -> Result<()> {
-    refuse_moved(storage, store)?;
+    place::refuse_moved(storage, store)?;
     writers::enter(store)?;
     let identity = identity(storage, store)?;
     if claimed(storage, store)? {
         return check_marker(storage, store, &identity);
     }
     let now = now_text()?;
-    let identity = match OwnerMarker::claim(store, &identity, &now) {
+    let now = ClaimTime { text: &now, unix: clock::unix_now() };
+    let identity = match OwnerMarker::claim(store, &identity, now) {
         // Another session of this database may have claimed it meanwhile: its incarnation is ours.
         Err(error) if error.kind() == ErrorKind::NotOwner => {
             let winner = self::identity(storage, store)?;
-            OwnerMarker::claim(store, &winner, &now)?;
+            OwnerMarker::claim(store, &winner, now)?;
             winner
         }
         claimed => claimed.map(|_| identity)?,
     };
-    let noted = xact::subtransaction(|| {
-        let _bounded = GucNest::new().set(c"lock_timeout", &guc::lock_timeout_ms().to_string());
-        remember_claim(storage, store, &identity).or_raise();
-    });
-    match noted {
-        // Another run notes it with its commit; should it roll back, the marker is taken up again.
-        Err(caught) if caught.sqlstate == SqlState::ERRCODE_LOCK_NOT_AVAILABLE => Ok(()),
-        noted => noted.map_err(Error::from),
-    }
+    // In time or not: then another run notes it with its commit, and should it roll back, the marker is taken up again.
+    lock::within(guc::lock_timeout_ms(), || remember_claim(storage, store, &identity)).map(drop)
 }
 
 /// Proves that the storage's prefix is ours, without claiming it: before objects are removed (55000).
 pub fn require_ours(storage: &str, store: &BlockingStore) -> Result<()> {
-    refuse_moved(storage, store)?;
-    refuse_second_name(storage, store)?;
+    place::refuse_moved_or_renamed(storage, store)?;
     let identity = identity(storage, store)?;
     if claimed(storage, store)? || OwnerMarker::check(store, &identity)?.is_some() {
         return check_marker(storage, store, &identity);
@@ -161,49 +154,6 @@ pub fn require_ours(storage: &str, store: &BlockingStore) -> Result<()> {
     )
     .detail("Nothing was archived to it yet.")
     .hint("The first archive run claims it."))
-}
-
-/// A storage that is another place than where its archived partitions are (55000): it would hold half of the archive from then on.
-pub fn refuse_moved(storage: &str, store: &BlockingStore) -> Result<()> {
-    let now = store.location().to_string();
-    let moved = user::elevated(|| {
-        spi::optional(
-            "SELECT c.location, count(*) FROM archive_ext.storage_claim c
-             JOIN archive_ext.partition p ON p.storage = c.storage AND p.version > 0
-             WHERE c.storage = $1::name AND c.location <> $2 GROUP BY c.location",
-            &[storage.into(), now.as_str().into()],
-            |row| Ok((row.need::<String>(1)?, row.need::<i64>(2)?)),
-        )
-    })?;
-    let Some((then, count)) = moved else { return Ok(()) };
-    let server = pgrx::spi::quote_identifier(storage);
-    Err(Error::new(
-        SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        format!("storage \"{storage}\" is another place than its archived partitions"),
-    )
-    .detail(format!("{count} of them are in {then}, and its location is {now} now."))
-    .hint(format!(
-        "ALTER SERVER {server} OPTIONS (SET location '{then}'); or copy all objects to the new place, then a superuser's \
-         adopt_storage('{storage}') has it claimed there. For another place, create another server."
-    )))
-}
-
-/// A place that another storage claimed (55000): what is archived there, is under the other name.
-fn refuse_second_name(storage: &str, store: &BlockingStore) -> Result<()> {
-    let other = user::elevated(|| {
-        spi::optional(
-            "SELECT storage::text FROM archive_ext.storage_claim WHERE location = $1 AND storage <> $2::name LIMIT 1",
-            &[store.location().to_string().into(), storage.into()],
-            |row| row.need::<String>(1),
-        )
-    })?;
-    let Some(other) = other else { return Ok(()) };
-    Err(Error::new(
-        SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        format!("storage \"{storage}\" is the same place as storage \"{other}\""),
-    )
-    .detail("The catalog knows its objects under that name.")
-    .hint(format!("Use storage \"{other}\"; if the server was renamed, give it its name back.")))
 }
 
 /// Refuses all but those who administer archives and the owner of the foreign server (42501; 42704 when there is none).
@@ -252,7 +202,7 @@ fn check_marker(storage: &str, store: &BlockingStore, identity: &OwnerIdentity) 
 /// Takes the prefix over from whichever cluster claimed it. Callers check for a superuser.
 pub fn adopt(storage: &str, store: &BlockingStore) -> Result<()> {
     let identity = OwnerIdentity { incarnation: new_incarnation()?, ..identity(storage, store)? };
-    OwnerMarker::adopt(store, &identity, &now_text()?)?;
+    OwnerMarker::adopt(store, &identity, ClaimTime { text: &now_text()?, unix: clock::unix_now() })?;
     remember_claim(storage, store, &identity)?;
     user::elevated(|| {
         spi::execute(
@@ -263,16 +213,18 @@ pub fn adopt(storage: &str, store: &BlockingStore) -> Result<()> {
     .map(drop)
 }
 
-/// When this catalog took the storage over from another, in seconds since 1970.
-pub fn adopted_at(storage: &str) -> Result<Option<i64>> {
-    let found = user::elevated(|| {
+/// When this catalog took the storage over with what was in it, in seconds since 1970: by adopting it, or by claiming it though its
+/// marker alone was gone.
+pub fn taken_over_at(storage: &str, store: &BlockingStore) -> Result<Option<i64>> {
+    let adopted = user::elevated(|| {
         spi::optional(
             "SELECT floor(extract(epoch FROM adopted_at))::bigint FROM archive_ext.storage_claim WHERE storage = $1::name",
             &[storage.into()],
             |row| row.get::<i64>(1),
         )
     })?;
-    Ok(found.flatten())
+    let claimed = OwnerMarker::load(store)?.and_then(|marker| marker.objects_before);
+    Ok(adopted.flatten().max(claimed))
 }
 
 /// This database as the marker knows it. The incarnation is that of the catalog, or random since a storage was adopted. A claim

@@ -11,10 +11,9 @@ use archive_core::naming::{self, KeyName};
 use archive_core::store::BlockingStore;
 use pgrx::Uuid;
 
-use crate::error::{Error, OrRaise, Result, SqlState};
+use crate::error::{Error, Result, SqlState};
 use crate::guc;
-use crate::pg::guc::GucNest;
-use crate::pg::{spi, user, xact};
+use crate::pg::{lock, spi, user};
 
 const WRITES: &str = "hashtextextended('archive_ext writes to ' || $1, 0)";
 const FAMILY: &str = "hashtextextended('archive_ext ' || $1, 0)";
@@ -49,16 +48,10 @@ pub fn oldest(store: &BlockingStore) -> Result<Option<i64>> {
 /// Keeps the objects of a family from being removed, to the end of the transaction; waits for a removal that is under way,
 /// `archive_ext.lock_timeout` at most (55006).
 pub fn hold_family(family: &str) -> Result<()> {
-    let timeout = guc::lock_timeout_ms();
-    let waited = xact::subtransaction(|| {
-        let _timeout = GucNest::new().set(c"lock_timeout", &timeout.to_string());
+    let waited = lock::within(guc::lock_timeout_ms(), || {
         user::elevated(|| spi::execute(&format!("SELECT pg_advisory_xact_lock({FAMILY})"), &[family.into()]))
-            .or_raise();
-    });
-    waited.map_err(|caught| {
-        if caught.sqlstate != SqlState::ERRCODE_LOCK_NOT_AVAILABLE {
-            return Error::from(caught);
-        }
+    })?;
+    waited.map(drop).ok_or_else(|| {
         Error::new(SqlState::ERRCODE_OBJECT_IN_USE, format!("another session works on the objects of \"{family}\""))
             .hint("It archives a partition of this name, or removes garbage. Run it again.")
     })

@@ -14,7 +14,6 @@ use super::period;
 use super::plan::{Options, Plan, Verify, job_hex};
 use super::progress::{Phase, Progress};
 use super::reuse::{self, Reuse, Segment};
-use super::storage;
 use super::verify;
 use crate::catalog;
 use crate::catalog::job::NewJob;
@@ -422,7 +421,7 @@ fn drop_empty_row_set(partition: pg_sys::Oid) -> Result<()> {
 
 /// Under the locks: same file, same columns, guards still there, or the export no longer describes the partition.
 fn check_unchanged(plan: &Plan, finished: &Finished) -> Result<()> {
-    storage::still_at(&plan.storage, &plan.store.location().to_string())?;
+    catalog::place::still_at(&plan.storage, &plan.store.location().to_string())?;
     if freeze::frozen_state(&plan.leaf)? != finished.state {
         return Err(freeze::changed(&plan.name()));
     }

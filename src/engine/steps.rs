@@ -16,7 +16,6 @@ use super::manifest;
 use super::plan::{Options, Plan, Verify};
 use super::rewrite;
 use super::rows;
-use super::storage;
 use super::transition;
 use super::verification;
 use crate::catalog;
@@ -161,7 +160,7 @@ fn is_unchanged(job: &Job, leaf: &Leaf) -> Result<bool> {
     let noted = |what: &str| job.progress.get(what).and_then(serde_json::Value::as_str).unwrap_or_default();
     // A job that a policy made names no storage.
     Ok(noted("columns") == columns_text(&source.schema)?
-        && storage::still_at(noted("storage"), noted("location")).is_ok())
+        && catalog::place::still_at(noted("storage"), noted("location")).is_ok())
 }
 
 /// What tells columns from others.
@@ -220,7 +219,7 @@ fn export(plan: &Plan, job: &Job) -> Result<(bool, String)> {
 pub(super) fn finished(plan: &Plan, job: &Job) -> Result<Finished> {
     let key = job.progress.get("manifest").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
     if let Some(location) = job.progress.get("location").and_then(serde_json::Value::as_str) {
-        storage::still_at(&plan.storage, location)?;
+        catalog::place::still_at(&plan.storage, location)?;
     }
     let manifest = manifest::load(&plan.store, &key)?;
     let state = exported_state(job).ok_or_else(|| freeze::changed(&plan.name()))?;

@@ -85,20 +85,6 @@ pub fn open_for(name: &str, owner: pg_sys::Oid) -> Result<archive_core::store::B
     storage::open(name, owner)
 }
 
-/// Refuses to rely on what was written when the storage is another place by now (55006): somebody altered the server in between.
-pub fn still_at(name: &str, location: &str) -> Result<()> {
-    let now = storage::options(name)?.location.to_string();
-    if now == location {
-        return Ok(());
-    }
-    Err(Error::new(
-        SqlState::ERRCODE_OBJECT_IN_USE,
-        format!("storage \"{name}\" was moved while rows were being archived"),
-    )
-    .detail(format!("They were written to {location}, and it is at {now} now."))
-    .hint("Nothing was removed. Set the server's location again, or run it again to archive them there."))
-}
-
 /// Writes an object that has its content in its name. One that is there already was left by an attempt that rolled back; the
 /// read-back decides whether it is what it should be.
 pub fn put_once(store: &BlockingStore, key: &str, bytes: Bytes) -> Result<()> {

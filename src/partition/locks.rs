@@ -8,7 +8,6 @@ use pgrx::pg_sys;
 use crate::catalog;
 use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::guc;
-use crate::pg::guc::GucNest;
 use crate::pg::lock::{self, Owner};
 use crate::pg::relation::LockMode;
 use crate::pg::{background, spi, user, xact};
@@ -149,18 +148,15 @@ pub fn blockers(relation: pg_sys::Oid) -> Result<Vec<String>> {
 
 /// Waits, at most `archive_ext.lock_timeout`, until no other session makes the archive relation `name` (55P03).
 pub fn serialize(kind: &str, name: &str) -> Result<()> {
-    let timeout = guc::lock_timeout_ms();
-    let waited = xact::subtransaction(|| {
-        let _timeout = GucNest::new().set(c"lock_timeout", &timeout.to_string());
+    let waited = lock::within(guc::lock_timeout_ms(), || {
         user::elevated(|| {
             spi::execute(
                 "SELECT pg_advisory_xact_lock(hashtextextended('archive_ext ' || $1 || ' ' || $2, 0))",
                 &[kind.into(), name.into()],
             )
         })
-        .or_raise();
-    });
-    waited.map_err(|_| {
+    })?;
+    waited.map(drop).ok_or_else(|| {
         Error::new(
             SqlState::ERRCODE_LOCK_NOT_AVAILABLE,
             format!("another session is making the archive {kind} \"{name}\""),
@@ -184,15 +180,12 @@ fn in_use(key: &str) -> Error {
 
 /// The same, but waits for another session, `archive_ext.lock_timeout` at most (55006).
 pub fn wait_for_partition(key: &str) -> Result<()> {
-    let timeout = guc::lock_timeout_ms();
-    let waited = xact::subtransaction(|| {
-        let _timeout = GucNest::new().set(c"lock_timeout", &timeout.to_string());
+    let waited = lock::within(guc::lock_timeout_ms(), || {
         user::elevated(|| {
             spi::execute("SELECT pg_advisory_xact_lock(hashtextextended('archive_ext ' || $1, 0))", &[key.into()])
         })
-        .or_raise();
-    });
-    waited.map_err(|_| in_use(key))
+    })?;
+    waited.map(drop).ok_or_else(|| in_use(key))
 }
 
 fn try_claim(key: &str) -> Result<bool> {

@@ -7,3 +7,9 @@ pub fn now() -> i64 {
     // SAFETY: reads the clock.
     unsafe { pg_sys::GetCurrentTimestamp() }
 }
+
+/// Now, in seconds since 1970, whatever `archive_ext.now` says: storages and read-backs have their times from it.
+pub fn unix_now() -> i64 {
+    const MICROS_2000: i64 = 946_684_800_000_000;
+    (now() + MICROS_2000).div_euclid(1_000_000)
+}

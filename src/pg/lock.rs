@@ -1,10 +1,11 @@
-//! Bounded waits for table locks.
+//! Bounded waits for locks.
 
 use pgrx::pg_sys;
 
 use super::guc::GucNest;
 use super::relation::LockMode;
 use super::xact;
+use crate::error::{OrRaise, Result, SqlState};
 
 /// Takes `mode` on a relation if nobody is in the way, and keeps it to the end of the transaction; whether it was got.
 pub fn try_acquire(relation: pg_sys::Oid, mode: LockMode) -> bool {
@@ -46,17 +47,28 @@ pub fn lock_timeout_ms() -> Option<i32> {
     Some(unsafe { pg_sys::LockTimeout }).filter(|ms| *ms > 0)
 }
 
+/// Runs `work` in a subtransaction in which each wait for a lock lasts `timeout_ms` at most; the locks are kept to the end of the
+/// transaction. `None` when a wait was over (55P03). Every other error passes, a deadlock too; query cancel is raised.
+pub fn within<T>(timeout_ms: i32, work: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+    let waited = xact::subtransaction(|| {
+        let _timeout = GucNest::new().set(c"lock_timeout", &timeout_ms.to_string());
+        work().or_raise()
+    });
+    match waited {
+        Ok(value) => Ok(Some(value)),
+        Err(caught) if caught.sqlstate == SqlState::ERRCODE_LOCK_NOT_AVAILABLE => Ok(None),
+        Err(caught) => Err(caught.into()),
+    }
+}
+
 /// Waits at most `timeout_ms` for `mode` on a relation and keeps it to the end of the transaction.
 ///
 /// Whether the lock was got. Query cancel and every other error are raised.
 pub fn acquire(relation: pg_sys::Oid, mode: LockMode, timeout_ms: i32) -> bool {
-    let settings = GucNest::new().set(c"lock_timeout", &timeout_ms.to_string());
-    // SAFETY: takes a lock that the transaction releases.
-    let outcome = xact::subtransaction(|| unsafe { pg_sys::LockRelationOid(relation, mode as i32) });
-    drop(settings);
-    match outcome {
-        Ok(()) => true,
-        Err(caught) if caught.sqlstate == pgrx::PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => false,
-        Err(caught) => crate::error::Error::from(caught).raise(),
-    }
+    let waited = within(timeout_ms, || {
+        // SAFETY: takes a lock that the transaction releases.
+        unsafe { pg_sys::LockRelationOid(relation, mode as i32) }
+        Ok(())
+    });
+    waited.or_raise().is_some()
 }

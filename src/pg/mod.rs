@@ -48,5 +48,6 @@ pub mod tuple_fetch;
 pub mod tuple_id;
 pub mod user;
 pub mod vacuum;
+pub mod wal;
 pub mod worker_table;
 pub mod xact;

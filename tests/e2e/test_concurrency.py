@@ -199,3 +199,30 @@ def test_p1_a_row_committed_between_snapshot_and_lock_is_archived(db, orders):
     call.result(60)
 
     assert db.connect().execute("SELECT count(*) FROM archive.orders WHERE id = 60000000").fetchone()[0] == 1
+
+
+@pytest.mark.parametrize("lock, call", [
+    ("public.ticket", "SELECT restore_rows('ticket', 'id = 1')"),
+    ("table archive.others", "SELECT * FROM archive_table_batch('others', '2030-01-01')"),
+], ids=["partition", "relation"])
+def test_a_deadlock_is_told_as_what_it_is(db, cluster, lock, call):
+    """And not as another session that is at work: only a wait that took too long is that."""
+    db.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{cluster.storage / db.name}')")
+    db.execute("SET archive_ext.default_storage = 'cold'")
+    for table in ["ticket", "others"]:
+        db.execute(f"CREATE TABLE {table} (id int PRIMARY KEY, at timestamptz NOT NULL)")
+        db.execute(f"INSERT INTO {table} SELECT n, timestamptz '2024-01-01' FROM generate_series(1, 50) n")
+    db.execute("SELECT * FROM archive_table_batch('ticket', '2030-01-01', batch_rows => 10)")
+    other = db.connect()
+    db.execute("SET deadlock_timeout = '200ms'; SET archive_ext.lock_timeout = '60s'")
+    other.execute("SET deadlock_timeout = '5min'")
+    with other.transaction():
+        other.execute("SELECT pg_advisory_xact_lock(hashtextextended('archive_ext ' || %s, 0))", [lock])
+        db.execute("BEGIN; SELECT pg_advisory_xact_lock(1)")
+        waiting = Call(other.execute, "SELECT pg_advisory_xact_lock(1)")
+        waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)"
+        wait_until(lambda: db.value(waits), 20, "the other session to wait")
+        with pytest.raises(psycopg.errors.DeadlockDetected):
+            db.execute(call)
+        db.execute("ROLLBACK")
+        waiting.result()

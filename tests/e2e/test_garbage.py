@@ -315,6 +315,63 @@ def test_p3_an_import_after_a_collection_is_whole(db, cluster, files):
         other.drop()
 
 
+IMPORT = "SELECT * FROM import_archive('cold', dry_run => false)"
+
+
+def test_p2_who_claims_a_storage_without_its_marker_removes_nothing_that_was_there(db, cluster, files):
+    """A bucket that was copied without it, or somebody deleted it: the new catalog knows nothing of the objects."""
+    create_orders(db.conn, months=1, rows=50)
+    tickets(db, 120)
+    archive(db, "orders_2024_01", drop_local="0")
+    db.execute(BATCH)
+    there = files.keys("public.")
+    files.delete("_archive_ext/owner.json")
+    other = Database(cluster, f"{db.name}_next")
+    try:
+        other.execute("SET archive_ext.garbage_retention = 0")
+        other.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{files.path}')")
+        other.execute("SET archive_ext.default_storage = 'cold'")
+        create_orders(other.conn, months=2, rows=10, name="others")
+        # It claims the storage, and its catalog forgets that again.
+        rolled_back(other, "others_2024_01")
+        assert {row.removed for row in collect(other)} == {False}
+        archive(other, "others_2024_01", drop_local="0")
+        why = {row.detail for row in collect(other) if row.key in there}
+        assert len(why) == 1 and "import_archive brings it back" in why.pop()
+        assert set(there) <= set(files.keys())
+        other.execute(IMPORT)
+        assert other.value("SELECT count(*) FROM archive.orders_all") == 50
+        assert_same_rows(other, "archive.ticket", "(SELECT * FROM archive.ticket_all) t", WHOLE)
+        assert other.value("SELECT count(*) FROM archive.ticket_all") == 60
+    finally:
+        other.drop()
+
+
+def test_p2_objects_go_when_what_replaced_them_is_durable():
+    """With synchronous_commit = off others see a commit before it is in the log on disk, and a crash takes it back."""
+    cluster = Cluster("synchronous_commit=off", "wal_writer_delay=10s", "bgwriter_lru_maxpages=0", "autovacuum=off")
+    try:
+        db = Database(cluster, "shop")
+        file_storage(db, cluster)
+        db.execute("SET archive_ext.garbage_retention = 0")
+        tickets(db, 120)
+        db.execute(BATCH)
+        db.execute(BATCH)
+        db.execute("CHECKPOINT")
+        writer = db.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'")
+        os.kill(writer, signal.SIGSTOP)
+        db.execute("SELECT compact_archive('ticket', min_objects => 2)")
+        time.sleep(1.1)  # times of garbage are in whole seconds
+        assert len([row for row in collect(db) if row.removed]) == 2
+        os.kill(writer, signal.SIGKILL)  # takes the server along
+        wait_until(lambda: "database system is ready" in cluster.log().split("was terminated by signal 9")[-1], 60, "recovery")
+        db.reconnect()
+        assert db.value("SELECT count(*) FROM archive.ticket") == 120
+        assert_same_rows(db, "archive.ticket_all", "truth", WHOLE)
+    finally:
+        cluster.stop()
+
+
 def test_a_marker_that_changed_stops_the_collection(db, cluster, files):
     """Whatever the catalog says: the marker is read from the storage."""
     create_orders(db.conn, months=2, rows=50)

@@ -15,7 +15,7 @@
 mod contract;
 
 use archive_core::store::{
-    BlockingStore, Credentials, IoRuntime, ObjectStore, OwnerIdentity, OwnerMarker, PendingUpload, PutMode,
+    BlockingStore, ClaimTime, Credentials, IoRuntime, ObjectStore, OwnerIdentity, OwnerMarker, PendingUpload, PutMode,
     StorageOptions, UserMappingOptions, open, probe,
 };
 use archive_core::{ErrorKind, Result};
@@ -130,6 +130,7 @@ fn probe_and_owner() {
     }
     assert!(store.list("").unwrap().is_empty(), "the probe leaves nothing");
     let me = |timeline| OwnerIdentity { system_identifier: "1".into(), timeline, incarnation: "ab".into() };
-    OwnerMarker::claim(&store, &me(1), "2026-01-01T00:00:00Z").unwrap();
-    assert_eq!(OwnerMarker::claim(&store, &me(2), "2026-01-01T00:00:00Z").unwrap_err().kind(), ErrorKind::NotOwner);
+    let now = ClaimTime { text: "2026-01-01T00:00:00Z", unix: 1_767_225_600 };
+    OwnerMarker::claim(&store, &me(1), now).unwrap();
+    assert_eq!(OwnerMarker::claim(&store, &me(2), now).unwrap_err().kind(), ErrorKind::NotOwner);
 }

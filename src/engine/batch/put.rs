@@ -87,7 +87,7 @@ impl Stored {
 
     /// Adds the objects to the archive: with the commit its rows are there. Errors: 55006 when the storage was moved meanwhile.
     pub fn append(mut self, plan: &Plan) -> Result<()> {
-        storage::still_at(&plan.storage, &plan.store.location().to_string())?;
+        catalog::place::still_at(&plan.storage, &plan.store.location().to_string())?;
         for Verified { objects, filters, digest, manifest, .. } in self.batches {
             catalog::row_set::append(&self.set, &objects, &filters, &digest, &manifest)?;
             self.set.digest.merge(&digest);

@@ -3,7 +3,7 @@
 use archive_core::naming::KeyName;
 
 use super::{Line, told};
-use crate::catalog::{consistency, storage};
+use crate::catalog::{consistency, place, storage};
 use crate::engine::garbage;
 use crate::error::{Error, Result};
 use crate::pg::user;
@@ -29,7 +29,7 @@ fn of_storage(name: &str, error: &Error) -> Line {
 fn one(name: &str) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
     let opened =
-        storage::open(name, user::current()).and_then(|store| storage::refuse_moved(name, &store).map(|()| store));
+        storage::open(name, user::current()).and_then(|store| place::refuse_moved(name, &store).map(|()| store));
     let store = match opened {
         Ok(store) => store,
         Err(error) => return Ok(vec![of_storage(name, &error)]),

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::family::{self, Candidate};
 use super::{AUDIT, iso, orphan};
 use crate::catalog::finding::{self, Finding};
-use crate::catalog::{event, named, partition, storage};
+use crate::catalog::{event, named, partition, place, storage};
 use crate::engine::manifest;
 use crate::error::{Error, Result};
 use crate::partition::check;
@@ -28,7 +28,7 @@ pub fn audit(storage: &str) -> Result<Vec<Finding>> {
     storage::check_administers(storage)?;
     check::transaction("auditing a storage")?;
     let store = storage::open(storage, user::current())?;
-    storage::refuse_moved(storage, &store)?;
+    place::refuse_moved(storage, &store)?;
     let mut looked = look(storage, &store)?;
     if is_ours(storage, &store)? {
         for group in family::groups(std::mem::take(&mut looked.orphans)) {

@@ -9,13 +9,13 @@ use archive_core::store::{BlockingStore, OWNER_KEY, ObjectMeta};
 use serde_json::json;
 
 use super::family::{self, Candidate};
-use super::{AUDIT, CLOCKS, now, orphan, uploads};
+use super::{AUDIT, CLOCKS, orphan, uploads};
 use crate::catalog::{event, finding, named, storage, writers};
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
 use crate::partition::check;
 use crate::pg::server_text::notice;
-use crate::pg::{interrupts, user, xact};
+use crate::pg::{clock, interrupts, user, wal, xact};
 
 /// The arguments of `collect_garbage`.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ pub fn collect(options: &Options) -> Result<Vec<Row>> {
     let store = storage::open(name, user::current())?;
     storage::require_ours(name, &store)?;
     alone(name)?;
-    let retention = Retention { now: now(), seconds: options.older_than_seconds };
+    let retention = Retention { now: clock::unix_now(), seconds: options.older_than_seconds };
     let found = survey(name, &store, retention)?;
     let mut run = Run {
         options,
@@ -160,7 +160,7 @@ fn survey(name: &str, store: &BlockingStore, retention: Retention) -> Result<Fou
     let over = |at| retention.is_over(at, at);
     found.gone =
         unseen.into_iter().filter(|(_, one)| !one.is_needed() && over(one.replaced_at)).map(|(key, _)| key).collect();
-    settle_orphans(name, orphans, &known, retention, &mut found)?;
+    settle_orphans((name, store), orphans, &known, retention, &mut found)?;
     Ok(found)
 }
 
@@ -178,20 +178,20 @@ impl Found {
 /// Orphans count from when they were first recorded: when they became such nobody else can tell. After recovery to an earlier time, or
 /// when the catalog was lost, objects are suddenly nobody's that were written long ago.
 fn settle_orphans(
-    name: &str,
+    (name, store): (&str, &BlockingStore),
     orphans: Vec<Candidate>,
     known: &HashSet<String>,
     retention: Retention,
     found: &mut Found,
 ) -> Result<()> {
-    let adopted = storage::adopted_at(name)?;
-    let (families, tables) = importable(&orphans, known, adopted);
+    let taken_over = storage::taken_over_at(name, store)?;
+    let (families, tables) = importable(&orphans, known, taken_over);
     let is_lost = |one: &Candidate| {
         let lost = match one.name() {
             KeyName::Batch(batch) | KeyName::BatchManifest(batch) => tables.contains(batch.table),
             name => name.family().is_some_and(|family| families.contains(&family)),
         };
-        lost && is_older(one, adopted)
+        lost && is_older(one, taken_over)
     };
     let (lost, orphans): (Vec<_>, Vec<_>) = orphans.into_iter().partition(is_lost);
     let before = finding::unresolved(name, AUDIT)?;
@@ -225,24 +225,24 @@ fn settle_orphans(
     Ok(())
 }
 
-/// Partitions and row sets that the catalog has nothing of, and that could be imported as they were when the storage was adopted: it may
-/// be the catalog that is wrong, as when the extension was dropped and created again. Their families, and their tables: a batch
+/// Partitions and row sets that the catalog has nothing of, and that could be imported as they were when the storage was taken over: it
+/// may be the catalog that is wrong, as when the extension was dropped and created again. Their families, and their tables: a batch
 /// does not tell its row set.
 fn importable(
     orphans: &[Candidate],
     known: &HashSet<String>,
-    adopted: Option<i64>,
+    taken_over: Option<i64>,
 ) -> (HashSet<String>, HashSet<String>) {
-    let of_version = |one: &&Candidate| matches!(one.name(), KeyName::Manifest(_)) && is_older(one, adopted);
+    let of_version = |one: &&Candidate| matches!(one.name(), KeyName::Manifest(_)) && is_older(one, taken_over);
     let unknown = |one: &&Candidate| one.name().family().is_some_and(|family| !known.contains(&family));
     let manifests: Vec<_> = orphans.iter().filter(of_version).filter(unknown).collect();
     let families = manifests.iter().filter_map(|one| one.name().family()).collect();
     (families, manifests.iter().filter_map(|one| one.name().table().map(str::to_owned)).collect())
 }
 
-/// Whether it was there when this catalog adopted the storage.
-fn is_older(one: &Candidate, adopted: Option<i64>) -> bool {
-    adopted.is_some_and(|adopted| one.object.last_modified_unix.is_none_or(|written| written <= adopted + CLOCKS))
+/// Whether it was there when this catalog took the storage over.
+fn is_older(one: &Candidate, taken_over: Option<i64>) -> bool {
+    taken_over.is_some_and(|at| one.object.last_modified_unix.is_none_or(|written| written <= at + CLOCKS))
 }
 
 fn row(object: &ObjectMeta) -> Row {
@@ -282,6 +282,8 @@ impl Run<'_> {
                 if !dry_run {
                     // The catalog alone does not tell: another cluster may have taken the storage over since.
                     storage::require_ours(storage, store)?;
+                    // What the catalog says by now must not be lost with a crash when the objects are gone.
+                    wal::flush();
                 }
                 garbage.iter().try_fold(Vec::new(), |mut rows, one| {
                     let row = match self.kept_manifests.contains(family) && one.is_orphan() {

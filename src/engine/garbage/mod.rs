@@ -11,7 +11,6 @@ pub use collect::{Options, collect};
 use archive_core::lifecycle::Moment;
 
 use crate::catalog::finding::Finding;
-use crate::pg::clock;
 
 /// Who found it, in the details of findings: only what an audit found is resolved by one.
 const AUDIT: &str = "audit_storage";
@@ -30,10 +29,4 @@ fn iso(unix: i64) -> Option<String> {
     const UNIX_2000: i64 = 946_684_800;
     let Moment { year, month, day, hour, minute, second } = Moment::after_2000(unix - UNIX_2000)?;
     Some(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"))
-}
-
-/// The clock, in seconds since 1970.
-fn now() -> i64 {
-    const MICROS_2000: i64 = 946_684_800_000_000;
-    (clock::now() + MICROS_2000).div_euclid(1_000_000)
 }

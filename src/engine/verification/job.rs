@@ -1,7 +1,5 @@
 //! The second and third phase as jobs of the scheduler.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use archive_core::policy::{Fate, stored};
 use pgrx::pg_sys;
 
@@ -15,6 +13,7 @@ use crate::catalog::queue::NewJob;
 use crate::engine::{clock, lifecycle};
 use crate::error::Result;
 use crate::partition::locks;
+use crate::pg::clock::unix_now;
 
 /// The archived partitions of a table for which something is to come, and what is next for each at `now`.
 pub fn fates(table: &TablePolicy, now: i64) -> Result<Vec<(Ageing, Fate)>> {
@@ -70,15 +69,11 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
 }
 
 /// Seconds for which a read-back counts: a job may be suspended, paused, or tried again for days before it drops the copy.
-const RECENT: u64 = 600;
+const RECENT: i64 = 600;
 
 fn is_recent(job: &Job) -> bool {
-    let at = job.progress.get("at").and_then(serde_json::Value::as_u64);
-    at.is_some_and(|at| unix_now().checked_sub(at).is_some_and(|age| age <= RECENT))
-}
-
-fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    let at = job.progress.get("at").and_then(serde_json::Value::as_i64);
+    at.is_some_and(|at| (0..=RECENT).contains(&unix_now().saturating_sub(at)))
 }
 
 /// What the job is about, if that still is archived as it was, and in a dropping job has its local copy.

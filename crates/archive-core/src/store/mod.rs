@@ -37,7 +37,7 @@ pub use faulty::{Fault, FaultyStore, Op};
 pub use key::{TEMP_PREFIX, validate_key};
 pub use location::Location;
 pub use options::{Checksum, CredentialSource, StorageOptions};
-pub use owner::{OWNER_KEY, OwnerIdentity, OwnerMarker};
+pub use owner::{ClaimTime, OWNER_KEY, OwnerIdentity, OwnerMarker};
 pub use probe::{ProbeResult, probe};
 pub use reader::BlockingRangeReader;
 pub use runtime::IoRuntime;

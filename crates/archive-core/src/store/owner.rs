@@ -2,6 +2,7 @@
 
 use super::{BlockingStore, PutMode};
 use crate::error::{Error, ErrorKind, Result};
+use crate::naming::KeyName;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,19 @@ pub struct OwnerMarker {
     pub incarnation: String,
     /// When it was claimed or adopted (RFC 3339).
     pub claimed_at: String,
+    /// The same in seconds since 1970, if objects were there by then: they may be somebody else's. It is here and not in the catalog,
+    /// because the transaction that claims a storage may roll back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects_before: Option<i64>,
+}
+
+/// When a storage is claimed or adopted.
+#[derive(Debug, Clone, Copy)]
+pub struct ClaimTime<'a> {
+    /// RFC 3339.
+    pub text: &'a str,
+    /// Seconds since 1970.
+    pub unix: i64,
 }
 
 impl OwnerMarker {
@@ -64,11 +78,11 @@ impl OwnerMarker {
     }
 
     /// Makes sure that the storage is `me`'s, claiming it when it is nobody's.
-    pub fn claim(store: &BlockingStore, me: &OwnerIdentity, now_rfc3339: &str) -> Result<Self> {
+    pub fn claim(store: &BlockingStore, me: &OwnerIdentity, now: ClaimTime<'_>) -> Result<Self> {
         if let Some(marker) = Self::check(store, me)? {
             return Ok(marker);
         }
-        let mine = Self::of(me, now_rfc3339);
+        let mine = Self::of(me, now, has_objects(store)?);
         match store.put(OWNER_KEY, mine.to_bytes()?, PutMode::CreateOnly) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
             _ => {}
@@ -84,8 +98,8 @@ impl OwnerMarker {
     }
 
     /// Makes the storage `me`'s, whoever had it.
-    pub fn adopt(store: &BlockingStore, me: &OwnerIdentity, now_rfc3339: &str) -> Result<Self> {
-        store.put(OWNER_KEY, Self::of(me, now_rfc3339).to_bytes()?, PutMode::Overwrite)?;
+    pub fn adopt(store: &BlockingStore, me: &OwnerIdentity, now: ClaimTime<'_>) -> Result<Self> {
+        store.put(OWNER_KEY, Self::of(me, now, true).to_bytes()?, PutMode::Overwrite)?;
         match Self::check(store, me)? {
             Some(marker) => Ok(marker),
             None => Err(Error::new(
@@ -95,13 +109,14 @@ impl OwnerMarker {
         }
     }
 
-    fn of(me: &OwnerIdentity, now_rfc3339: &str) -> Self {
+    fn of(me: &OwnerIdentity, now: ClaimTime<'_>, has_objects: bool) -> Self {
         Self {
             format: FORMAT,
             system_identifier: me.system_identifier.clone(),
             timeline: me.timeline,
             incarnation: me.incarnation.clone(),
-            claimed_at: now_rfc3339.to_owned(),
+            claimed_at: now.text.to_owned(),
+            objects_before: has_objects.then_some(now.unix),
         }
     }
 
@@ -137,6 +152,19 @@ impl OwnerMarker {
                 self.claimed_at, self.incarnation, me.incarnation,
             ))
             .hint("import_archive(storage, dry_run => false) brings back what it holds; then a superuser can take it over with adopt_storage. Otherwise give this catalog a prefix of its own.")
+    }
+}
+
+/// Whether anything is there but a marker and probes.
+fn has_objects(store: &BlockingStore) -> Result<bool> {
+    let found = store.list_pages("", |page| match page.iter().any(|object| KeyName::of(&object.key) != KeyName::Own) {
+        true => Err(None),
+        false => Ok(()),
+    });
+    match found {
+        Ok(()) => Ok(false),
+        Err(None) => Ok(true),
+        Err(Some(error)) => Err(error),
     }
 }
 

@@ -218,33 +218,53 @@ fn identity(timeline: u32, incarnation: &str) -> OwnerIdentity {
     OwnerIdentity { system_identifier: "7".into(), timeline, incarnation: incarnation.into() }
 }
 
+fn at(text: &str) -> ClaimTime<'_> {
+    ClaimTime { text, unix: 1_800_000_000 }
+}
+
+#[test]
+fn a_claim_tells_whether_objects_were_there() {
+    let me = identity(1, "aa");
+    for (key, before) in [(None, None), (Some("_archive_ext/probe-1"), None), (Some("s.t/x"), Some(1_800_000_000))] {
+        let Fixture { store, directory: _keep, .. } = fixture();
+        if let Some(key) = key {
+            store.put(key, Bytes::from_static(b"x"), PutMode::CreateOnly).unwrap();
+        }
+        assert_eq!(OwnerMarker::claim(&store, &me, at("x")).unwrap().objects_before, before, "{key:?}");
+        // What comes later changes nothing, though the claim's transaction may have rolled back.
+        store.put("s.t/y", Bytes::from_static(b"y"), PutMode::CreateOnly).unwrap();
+        assert_eq!(OwnerMarker::claim(&store, &me, at("y")).unwrap().objects_before, before);
+        assert!(OwnerMarker::adopt(&store, &me, at("z")).unwrap().objects_before.is_some());
+    }
+}
+
 #[test]
 fn one_owner_per_prefix() {
     let Fixture { store, directory: _keep, .. } = fixture();
     let (me, promoted, copy) = (identity(1, "aa"), identity(2, "aa"), identity(1, "bb"));
     assert_eq!(OwnerMarker::check(&store, &me).unwrap(), None);
-    let marker = OwnerMarker::claim(&store, &me, "2026-01-01T00:00:00Z").unwrap();
-    assert_eq!(OwnerMarker::claim(&store, &me, "2027-01-01T00:00:00Z").unwrap(), marker);
+    let marker = OwnerMarker::claim(&store, &me, at("2026-01-01T00:00:00Z")).unwrap();
+    assert_eq!(OwnerMarker::claim(&store, &me, at("2027-01-01T00:00:00Z")).unwrap(), marker);
     for other in [&promoted, &copy] {
         for error in
-            [OwnerMarker::claim(&store, other, "x").unwrap_err(), OwnerMarker::check(&store, other).unwrap_err()]
+            [OwnerMarker::claim(&store, other, at("x")).unwrap_err(), OwnerMarker::check(&store, other).unwrap_err()]
         {
             assert_eq!(error.kind(), ErrorKind::NotOwner);
             assert!(error.hint_text().unwrap().contains("adopt_storage"));
         }
     }
-    OwnerMarker::adopt(&store, &promoted, "2026-02-01T00:00:00Z").unwrap();
-    assert_eq!(OwnerMarker::claim(&store, &me, "x").unwrap_err().kind(), ErrorKind::NotOwner);
+    OwnerMarker::adopt(&store, &promoted, at("2026-02-01T00:00:00Z")).unwrap();
+    assert_eq!(OwnerMarker::claim(&store, &me, at("x")).unwrap_err().kind(), ErrorKind::NotOwner);
 }
 
 #[test]
 fn a_lost_race_for_the_prefix_is_noticed() {
     let Fixture { faulty, store, directory: _keep } = fixture();
-    OwnerMarker::claim(&store, &identity(1, "other"), "x").unwrap();
+    OwnerMarker::claim(&store, &identity(1, "other"), at("x")).unwrap();
     // As on a server that ignores the condition: the first look saw nothing, the put seemed to succeed.
     faulty.inject(Op::Get, 1, Fault::Error(ErrorKind::NotFound));
     faulty.inject(Op::Put, 1, Fault::Error(ErrorKind::AlreadyExists));
-    assert_eq!(OwnerMarker::claim(&store, &identity(1, "me"), "x").unwrap_err().kind(), ErrorKind::NotOwner);
+    assert_eq!(OwnerMarker::claim(&store, &identity(1, "me"), at("x")).unwrap_err().kind(), ErrorKind::NotOwner);
 }
 
 #[test]
@@ -256,7 +276,7 @@ fn a_damaged_marker_is_neither_mine_nor_nobodys() {
         "{\"format\":99,\"system_identifier\":\"7\",\"timeline\":1,\"incarnation\":\"aa\",\"claimed_at\":\"x\"}",
     ] {
         store.put(OWNER_KEY, Bytes::from(text.to_owned()), PutMode::Overwrite).unwrap();
-        assert_eq!(OwnerMarker::claim(&store, &identity(1, "aa"), "x").unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(OwnerMarker::claim(&store, &identity(1, "aa"), at("x")).unwrap_err().kind(), ErrorKind::Corrupt);
     }
 }
 
