@@ -130,15 +130,17 @@ CREATE TABLE archive_ext.partition (
     -- Batches of rows of a table that is archived row by row: its objects come one by one, and are read by each query's snapshot.
     row_set          boolean NOT NULL DEFAULT false,
     last_batch       text,
+    -- What an import took from the last manifests otherwise than they say: the next manifest, which comes after `last_batch`, says it.
+    unsettled        jsonb,
     -- The hot partition whose rows they were, where these left stubs.
     rows_of          regclass,
     superseded_at    timestamptz,
     superseded_by    text[],
     UNIQUE (managed_table, schema_name, partition_name)
 );
+CREATE INDEX partition_manifest_key_idx ON archive_ext.partition (manifest_key);
 
 CREATE TABLE archive_ext.archival_job (
-CREATE INDEX partition_manifest_key_idx ON archive_ext.partition (manifest_key);
     job_id           uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     operation        text NOT NULL DEFAULT 'archive'
                      CHECK (operation IN ('archive', 'reattach', 'premake', 'drain', 'hot', 'warm', 'merge', 'split', 'rows', 'batch',

@@ -2,7 +2,7 @@
 //! objects come batch by batch; a table gets another one when its columns change.
 
 use archive_core::codec::{Digest, KeyFilter};
-use archive_core::manifest::{Manifest, ManifestObject};
+use archive_core::manifest::{Manifest, ManifestObject, Unsettled};
 use archive_core::naming;
 use archive_core::schema::TableSchema;
 use pgrx::datum::DatumWithOid;
@@ -31,6 +31,8 @@ pub struct RowSet {
     pub digest: Digest,
     /// Key of the manifest of its last batch.
     pub last_batch: Option<String>,
+    /// What the next manifest has to say first, of a row set that was imported.
+    pub unsettled: Option<Unsettled>,
     /// Schema and name that the table had when it was made, unless they are too long to be told from the manifest's key.
     pub made_for: Option<(String, String)>,
     /// The foreign table that reads it.
@@ -82,7 +84,7 @@ pub fn lock(id: i64) -> Result<Option<RowSet>> {
 
 fn find(condition: &str, given: &[DatumWithOid<'_>]) -> Result<Vec<RowSet>> {
     let sql = format!(
-        "SELECT id, partition_name::text, storage::text, manifest_key, columns, digest, last_batch, foreign_table::oid
+        "SELECT id, partition_name::text, storage::text, manifest_key, columns, digest, last_batch, foreign_table::oid, unsettled
          FROM archive_ext.partition WHERE {condition}"
     );
     user::elevated(|| spi::writing_rows(&sql, given, row_set))
@@ -98,6 +100,7 @@ fn row_set(row: &spi::Row<'_>) -> Result<RowSet> {
         digest: serde_json::from_value(row.need::<JsonB>(6)?.0)?,
         last_batch: row.get(7)?,
         foreign_table: row.get(8)?,
+        unsettled: row.get::<JsonB>(9)?.map(|json| serde_json::from_value(json.0)).transpose()?,
         made_for: naming::table_of_prefix(&manifest_key),
         manifest_key,
     })
@@ -188,13 +191,59 @@ pub fn set_foreign_table(id: i64, foreign_table: pg_sys::Oid) -> Result<()> {
 }
 
 /// Adds the verified objects of the batch with manifest `batch`, whose rows `digest` is of: with the commit they are in the
-/// archive. Objects of an import have no `filters`.
+/// archive.
 pub fn append(
     set: &RowSet,
     objects: &[ManifestObject],
     filters: &[Option<KeyFilter>],
     digest: &Digest,
     batch: &str,
+) -> Result<()> {
+    add(set, objects, filters, digest, Some(batch))?;
+    user::elevated(|| record_manifest(set, batch, false))
+}
+
+/// What an import found of a row set.
+#[derive(Debug, Clone, Copy)]
+pub struct Chain<'a> {
+    /// The manifests, oldest first.
+    pub manifests: &'a [String],
+    /// The one that the next comes after.
+    pub last: Option<&'a str>,
+    /// What the next one has to say first.
+    pub unsettled: Option<&'a Unsettled>,
+}
+
+/// Fills a row set that was just made with what an import found. There are no key filters in a storage.
+pub fn import(set: &RowSet, objects: &[ManifestObject], digest: &Digest, chain: Chain<'_>) -> Result<()> {
+    import_manifests(set.id, &set.storage, chain.manifests)?;
+    if chain.manifests.is_empty() {
+        return Ok(());
+    }
+    add(set, objects, &[], digest, chain.last)?;
+    let Some(unsettled) = chain.unsettled else { return Ok(()) };
+    let unsettled = JsonB(serde_json::to_value(unsettled)?);
+    user::elevated(|| {
+        let sql = "UPDATE archive_ext.partition SET unsettled = $2 WHERE id = $1";
+        spi::execute(sql, &[set.id.into(), unsettled.into()]).map(drop)
+    })
+}
+
+/// Notes that the manifest `batch` says what was unsettled.
+pub fn settled(set: &RowSet, batch: &str) -> Result<()> {
+    user::elevated(|| {
+        let sql = "UPDATE archive_ext.partition SET last_batch = $2, unsettled = NULL WHERE id = $1";
+        spi::execute(sql, &[set.id.into(), batch.into()])?;
+        record_manifest(set, batch, false)
+    })
+}
+
+fn add(
+    set: &RowSet,
+    objects: &[ManifestObject],
+    filters: &[Option<KeyFilter>],
+    digest: &Digest,
+    last_batch: Option<&str>,
 ) -> Result<()> {
     let mut all = set.digest.clone();
     all.merge(digest);
@@ -206,7 +255,6 @@ pub fn append(
             |row| row.need(1),
         )?;
         partition::insert_objects((set.id, &set.storage), VERSION, first, objects)?;
-        record_manifest(set, batch, false)?;
         key_filter::insert(set.id, VERSION, first, filters)?;
         spi::execute(
             "UPDATE archive_ext.partition SET rows = rows + $2, archived_bytes = archived_bytes + $3, digest = $4, last_batch = $5,
@@ -217,7 +265,7 @@ pub fn append(
                 (digest.rows as i64).into(),
                 (bytes as i64).into(),
                 JsonB(serde_json::to_value(&all)?).into(),
-                batch.into(),
+                last_batch.into(),
             ],
         )
     })?;

@@ -187,6 +187,25 @@ pub fn next_batch(
     Ok(manifest.written_by(catalog::storage::transaction_text()?))
 }
 
+/// Writes a manifest that says what an import left unsettled, before another one follows: else the next import would take the row set
+/// for what it was not. Arguments and errors as of [`next_batch`] and [`put_batch`].
+pub fn settle(
+    store: &BlockingStore,
+    set: &mut RowSet,
+    now: &(String, String),
+    step: (&str, u32),
+    hint: &str,
+) -> Result<()> {
+    let Some(unsettled) = set.unsettled.take() else { return Ok(()) };
+    let mut digest = Digest::default();
+    unsettled.objects.iter().for_each(|object| digest.merge(&object.digest));
+    let manifest = next_batch(set, step, digest, unsettled.objects)?.replacing(unsettled.replaces, 0);
+    let key = put_batch(store, set, now, &manifest, hint)?;
+    catalog::row_set::settled(set, &key)?;
+    set.last_batch = Some(key);
+    Ok(())
+}
+
 /// Writes the next manifest of a row set under a name that has its hash, and reads it back; its key. `now` is what the table is called
 /// now.
 ///

@@ -299,6 +299,51 @@ def test_the_newest_version_is_imported_and_overlaps_are_reported(db, cluster, o
     assert other.value("SELECT count(*) FROM archive.orders_all") == 1
 
 
+@pytest.mark.parametrize("fault", ["missing", "damaged"])
+def test_p3_an_older_version_is_imported_where_the_newest_is_not_complete(db, cluster, other, fault):
+    """A manifest that a run left which rolled back, or an object that was lost: what is whole is not passed over, and it is told."""
+    root = cluster.storage / db.name
+    file_storage(db, root)
+    create_orders(db.conn, months=2, rows=40)
+    for month in "12":
+        archive(db, f"orders_2024_0{month}", drop_local="0")
+    for _ in range(2):
+        db.execute("SELECT reattach_partition('orders_2024_01', writable => true)")
+        db.execute("DELETE FROM orders_2024_01 WHERE id = (SELECT min(id) FROM orders_2024_01)")
+        archive(db, "orders_2024_01", drop_local="0")
+    (newest,) = root.rglob("orders_2024_01.v3.*.parquet")
+    if fault == "missing":
+        newest.unlink()
+    else:
+        newest.write_bytes(newest.read_bytes()[:-9] + b"x" * 9)
+    file_storage(other, root)
+    notices = []
+    other.conn.add_notice_handler(lambda notice: notices.append((notice.severity, notice.message_primary)))
+    planned = import_archive(other, verify=True)
+    notices.clear()
+
+    done = import_archive(other, dry_run=False, verify=True)
+
+    assert [tuple(line) for line in planned] == [tuple(line) for line in done]
+    assert {name: (line.version, line.rows) for name, line in by_partition(done).items()} == {
+        "public.orders_2024_01": (2, 39), "public.orders_2024_02": (1, 40)}
+    (warning,) = by_partition(done, "warning").values()
+    assert warning.partition == "public.orders_2024_01"
+    assert warning.detail.startswith("version 3 is not complete, version 2 is imported as it was: object")
+    assert notices == [("WARNING", "version 3 of public.orders_2024_01 is not complete; version 2 is imported in its place")]
+    assert other.value("SELECT count(*) FROM archive.orders_all") == 79
+    if fault == "missing":
+        assert {line.action for line in import_archive(other, dry_run=False)} == {"known"}
+    # None is complete: the newest is told.
+    for path in root.rglob("orders_2024_01.v*.parquet"):
+        path.unlink()
+    other.execute("DROP TABLE archive.orders, orders CASCADE")
+    other.execute("DELETE FROM archive_ext.partition; DELETE FROM archive_ext.managed_table")
+    (incomplete,) = by_partition(import_archive(other, dry_run=False), "incomplete").values()
+    assert (incomplete.version, "orders_2024_01.v3.00000.parquet" in incomplete.detail) == (3, True)
+    assert other.value("SELECT count(*) FROM archive.orders_all") == 40
+
+
 def test_bounds_are_the_same_text_in_every_time_zone(db, cluster):
     root = cluster.storage / db.name
     file_storage(db, root)

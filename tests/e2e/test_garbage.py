@@ -11,7 +11,7 @@ import pytest
 
 from harness.cluster import SCRIPT, Cluster, Database, wait_until
 from harness.orders import (accepts_a_write, archive, assert_same_rows, create_orders, create_wide, keep_truth, summary)
-from harness.sessions import Repeat
+from harness.sessions import Call, Repeat
 
 REFUSED = psycopg.errors.ObjectNotInPrerequisiteState
 COLLECT = "SELECT key, kind, removed, detail FROM collect_garbage('cold', '0', {dry_run}) ORDER BY key"
@@ -315,7 +315,51 @@ def test_p3_an_import_after_a_collection_is_whole(db, cluster, files):
         other.drop()
 
 
+def forgotten(db, table="orders"):
+    """As after recovery to a time before the table was made: nothing in the catalog names its objects."""
+    db.execute(f"DROP TABLE archive.{table}, {table} CASCADE")
+    db.execute("DELETE FROM archive_ext.partition; DELETE FROM archive_ext.managed_table")
+
+
 IMPORT = "SELECT * FROM import_archive('cold', dry_run => false)"
+
+
+def test_p2_nothing_goes_that_an_open_transaction_has_imported(db, files):
+    create_orders(db.conn, months=2, rows=200)
+    expected = summary(db, "orders")
+    for month in "12":
+        archive(db, f"orders_2024_0{month}", drop_local="0")
+    there = files.keys()
+    forgotten(db)
+    collector = db.connect(options="-c archive_ext.garbage_retention=0")
+    with db.conn.transaction():
+        assert [row.action for row in db.all(IMPORT)] == ["table", "import", "import"]
+        found = collector.execute(COLLECT.format(dry_run=False)).fetchall()
+        assert len(found) == 4 and {(row.removed, row.detail) for row in found} == {(False, "another session works on it")}
+    assert files.keys() == there
+    assert collect(db) == [] and kinds(db) == []
+    assert summary(db, "archive.orders_all") == expected
+
+
+def test_p12_an_import_looks_again_when_a_collection_is_over(db, files):
+    """The listing is older than the locks: what went meanwhile is told, not imported."""
+    create_orders(db.conn, months=2, rows=50)
+    for month in "12":
+        archive(db, f"orders_2024_0{month}", drop_local="0")
+    forgotten(db)
+    remover = db.connect()
+    db.execute("SET archive_ext.lock_timeout = '30s'")
+    with remover.transaction():
+        remover.execute("SELECT pg_advisory_xact_lock(hashtextextended('archive_ext ' || %s, 0))",
+                        ["public.orders/_manifests/orders_2024_01.v0.json"])
+        importing = Call(db.all, IMPORT)
+        waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)"
+        wait_until(lambda: remover.execute(waits).fetchone()[0], 20, "the import to wait")
+        for key in files.keys("orders_2024_01.v1.00000"):
+            files.delete(key)
+    done = {row.partition: row.action for row in importing.result()}
+    assert done == {"public.orders": "table", "public.orders_2024_01": "incomplete", "public.orders_2024_02": "import"}
+    assert db.value("SELECT count(*) FROM archive.orders_all") == 50
 
 
 def test_p2_who_claims_a_storage_without_its_marker_removes_nothing_that_was_there(db, cluster, files):
@@ -370,6 +414,50 @@ def test_p2_objects_go_when_what_replaced_them_is_durable():
         assert_same_rows(db, "archive.ticket_all", "truth", WHOLE)
     finally:
         cluster.stop()
+
+
+@pytest.mark.parametrize("then", ["batch", "compact", "restore"])
+def test_p3_an_import_of_what_another_import_went_on_with_is_whole(db, cluster, files, then):
+    """Rows went back, others were archived, all in the last transaction: an import keeps both, and so does the next one."""
+    tickets(db, 180)
+    db.execute(BATCH)
+    db.execute(BATCH)
+    with db.conn.transaction():
+        db.execute("SELECT restore_rows('ticket', 'id <= 10')")
+        db.execute("SELECT * FROM archive_table_batch('ticket', '2030-01-01', where_clause => 'id > 120')")
+    rows = "SELECT id, note FROM archive.ticket ORDER BY id"
+    copies = [Database(cluster, f"{db.name}_{name}") for name in ("second", "third")]
+    try:
+        for copy in copies:
+            copy.execute("SET archive_ext.garbage_retention = 0")
+            copy.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{files.path}')")
+            copy.execute("SET archive_ext.default_storage = 'cold'")
+        second, third = copies
+        if then == "batch":
+            # Batches go on with the row set where its types are the database's own.
+            second = db
+            forgotten(db, "ticket")
+        second.execute(IMPORT)
+        assert [row.id for row in second.all(rows)] == list(range(1, 181)), "better rows that went back than none"
+        second.execute("SELECT adopt_storage('cold')")
+        kept = second.all(rows)
+        if then == "batch":
+            second.execute("INSERT INTO ticket SELECT n, now(), 'new' FROM generate_series(1001, 1030) n")
+            second.execute("SELECT * FROM archive_table_batch('ticket', '2030-01-01')")
+            kept += [(n, "new") for n in range(1001, 1031)]
+        elif then == "compact":
+            assert second.row("SELECT * FROM compact_archive('ticket', min_objects => 2)").objects == 3
+        else:
+            # Of the last transaction nobody can tell either, so its rows are imported as well.
+            assert second.value("SELECT restore_rows('ticket', 'id BETWEEN 70 AND 80')") == 11
+        assert second.value("SELECT count(*) FROM archive_ext.partition WHERE row_set") == 1
+        assert second.value("SELECT count(unsettled) FROM archive_ext.partition") == 0
+        collect(second)
+        third.execute(IMPORT)
+        assert third.all(rows) == kept
+    finally:
+        for copy in copies:
+            copy.drop()
 
 
 def test_a_marker_that_changed_stops_the_collection(db, cluster, files):

@@ -60,7 +60,7 @@ impl Stored {
         while !rest.is_empty() {
             let packed = pack(plan, job, &set, &source, rest, filter_fields.clone(), progress)?;
             job.seconds.pack += laps.lap();
-            let verified = write(plan, job, &set, packed)?;
+            let verified = write(plan, job, &mut set, packed)?;
             job.seconds.write += laps.lap();
             verify::objects(&source, &plan.store, &source.schema, verified.objects.iter(), progress)?;
             job.seconds.verify += laps.lap();
@@ -130,7 +130,7 @@ fn pack(
 }
 
 /// Writes the objects, then their manifest, which is read back at once.
-fn write(plan: &Plan, job: &BatchJob, set: &RowSet, packed: Packed) -> Result<Verified> {
+fn write(plan: &Plan, job: &BatchJob, set: &mut RowSet, packed: Packed) -> Result<Verified> {
     let Packed { objects: packed, filters, digest, rows } = packed;
     let mut objects = Vec::with_capacity(packed.len());
     for (object, bytes) in packed {
@@ -140,8 +140,9 @@ fn write(plan: &Plan, job: &BatchJob, set: &RowSet, packed: Packed) -> Result<Ve
         objects.push(object);
     }
     let step = (&*job_hex(job.id), job.batches + 1);
-    let manifest = manifest::next_batch(set, step, digest.clone(), objects.clone())?;
     let hint = "Nothing was removed locally. Check the storage, then archive the rows again.";
+    manifest::settle(&plan.store, set, &plan.name, step, hint)?;
+    let manifest = manifest::next_batch(set, step, digest.clone(), objects.clone())?;
     let key = manifest::put_batch(&plan.store, set, &plan.name, &manifest, hint)?;
     Ok(Verified { objects, filters, digest, manifest: key, rows })
 }

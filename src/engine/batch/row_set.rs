@@ -87,6 +87,7 @@ fn create(plan: &Plan, source: &ExportSource, managed_table: i64, archive: pg_sy
         schema: manifest.schema,
         digest: manifest.digest,
         last_batch: None,
+        unsettled: None,
         made_for: Some(plan.name.clone()),
         foreign_table: Some(table),
     })

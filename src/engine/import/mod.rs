@@ -11,15 +11,18 @@ mod survey;
 pub use place::check_hot_side;
 
 use archive_core::manifest::{FamilyKey, MappedColumn};
+use archive_core::naming;
+use archive_core::store::BlockingStore;
 use pgrx::pg_sys;
 use pgrx::spi::quote_qualified_identifier;
 
 use crate::catalog;
 use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::pg::guc::GucNest;
-use crate::pg::{spi, user, xact};
+use crate::pg::server_text::warning;
+use crate::pg::{interrupts, spi, user, xact};
 use relate::Deferred;
-use survey::{Found, Table};
+use survey::{Found, Listed, Table};
 
 /// The arguments of `import_archive`.
 #[derive(Debug)]
@@ -139,7 +142,7 @@ fn report_losses(lines: &[Line]) {
     let lost = |line: &&Line| matches!(line.action, Action::Conflict | Action::Failed | Action::Incomplete);
     let count = lines.iter().filter(lost).count();
     if count > 0 {
-        crate::pg::server_text::warning!("{count} partitions are not imported; the column detail tells why");
+        warning!("{count} partitions are not imported; the column detail tells why");
     }
 }
 
@@ -156,7 +159,7 @@ fn told(error: &Error) -> String {
 fn import_table<'a>(
     table: &'a Table,
     options: &Options,
-    store: &archive_core::store::BlockingStore,
+    store: &BlockingStore,
     lines: &mut Vec<Line>,
     deferred: &mut Vec<Deferred<'a>>,
 ) -> Result<()> {
@@ -170,10 +173,8 @@ fn import_table<'a>(
             // Row sets are numbered as they were made: batches go to the last.
             let by_rows = |found: &&Found| found.manifest.source.bounds.is_none();
             let partitions = table.partitions.iter().filter(|found| !by_rows(found));
-            for found in partitions.chain(table.partitions.iter().filter(by_rows).rev()) {
-                let line = import_partition(found, root, table.column_map(), options, store, lines);
-                lines.push(line);
-            }
+            let found: Vec<_> = partitions.chain(table.partitions.iter().filter(by_rows).rev()).collect();
+            import_partitions(table, root, &found, options, store, lines)?;
         }
         Err(error) => {
             let action = refusal(&error);
@@ -220,28 +221,89 @@ fn warn_of_encoding(table: &Table, lines: &mut Vec<Line>) -> Result<()> {
     Ok(())
 }
 
+/// Imports partitions of one table. What was listed may be gone by now, as garbage. So all that is new is held first, as by those who
+/// write it; then the table is listed again.
+fn import_partitions(
+    table: &Table,
+    root: pg_sys::Oid,
+    found: &[&Found],
+    options: &Options,
+    store: &BlockingStore,
+    lines: &mut Vec<Line>,
+) -> Result<()> {
+    let held: Vec<_> = found.iter().map(|found| (*found, hold_if_new(found, root))).collect();
+    let prefix = naming::table_prefix(&table.schema, &table.name);
+    let listing = if held.iter().any(|(_, line)| line.is_none()) { store.list(&prefix)? } else { Vec::new() };
+    let listed = Listed::of(&prefix, &listing);
+    for (found, line) in held {
+        let line = line.unwrap_or_else(|| {
+            let columns = table.column_map();
+            import_partition(
+                found,
+                |version| survey::missing(version, &listed, store, options.verify),
+                lines,
+                |version, warnings| place::import(version, root, columns, options, warnings),
+            )
+        });
+        lines.push(line);
+    }
+    Ok(())
+}
+
+/// Holds what a partition may be imported from to the end of the transaction; why it is not imported, if so.
+fn hold_if_new(found: &Found, root: pg_sys::Oid) -> Option<Line> {
+    let best = found.best();
+    let known = attempt(|| {
+        let known = place::known(best, root)?;
+        if known.is_none() {
+            found.families().iter().try_for_each(|family| catalog::writers::hold_family(family))?;
+        }
+        Ok(known)
+    });
+    match known {
+        Ok(known) => known.map(|detail| Line::of(best, Action::Known, detail)),
+        Err(error) => Some(Line::of(best, Action::Failed, Some(told(&error)))),
+    }
+}
+
+/// Imports the newest version that is complete.
 fn import_partition(
     found: &Found,
-    root: pg_sys::Oid,
-    columns: &[MappedColumn],
-    options: &Options,
-    store: &archive_core::store::BlockingStore,
+    missing: impl Fn(&Found) -> Option<String>,
     lines: &mut Vec<Line>,
+    import: impl FnOnce(&Found, &mut Vec<Line>) -> Result<String>,
 ) -> Line {
-    match attempt(|| place::known(found, root)) {
-        Ok(Some(detail)) => return Line::of(found, Action::Known, detail),
-        Ok(None) => {}
-        Err(error) => return Line::of(found, Action::Failed, Some(told(&error))),
+    let mut passed_over = Vec::new();
+    for version in found.versions() {
+        interrupts::check();
+        match missing(version) {
+            Some(why) => passed_over.push((version.manifest.version, why)),
+            None => return import_version(version, passed_over, lines, import),
+        }
     }
-    if let Some(detail) = survey::missing(found, store, options.verify) {
-        return Line::of(found, Action::Incomplete, Some(detail));
-    }
+    Line::of(found, Action::Incomplete, passed_over.into_iter().next().map(|(_, why)| why))
+}
+
+fn import_version(
+    version: &Found,
+    passed_over: Vec<(u32, String)>,
+    lines: &mut Vec<Line>,
+    import: impl FnOnce(&Found, &mut Vec<Line>) -> Result<String>,
+) -> Line {
     let mut warnings = Vec::new();
-    let imported = attempt(|| place::import(found, root, columns, options, &mut warnings));
+    let imported = attempt(|| import(version, &mut warnings));
     lines.append(&mut warnings);
     match imported {
-        Ok(foreign_table) => Line::of(found, Action::Import, Some(foreign_table)),
-        Err(error) => Line::of(found, refusal(&error), Some(told(&error))),
+        Ok(foreign_table) => {
+            for (newer, why) in passed_over {
+                let (name, older) = (version.name(), version.manifest.version);
+                warning!("version {newer} of {name} is not complete; version {older} is imported in its place");
+                let what = format!("version {newer} is not complete, version {older} is imported as it was: {why}");
+                lines.push(Line::about(name, Action::Warning, what));
+            }
+            Line::of(version, Action::Import, Some(foreign_table))
+        }
+        Err(error) => Line::of(version, refusal(&error), Some(told(&error))),
     }
 }
 

@@ -111,9 +111,13 @@ fn import_row_set(found: &Found, root: pg_sys::Oid, columns: &[MappedColumn], op
     let (managed, archive) = archive_tree::ensure(root, root, &names)?;
     let id = row_set::create(managed.id, root, None, &options.storage, &found.key, manifest)?;
     let empty = row_set::newest(managed.id, None)?.filter(|set| set.id == id);
-    row_set::import_manifests(id, &options.storage, &found.batches)?;
-    if let (Some(set), Some(batch)) = (empty, &found.last_batch) {
-        row_set::append(&set, &manifest.objects, &[], &manifest.digest, batch)?;
+    if let Some(set) = empty {
+        let chain = row_set::Chain {
+            manifests: &found.batches,
+            last: found.last_batch.as_deref(),
+            unsettled: found.unsettled.as_ref(),
+        };
+        row_set::import(&set, &manifest.objects, &manifest.digest, chain)?;
     }
     let foreign_table = foreign::put_foreign(
         &foreign::Place { source: root, archive, names: &names, name, storage: &options.storage },

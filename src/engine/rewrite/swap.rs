@@ -36,10 +36,10 @@ pub fn swap(
     (job, step): (Uuid, u32),
     rewritten: &Rewritten,
 ) -> Result<()> {
-    let set = row_set::lock(set)?
+    let mut set = row_set::lock(set)?
         .ok_or_else(|| Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, "the archive was dropped meanwhile"))?;
     failpoint!("rewrite_locked");
-    let manifest = write_manifest(&set, store, now, (&job_hex(job), step), rewritten)?;
+    let manifest = write_manifest(&mut set, store, now, (&job_hex(job), step), rewritten)?;
     let Rewritten { gone, objects, filters, left } = rewritten;
     rewrite::replace(&set, &Replacement { gone, objects, filters, left, manifest: &manifest })?;
     failpoint!("rewrite_replaced");
@@ -48,7 +48,7 @@ pub fn swap(
 
 /// Writes the manifest and reads it back; its key.
 fn write_manifest(
-    set: &RowSet,
+    set: &mut RowSet,
     store: &BlockingStore,
     now: &(String, String),
     step: (&str, u32),
@@ -57,7 +57,9 @@ fn write_manifest(
     let mut digest = Digest::default();
     rewritten.objects.iter().for_each(|object| digest.merge(&object.digest));
     let replaces = rewritten.gone.iter().map(|gone| gone.object.key.clone()).collect();
+    let hint = "Nothing was changed. Check the storage, then run it again.";
+    manifest::settle(store, set, now, step, hint)?;
     let manifest = manifest::next_batch(set, step, digest, rewritten.objects.clone())?;
     let manifest = manifest.replacing(replaces, rewritten.left.rows);
-    manifest::put_batch(store, set, now, &manifest, "Nothing was changed. Check the storage, then run it again.")
+    manifest::put_batch(store, set, now, &manifest, hint)
 }

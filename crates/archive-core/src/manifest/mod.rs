@@ -16,6 +16,7 @@ pub use context::{ArchiveRelations, CollationFact, DatabaseFacts, Extension, Lev
 pub use ddl::{Ddl, Identity, NamedDdl};
 pub use family::{Family, FamilyKey, FamilyMember};
 pub use model::{ColumnRange, MANIFEST_FORMAT, Manifest, ManifestObject, Source};
+pub use rewrite::{Imported, Unsettled};
 
 #[cfg(test)]
 mod tests;

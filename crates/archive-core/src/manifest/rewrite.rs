@@ -2,7 +2,31 @@
 
 use std::collections::{HashMap, HashSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::{BatchManifest, ManifestObject};
+
+/// What an import takes a row set for, of the chain of its manifests.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Imported<'a> {
+    /// The objects.
+    pub objects: Vec<&'a ManifestObject>,
+    /// How many manifests of the chain the next one comes after.
+    pub length: usize,
+    /// What the next one must say besides, since those after `length` are followed by nothing then.
+    pub unsettled: Option<Unsettled>,
+    /// Rows that may have gone back to the table with the last transaction, and are among the objects all the same.
+    pub unsure: u64,
+}
+
+/// Objects of a row set that no manifest in its chain names, and keys of those that are not its any more, though no manifest says so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unsettled {
+    /// The objects.
+    pub objects: Vec<ManifestObject>,
+    /// The keys.
+    pub replaces: Vec<String>,
+}
 
 impl BatchManifest {
     /// The manifest of objects that stand for those with the keys `replaces`, of which `restored` rows are in the table again.
@@ -30,9 +54,29 @@ impl BatchManifest {
         Ok(objects.into_iter().flatten().collect())
     }
 
+    /// What an import takes the row set for, without what the last transaction took out of the archive.
+    ///
+    /// Errors: the key of an object that is replaced but was never there.
+    pub fn imported<'a>(chain: &[&'a Self]) -> Result<Imported<'a>, String> {
+        let (kept, unsure) = Self::without_unsure(chain.to_vec());
+        let length = chain.iter().zip(&kept).take_while(|(one, other)| std::ptr::eq(**one, **other)).count();
+        let objects = Self::objects(kept.iter().copied())?;
+        let before = Self::objects(chain.iter().take(length).copied())?;
+        let without = |some: &[&'a ManifestObject], others: &[&ManifestObject]| -> Vec<&'a ManifestObject> {
+            let keys: HashSet<_> = others.iter().map(|object| object.key.as_str()).collect();
+            some.iter().filter(|object| !keys.contains(object.key.as_str())).copied().collect()
+        };
+        let unsettled = Unsettled {
+            objects: without(&objects, &before).into_iter().cloned().collect(),
+            replaces: without(&before, &objects).into_iter().map(|object| object.key.clone()).collect(),
+        };
+        let unsettled = (kept.len() > length).then_some(unsettled);
+        Ok(Imported { objects, length, unsettled, unsure })
+    }
+
     /// The chain without what its last transaction took out of the archive, and how many rows these are: whether it was committed
     /// the storage cannot tell, and rows that are in the archive once too often can be found, but none that are nowhere.
-    pub fn without_unsure(chain: Vec<&Self>) -> (Vec<&Self>, u64) {
+    fn without_unsure(chain: Vec<&Self>) -> (Vec<&Self>, u64) {
         let last = chain.last().map(|last| last.transaction.clone());
         let count = chain.len();
         let sure = match &last {
@@ -127,6 +171,53 @@ mod tests {
         let all: Vec<_> = chain.iter().collect();
         assert_eq!(BatchManifest::without_unsure(all.clone()), (vec![all[0], all[3]], 2));
         assert_eq!(BatchManifest::without_unsure(all[..1].to_vec()), (all[..1].to_vec(), 0));
+    }
+
+    /// Objects, length, and what is unsettled, as text.
+    fn told(chain: &[BatchManifest]) -> (String, usize, String) {
+        let chain: Vec<_> = chain.iter().collect();
+        let imported = BatchManifest::imported(&chain).unwrap();
+        let keys = |objects: Vec<&ManifestObject>| objects.iter().map(|o| o.key.as_str()).collect::<Vec<_>>().join(" ");
+        let unsettled = imported.unsettled.map(|unsettled| {
+            format!("+ {} - {}", keys(unsettled.objects.iter().collect()), unsettled.replaces.join(" "))
+        });
+        (keys(imported.objects), imported.length, unsettled.unwrap_or_default())
+    }
+
+    fn is(objects: &str, length: usize, unsettled: &str) -> (String, usize, String) {
+        (objects.to_owned(), length, unsettled.to_owned())
+    }
+
+    #[test]
+    fn the_next_manifest_comes_after_what_is_sure_and_says_the_rest() {
+        let by = |batch: BatchManifest, transaction: &str| batch.written_by(transaction.to_owned());
+        let (a, back) = (by(batch(&[("a", 3)], &[], 0), "1"), by(batch(&[("b", 2)], &["a"], 1), "2"));
+        let (d, after) = (by(batch(&[("d", 5)], &[], 0), "2"), by(batch(&[("e", 1)], &[], 0), "3"));
+        assert_eq!(told(&[]), is("", 0, ""));
+        assert_eq!(told(&[a.clone()]), is("a", 1, ""));
+        assert_eq!(told(&[a.clone(), back.clone()]), is("a", 1, ""));
+        assert_eq!(told(&[a.clone(), back.clone(), d.clone()]), is("a d", 1, "+ d - "));
+        assert_eq!(told(&[a.clone(), back.clone(), d.clone(), after]), is("b d e", 4, ""));
+        let first = by(batch(&[("a", 3)], &[], 0), "2");
+        assert_eq!(told(&[first, back.clone(), d]), is("a d", 1, "+ d - "));
+        let merged = [a, by(batch(&[("c", 3)], &[], 0), "1"), back, by(batch(&[("cd", 8)], &["c"], 0), "2")];
+        assert_eq!(told(&merged), is("a cd", 2, "+ cd - c"));
+    }
+
+    #[test]
+    fn what_an_import_kept_is_there_after_the_next_manifest() {
+        let by = |batch: BatchManifest, transaction: &str| batch.written_by(transaction.to_owned());
+        let chain = [
+            by(batch(&[("a", 3)], &[], 0), "1"),
+            by(batch(&[("b", 2)], &["a"], 1), "2"),
+            by(batch(&[("d", 5)], &[], 0), "2"),
+        ];
+        let imported = BatchManifest::imported(&chain.iter().collect::<Vec<_>>()).unwrap();
+        let Unsettled { objects, replaces } = imported.unsettled.unwrap();
+        let settling = BatchManifest { objects, ..batch(&[], &[], 0) }.replacing(replaces, 0);
+        let next = [&chain[0], &settling, &by(batch(&[("ad", 8)], &["a", "d"], 0), "3")];
+        assert_eq!(BatchManifest::objects(next[..2].iter().copied()).unwrap(), imported.objects);
+        assert_eq!(BatchManifest::objects(next).unwrap().len(), 1);
     }
 
     #[test]
