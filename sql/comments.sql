@@ -101,6 +101,7 @@ COMMENT ON FUNCTION archive_ext.worker_hold IS 'why no background worker does an
 COMMENT ON FUNCTION archive_ext.dead_rows IS 'dead rows of a table and its partitions, as the statistics have it: what a VACUUM would free';
 COMMENT ON FUNCTION archive_ext.note_stop IS 'internal: notes why a run left a job that is not done';
 COMMENT ON FUNCTION archive_ext.window_open IS 'internal: whether a maintenance window is open';
+COMMENT ON FUNCTION archive_ext.pause IS 'internal: waits for so many seconds, whatever the clock is set to meanwhile';
 COMMENT ON FUNCTION archive_ext.throttled IS 'why jobs wait for other sessions just now; NULL when they need not';
 COMMENT ON FUNCTION archive_ext.sees_all IS 'whether the views show the caller all that they hold: members of archive_ext_reader and archive_ext_admin';
 COMMENT ON FUNCTION archive_ext.sees_every_row IS 'whether row-level security hides no row of a table from the caller, who may then read errors that quote rows';

@@ -16,7 +16,7 @@ BEGIN
             RAISE NOTICE 'waiting: %', held;
             waits := true;
         END IF;
-        PERFORM pg_catalog.pg_sleep(1);
+        PERFORM archive_ext.pause(1);
     END LOOP;
 END
 $$;
@@ -69,7 +69,7 @@ BEGIN
             RAISE NOTICE '%; trying again (%)', failure, CASE WHEN patient AND reached = 'verified' THEN attempts::text
                                                          ELSE attempts || ' of 10' END
                 USING DETAIL = coalesce(nullif(detail, ''), 'Nothing was changed.');
-            PERFORM pg_catalog.pg_sleep(least(attempts::float8, 5::float8));
+            PERFORM archive_ext.pause(least(attempts::float8, 5::float8));
         ELSIF failure IS NOT NULL THEN
             -- 55006: another session works on the partitions, and the job is its.
             IF state <> '55006' THEN
@@ -83,7 +83,7 @@ BEGIN
         END IF;
         COMMIT;
         IF attempts = 0 AND more AND rest > interval '0' THEN
-            PERFORM pg_catalog.pg_sleep_for(rest);
+            PERFORM archive_ext.pause(extract(epoch FROM rest)::float8);
         END IF;
     END LOOP;
     IF why IS NOT NULL THEN
@@ -212,7 +212,7 @@ BEGIN
                     RAISE NOTICE 'job % waits: %', job, held;
                     waits := true;
                 END IF;
-                PERFORM pg_catalog.pg_sleep(1);
+                PERFORM archive_ext.pause(1);
                 COMMIT;
             END LOOP;
         END LOOP;
@@ -339,7 +339,7 @@ BEGIN
         EXIT WHEN gone = 0;
         total := total + gone;
         IF sleep > interval '0' THEN
-            PERFORM pg_catalog.pg_sleep_for(sleep);
+            PERFORM archive_ext.pause(extract(epoch FROM sleep)::float8);
         END IF;
     END LOOP;
     RAISE NOTICE '% marked rows deleted', total;

@@ -1,5 +1,7 @@
 //! The rows behind the view `archive_ext.workers`, and why nothing runs by itself.
 
+use std::time::Duration;
+
 use pgrx::Uuid;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
@@ -7,7 +9,7 @@ use pgrx::prelude::*;
 
 use crate::engine::{lifecycle, throttle};
 use crate::error::OrRaise;
-use crate::pg::{user, worker_table};
+use crate::pg::{background, user, worker_table};
 
 #[pg_schema]
 mod archive_ext {
@@ -52,6 +54,13 @@ mod archive_ext {
     #[pg_extern]
     pub fn worker_hold() -> Option<String> {
         lifecycle::worker_hold().or_raise()
+    }
+
+    /// Waits for so many seconds, whatever the clock is set to meanwhile: `pg_sleep` lasts until a time of day.
+    #[pg_extern]
+    pub fn pause(seconds: f64) {
+        const LONGEST: f64 = 1e9;
+        background::pause(Duration::try_from_secs_f64(seconds.clamp(0.0, LONGEST)).unwrap_or_default());
     }
 
     /// Why jobs wait for others just now; NULL when they need not.

@@ -197,6 +197,29 @@ pub fn stop(id: Uuid, status: &str, error: &str) -> Result<()> {
     Ok(())
 }
 
+/// Ends the unfinished jobs whose table, or whose partition that was to be archived, the command that just ran dropped: nobody could
+/// go on with them. Those that a session is at work on are left to it; it holds their rows and may wait for what was dropped.
+/// Within a `sql_drop` event trigger only.
+pub fn end_dropped() -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            &format!(
+                "UPDATE archive_ext.archival_job
+                 SET status = 'failed', completed_at = clock_timestamp(), error = 'what it was about was dropped'
+                 WHERE job_id IN (
+                     SELECT j.job_id FROM archive_ext.archival_job j
+                     WHERE j.status IN {UNFINISHED} AND j.pid IS DISTINCT FROM pg_backend_pid()
+                       AND EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d
+                                   WHERE d.classid = 'pg_class'::regclass
+                                     AND (d.objid = j.table_name::oid OR d.objid = j.partition::oid AND j.operation = 'archive'))
+                     FOR UPDATE OF j SKIP LOCKED)"
+            ),
+            &[],
+        )
+    })?;
+    Ok(())
+}
+
 /// Ends older unfinished jobs of a partition that a new one replaces.
 pub fn supersede(partition: pg_sys::Oid, by: Uuid) -> Result<()> {
     user::elevated(|| {

@@ -1,6 +1,6 @@
 //! The jobs of `archive_ext.archival_job` that the scheduler made: who takes up which, and what becomes of them.
 
-use archive_core::policy::JobStatus;
+use archive_core::policy::{JobStatus, LONGEST_BACKOFF_SECONDS};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{JsonB, Uuid, pg_sys};
 
@@ -164,6 +164,15 @@ pub fn interrupted(source: Option<pg_sys::Oid>) -> Result<Vec<Uuid>> {
     })
 }
 
+/// Whether a pending job may be taken up at the time of this parameter. None waits for longer than the longest wait: a later time was
+/// noted while the clock was ahead.
+fn is_due(now: &str) -> String {
+    format!(
+        "(j.next_attempt_at IS NULL OR j.next_attempt_at <= {now}
+          OR j.next_attempt_at > {now} + make_interval(secs => {LONGEST_BACKOFF_SECONDS}))"
+    )
+}
+
 /// The tables that the current user may act for and that have a job to take up, each with its window.
 pub fn waiting_tables(
     source: Option<pg_sys::Oid>,
@@ -172,11 +181,15 @@ pub fn waiting_tables(
     let me = user::current();
     user::elevated(|| {
         spi::rows(
-            "SELECT c.oid, p.maintenance_window FROM pg_class c LEFT JOIN archive_ext.archive_policy p ON p.source = c.oid::regclass
-             WHERE ($2 IS NULL OR c.oid = $2) AND pg_has_role($1, c.relowner, 'USAGE') AND coalesce(p.enabled, true)
-               AND c.oid IN (SELECT j.table_name::oid FROM archive_ext.archival_job j
-                             WHERE j.status = 'pending' AND (j.next_attempt_at IS NULL OR j.next_attempt_at <= $3))
-             ORDER BY c.oid",
+            &format!(
+                "SELECT c.oid, p.maintenance_window
+                 FROM pg_class c LEFT JOIN archive_ext.archive_policy p ON p.source = c.oid::regclass
+                 WHERE ($2 IS NULL OR c.oid = $2) AND pg_has_role($1, c.relowner, 'USAGE') AND coalesce(p.enabled, true)
+                   AND c.oid IN (SELECT j.table_name::oid FROM archive_ext.archival_job j
+                                 WHERE j.status = 'pending' AND {})
+                 ORDER BY c.oid",
+                is_due("$3")
+            ),
             &[me.into(), source.into(), now.into()],
             |row| Ok((row.need(1)?, row.get(2)?)),
         )
@@ -192,10 +205,11 @@ pub fn claim(tables: &[pg_sys::Oid], now: TimestampWithTimeZone) -> Result<Optio
                    next_attempt_at = NULL, suspended_at = NULL
                  WHERE job_id = (SELECT j.job_id FROM archive_ext.archival_job j
                                  WHERE j.status = 'pending' AND j.table_name::oid = ANY ($1)
-                                   AND (j.next_attempt_at IS NULL OR j.next_attempt_at <= $2)
+                                   AND {}
                                  ORDER BY j.phase = 'planned', j.started_at, j.job_id
                                  FOR UPDATE SKIP LOCKED LIMIT 1)
-                 RETURNING job_id"
+                 RETURNING job_id",
+                is_due("$2")
             ),
             &[tables.to_vec().into(), now.into()],
             |row| row.need(1),

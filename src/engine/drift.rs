@@ -128,7 +128,8 @@ pub fn follow_policies(tables: &[pg_sys::Oid]) -> Result<()> {
     })
 }
 
-/// After a drop that took something of a managed table along. A hot table that is gone leaves its archive behind.
+/// After a drop that took something of a managed table along. A hot table that is gone leaves its archive behind; runs that were
+/// interrupted end with what they were about.
 pub fn follow_drops() -> Result<()> {
     for (source, exists) in managed_table::touched_by_drop()? {
         if exists {
@@ -137,7 +138,7 @@ pub fn follow_drops() -> Result<()> {
             orphaned(source)?;
         }
     }
-    Ok(())
+    catalog::job::end_dropped()
 }
 
 fn orphaned(source: pg_sys::Oid) -> Result<()> {

@@ -1,7 +1,6 @@
 """A storage that is gone, full, or says that it kept what it lost: nothing is removed here, and when it works again so does the
 same call (P2, P4, P12)."""
 
-import contextlib
 import subprocess
 import time
 
@@ -9,6 +8,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from harness.disk import small_disk
 from harness.orders import assert_same_rows, assert_untouched, create_orders, keep_truth
 from harness.proxy import Reset, Swallow
 
@@ -83,18 +83,6 @@ def test_p2_a_batch_whose_object_was_lost_deletes_nothing(db, orders, target):
     orders.heal()
     db.execute("SELECT archive_table_batch('audit', '2025-01-01')")
     assert db.row("SELECT (SELECT count(*) FROM audit), (SELECT count(*) FROM archive.audit)") == (0, 100)
-
-
-@contextlib.contextmanager
-def small_disk(cluster, name, size):
-    """A file system of so many bytes in a directory of the cluster's."""
-    disk = cluster.storage / name
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=0777", "tmpfs", disk], check=True)
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())

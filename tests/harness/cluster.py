@@ -35,6 +35,8 @@ class Cluster:
         self.dir = Path(self._script("start", *settings).strip())
         self.storage = self.dir / "storage"
         self.user = self.dir.owner()
+        # What the server gets with its next start.
+        self.environment = {}
 
     def _script(self, *arguments):
         done = subprocess.run([SCRIPT, *arguments], check=True, stdout=subprocess.PIPE, text=True, timeout=120,
@@ -69,9 +71,10 @@ class Cluster:
         self.start()
 
     def is_down(self):
-        """Whether the postmaster was killed; then every process of it is gone when this returns."""
-        if is_alive(self.postmaster_pid()):
-            return False
+        """Whether the postmaster was killed, or gave up; then every process of it is gone when this returns."""
+        with suppress(FileNotFoundError):
+            if is_alive(self.postmaster_pid()):
+                return False
         wait_until(lambda: not self._processes(), 30, "the server's processes to end")
         return True
 
@@ -85,17 +88,18 @@ class Cluster:
         return found
 
     def start(self):
-        self._control("start", "--wait", f"--log={self.dir}/log")
+        self.control("start", "--wait", f"--log={self.dir}/log")
 
     def restart(self, mode):
         """pg_ctl stop in one of its modes, and a start."""
-        self._control("stop", f"--mode={mode}")
+        self.control("stop", f"--mode={mode}")
         self.start()
 
-    def _control(self, *command):
+    def control(self, *command):
+        """pg_ctl."""
         subprocess.run(
             ["runuser", "-u", self.user, "--", self.program("pg_ctl"), *command, "--silent", f"--pgdata={self.dir}/data"],
-            check=True, cwd="/", stdout=subprocess.DEVNULL, timeout=120,
+            check=True, cwd="/", stdout=subprocess.DEVNULL, timeout=120, env=os.environ | self.environment,
         )
 
     def wait_ready(self, seconds=30):

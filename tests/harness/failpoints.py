@@ -61,11 +61,12 @@ class Failpoints:
         wait_until(waits, seconds, f"failpoint {name}")
         return int(self._file(name).read_text())
 
-    def waiting(self):
-        """A process that waits at some point; None if none does."""
+    def waiting(self, but=None):
+        """A process, another one than that, that waits at some point; None if none does."""
         for file in (self._cluster.dir / "data").glob("archive_ext.failpoint.*"):
             with suppress(OSError, ValueError):
-                return int(file.read_text())
+                if (pid := int(file.read_text())) != but:
+                    return pid
         return None
 
     def release(self):

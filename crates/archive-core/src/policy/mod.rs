@@ -23,6 +23,6 @@ pub use due::{
 pub use early::{Early, archived_before_merge};
 pub use map::{Place, draw, size};
 pub use model::{DEFAULT_ATTEMPTS, Policy};
-pub use retry::{JobEvent, JobStatus, LOCK_RETRY_SECONDS, backoff_seconds};
+pub use retry::{JobEvent, JobStatus, LOCK_RETRY_SECONDS, LONGEST_BACKOFF_SECONDS, backoff_seconds};
 pub use stored::{Fate, NextStep, Stored, stored};
 pub use window::{WEEK, Window};

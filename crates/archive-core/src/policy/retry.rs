@@ -5,7 +5,9 @@ use std::fmt;
 use std::str::FromStr;
 
 const FIRST: u64 = 30;
-const LONGEST: u64 = 3_600;
+
+/// The longest wait after a failure, in seconds.
+pub const LONGEST_BACKOFF_SECONDS: u64 = 3_600;
 
 /// Seconds after which a job whose lock was held by others is tried again; that is no failure.
 pub const LOCK_RETRY_SECONDS: u64 = 10;
@@ -13,7 +15,7 @@ pub const LOCK_RETRY_SECONDS: u64 = 10;
 /// Seconds to wait after failed attempt `attempt` (from 1): half a minute, doubling, at most an hour.
 pub fn backoff_seconds(attempt: u32) -> u64 {
     let doublings = attempt.saturating_sub(1).min(16);
-    (FIRST << doublings).min(LONGEST)
+    (FIRST << doublings).min(LONGEST_BACKOFF_SECONDS)
 }
 
 /// Where a job is in its life, as `archival_job.status` says.

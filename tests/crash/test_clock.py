@@ -1,0 +1,168 @@
+"""The server's clock is set back and forth by days while partitions are archived: what waits goes on, garbage is only what nothing
+needs, and each row is read once all the time (P1, P2, P4)."""
+
+import time
+
+import psycopg
+import pytest
+
+from harness.clock import Clock
+from harness.cluster import Cluster, wait_until
+from harness.failpoints import Failpoints
+from harness.orders import assert_same_rows, create_orders, keep_truth
+from harness.sessions import Call
+
+ROWS, MONTHS = 60, 4
+STEPS = "CALL archive_partition_steps(ARRAY['orders_2024_01']::regclass[])"
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    cluster = Cluster("archive_ext.naptime=1s", "archive_ext.verify_after=7d", "archive_ext.drop_after=30d")
+    cluster.clock = Clock(cluster)
+    yield cluster
+    log = cluster.log()
+    cluster.stop()
+    crashes = [line for line in log.splitlines() if "PANIC" in line or "was terminated by" in line]
+    assert not crashes, crashes
+
+
+@pytest.fixture
+def clock(cluster):
+    cluster.clock.set(0)
+    yield cluster.clock
+    enable_worker(cluster, "off")
+    cluster.clock.set(0)
+
+
+def enable_worker(cluster, on):
+    with cluster.connect() as conn:
+        conn.execute(f"ALTER SYSTEM SET archive_ext.worker_enabled = {on}")
+        conn.execute("SELECT pg_reload_conf()")
+
+
+@pytest.fixture
+def orders(clock, db, cluster):
+    location = cluster.storage / db.name
+    db.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{location}')")
+    db.execute(f"ALTER DATABASE {db.name} SET archive_ext.default_storage = 'cold'")
+    db.reconnect()
+    create_orders(db.conn, months=MONTHS, rows=ROWS)
+    keep_truth(db, "orders")
+    db.location = location
+    return db
+
+
+def assert_all_there(db):
+    source = "archive.orders_all" if db.exists("archive.orders_all") else "orders"
+    assert_same_rows(db, source, "truth")
+
+
+def unfinished(db):
+    return db.all("SELECT operation, partition_name, status, attempts, error, next_attempt_at FROM archive_ext.jobs"
+                  " WHERE status NOT IN ('completed', 'cancelled')")
+
+
+def test_the_clock_is_set(orders, clock):
+    """Of sessions that are there, too; else the tests below would show nothing."""
+    before = orders.value("SELECT clock_timestamp()")
+    clock.set(10)
+    wait_until(lambda: (orders.value("SELECT clock_timestamp()") - before).days >= 10, 5, "the session's clock")
+    clock.set(-10)
+    wait_until(lambda: (before - orders.value("SELECT clock_timestamp()")).days >= 9, 5, "the session's clock")
+
+
+def collect(db):
+    """Nothing that it removes is needed: what is left answers queries."""
+    if not db.value("SELECT count(*) FROM archive_ext.storage_claim"):
+        return
+    with db.connect() as session:
+        session.execute("SELECT * FROM collect_garbage('cold', dry_run => false)")
+
+
+@pytest.mark.parametrize("days", [12, -12])
+def test_p4_what_failed_at_another_time_is_tried_again(orders, clock, cluster, days):
+    """The time of the next attempt was noted by a clock that was ahead, or is behind by now: nothing waits for days."""
+    clock.set(max(days, 0))
+    orders.location.write_text("no directory")
+    orders.execute("SELECT set_archive_policy('orders', archive_after => '1 month', storage => 'cold')")
+    enable_worker(cluster, "on")
+    failed = "SELECT count(*) FROM archive_ext.archival_job WHERE status = 'pending' AND attempts > 0"
+    wait_until(lambda: orders.value(failed), 30, "a job to fail")
+    orders.location.unlink()
+    clock.set(min(days, 0))
+    wait_until(lambda: orders.exists("archive.orders") and not unfinished(orders), 60, "the jobs to be tried again")
+    assert_all_there(orders)
+    assert orders.value("SELECT count(*) FROM archive.orders") == MONTHS * ROWS
+
+
+@pytest.mark.parametrize("point", ["object_put", "manifest_put", "step_begins@4", "step_begins@5"])
+def test_p2_p4_garbage_is_collected_months_later_while_a_run_is_under_way(orders, clock, cluster, point):
+    """By the clock its objects have been nobody's for longer than any retention."""
+    points = Failpoints(cluster)
+    points.arm(orders.name, f"{point}=wait")
+    call = Call(orders.connect().execute, STEPS)
+    points.reached(point.split("@")[0], unless=lambda: call.ended() and call.result())
+    points.arm(orders.name, "")
+    for days in (0, 60, 120, -60, 180):
+        clock.set(days)
+        collect(orders)
+    points.release()
+    call.result(60)
+    assert_all_there(orders)
+    assert orders.value("SELECT count(*) FROM archive.orders") == ROWS
+    collect(orders)
+    assert_all_there(orders)
+
+
+def test_p6_a_wait_for_a_lock_ends_although_the_clock_was_set_back(orders, clock):
+    """At the latest when the lock is free: timeouts of PostgreSQL count by the clock that was set."""
+    reader = orders.connect()
+    reader.autocommit = False
+    reader.execute("SELECT count(*) FROM orders_2024_01")
+    call = Call(orders.connect().execute, STEPS)
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'CALL archive_partition_steps%'"
+    wait_until(lambda: orders.value(waits), 20, "the call to wait")
+    clock.set(-5)
+    time.sleep(1)
+    reader.rollback()
+    call.result(60)
+    assert_all_there(orders)
+    assert orders.value("SELECT count(*) FROM archive.orders") == ROWS
+
+
+@pytest.mark.parametrize("days", [40, -40])
+def test_p4_a_server_that_starts_at_another_time(orders, clock, cluster, days):
+    """Stopped at once in the middle of a run, and started days later or earlier."""
+    points = Failpoints(cluster)
+    points.arm(orders.name, "verify_done=wait")
+    call = Call(orders.connect().execute, STEPS)
+    points.reached("verify_done", unless=lambda: call.ended() and call.result())
+    clock.set(days)
+    cluster.restart("immediate")
+    with pytest.raises(psycopg.Error):
+        call.result(60)
+    points.disarm(orders.name)
+    orders.reconnect()
+    assert_all_there(orders)
+    orders.execute(STEPS)
+    assert_all_there(orders)
+    assert orders.value("SELECT count(*) FROM archive.orders") == ROWS
+    assert not unfinished(orders)
+
+
+def test_p4_a_procedure_that_waits_between_attempts_is_not_kept_by_a_clock_set_back(orders, clock):
+    """pg_sleep() would last until it is as late again."""
+    reader = orders.connect()
+    reader.autocommit = False
+    reader.execute("SELECT count(*) FROM orders_2024_01")
+    told, session = [], orders.connect()
+    session.add_notice_handler(lambda notice: told.append(notice.message_primary))
+    session.execute("SET archive_ext.lock_timeout = '200ms'")
+    call = Call(session.execute, STEPS)
+    wait_until(lambda: any("trying again (3 of 10)" in line for line in told), 60, "the third attempt")
+    clock.set(-5)
+    reader.rollback()
+    call.result(60)
+    assert_all_there(orders)
+    assert orders.value("SELECT count(*) FROM archive.orders") == ROWS
