@@ -114,7 +114,7 @@ fn longest_wait(relation: pg_sys::Oid) -> Result<i32> {
             |row| row.need::<bool>(1),
         )
     })?;
-    Ok(if short { (lock::deadlock_timeout_ms() / 4 * 3).max(1) } else { i32::MAX })
+    Ok(if short { lock::brief_wait_ms() } else { i32::MAX })
 }
 
 /// The 55P03 error that names the sessions in the way.

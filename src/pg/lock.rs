@@ -1,10 +1,14 @@
 //! Bounded waits for table locks.
 
+use std::ffi::CStr;
+use std::panic::AssertUnwindSafe;
+
 use pgrx::pg_sys;
 
 use super::guc::GucNest;
 use super::relation::LockMode;
 use super::xact;
+use crate::error::{Error, SqlState};
 
 /// Takes `mode` on a relation if nobody is in the way, and keeps it to the end of the transaction; whether it was got.
 pub fn try_acquire(relation: pg_sys::Oid, mode: LockMode) -> bool {
@@ -34,10 +38,40 @@ pub fn release(relation: pg_sys::Oid, mode: LockMode, owner: Owner) {
     }
 }
 
-/// `deadlock_timeout` in milliseconds: how long PostgreSQL waits for a lock before it looks for a deadlock.
+/// `deadlock_timeout` in milliseconds, as other sessions have it: how long they wait for a lock before PostgreSQL looks whether
+/// they are deadlocked, and ends the one for which it finds it.
 pub fn deadlock_timeout_ms() -> i32 {
+    // SAFETY: the setting exists; its reset value is copied to a static buffer that is read at once.
+    let reset = unsafe {
+        let value = pg_sys::GetConfigOptionResetString(c"deadlock_timeout".as_ptr());
+        (!value.is_null()).then(|| CStr::from_ptr(value).to_str().ok().and_then(|value| value.parse().ok())).flatten()
+    };
     // SAFETY: reads a setting.
-    unsafe { pg_sys::DeadlockTimeout }
+    reset.unwrap_or(unsafe { pg_sys::DeadlockTimeout })
+}
+
+/// Does `work` as the one that gives way: for its waits PostgreSQL looks for deadlocks almost at once, so whoever gets into a circle
+/// of waits with it is not the one that finds it. Such an end is the error that a lock is not to be had (55P03).
+pub fn giving_way<T>(work: impl FnOnce() -> T) -> T {
+    let at_once = (deadlock_timeout_ms() / 100).max(1);
+    let _settings = GucNest::new().set(c"deadlock_timeout", &at_once.to_string());
+    pgrx::PgTryBuilder::new(AssertUnwindSafe(work))
+        .catch_when(SqlState::ERRCODE_T_R_DEADLOCK_DETECTED, |caught| {
+            let detail = xact::caught_any(&caught).detail;
+            Error::new(
+                SqlState::ERRCODE_LOCK_NOT_AVAILABLE,
+                "sessions that hold locks which are wanted wait for this one",
+            )
+            .detail(detail.unwrap_or_default())
+            .hint("Nothing was changed. Run it again when these have finished.")
+            .raise()
+        })
+        .execute()
+}
+
+/// How long a wait may last, in milliseconds, that is to end before PostgreSQL looks for a deadlock for whoever began to wait later.
+pub fn brief_wait_ms() -> i32 {
+    (deadlock_timeout_ms() / 4 * 3).max(1)
 }
 
 /// `lock_timeout` of the session in milliseconds, if it has one.
@@ -48,7 +82,7 @@ pub fn lock_timeout_ms() -> Option<i32> {
 
 /// Waits at most `timeout_ms` for `mode` on a relation and keeps it to the end of the transaction.
 ///
-/// Whether the lock was got. Query cancel and every other error are raised.
+/// Whether the lock was got; not where the wait is part of a deadlock. Query cancel and every other error are raised.
 pub fn acquire(relation: pg_sys::Oid, mode: LockMode, timeout_ms: i32) -> bool {
     let settings = GucNest::new().set(c"lock_timeout", &timeout_ms.to_string());
     // SAFETY: takes a lock that the transaction releases.
@@ -56,7 +90,12 @@ pub fn acquire(relation: pg_sys::Oid, mode: LockMode, timeout_ms: i32) -> bool {
     drop(settings);
     match outcome {
         Ok(()) => true,
-        Err(caught) if caught.sqlstate == pgrx::PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => false,
-        Err(caught) => crate::error::Error::from(caught).raise(),
+        Err(caught)
+            if [SqlState::ERRCODE_LOCK_NOT_AVAILABLE, SqlState::ERRCODE_T_R_DEADLOCK_DETECTED]
+                .contains(&caught.sqlstate) =>
+        {
+            false
+        }
+        Err(caught) => Error::from(caught).raise(),
     }
 }
