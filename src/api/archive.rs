@@ -10,6 +10,7 @@ use crate::engine::archive::{self, Outcome};
 use crate::engine::plan::{Options, Verify};
 use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::pg::args::{Name, Regclass};
+use crate::pg::lock::giving_way;
 use crate::pg::xact;
 
 /// One row for each archived partition.
@@ -54,7 +55,7 @@ fn archive_partition(
         xact::refuse_read_only(c"archive_partition()");
     }
     let options = options(storage, verify, drop_local, allow_subscribed);
-    options.and_then(|options| run(&[partition], &options, dry_run)).or_raise()
+    giving_way(|| options.and_then(|options| run(&[partition], &options, dry_run))).or_raise()
 }
 
 /// Archives several partitions: all are exported and verified before the first is swapped.
@@ -85,7 +86,7 @@ fn archive_partitions(
     }
     let partitions: Vec<_> = partitions.into_iter().flatten().collect();
     let options = options(storage, verify, drop_local, allow_subscribed);
-    options.and_then(|options| run(&partitions, &options, dry_run)).or_raise()
+    giving_way(|| options.and_then(|options| run(&partitions, &options, dry_run))).or_raise()
 }
 
 fn run(partitions: &[Regclass], options: &Options, dry_run: bool) -> Result<ArchivedRows> {

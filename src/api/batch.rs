@@ -9,6 +9,7 @@ use crate::engine::batch::{self, Locked, Outcome, Referenced, Request, Wanted};
 use crate::engine::rows;
 use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::pg::args::{Name, Regclass, Text};
+use crate::pg::lock::giving_way;
 use crate::pg::xact;
 
 /// The row of `archive_table_batch`.
@@ -71,7 +72,7 @@ fn archive_table_batch(
         wanted(mode, mark_column, payload, search_column, search_config),
     );
     let run = |request| if dry_run { batch::dry_run(&request) } else { batch::archive(&request) };
-    row(request.and_then(run).or_raise())
+    row(giving_way(|| request.and_then(run)).or_raise())
 }
 
 fn row(outcome: Outcome) -> BatchRow {
@@ -141,7 +142,7 @@ fn wanted(
 #[pg_extern]
 fn purge_marked(source: Regclass, max_rows: default!(i64, "10000")) -> i64 {
     xact::refuse_read_only(c"purge_marked()");
-    batch::purge(source.0, max_rows).map(|purged| purged.rows.cast_signed()).or_raise()
+    giving_way(|| batch::purge(source.0, max_rows)).map(|purged| purged.rows.cast_signed()).or_raise()
 }
 
 /// No column tells any more which rows of a table are in the archive.
@@ -160,13 +161,14 @@ mod archive_ext {
     use crate::engine::batch;
     use crate::error::OrRaise;
     use crate::pg::args::{Name, Regclass, Text};
+    use crate::pg::lock::giving_way;
     use crate::pg::xact;
 
     /// The next batch of `purge_marked_steps`.
     #[pg_extern]
     fn purge_batch(source: Regclass, batch_rows: i64) -> i64 {
         xact::refuse_read_only(c"purge_batch()");
-        batch::purge(source.0, batch_rows).map(|purged| purged.rows.cast_signed()).or_raise()
+        giving_way(|| batch::purge(source.0, batch_rows)).map(|purged| purged.rows.cast_signed()).or_raise()
     }
 
     /// Notes why a run left a job that is not done.

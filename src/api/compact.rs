@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 use crate::engine::rewrite::{self, Request};
 use crate::error::OrRaise;
 use crate::pg::args::{Name, Regclass};
+use crate::pg::lock::giving_way;
 use crate::pg::xact;
 
 /// Merges the next small objects of a table's archive into large ones, in the caller's transaction.
@@ -30,7 +31,7 @@ fn compact_archive(
     ),
 > {
     xact::refuse_read_only(c"compact_archive()");
-    let outcome = rewrite::compact(&request(source, time_column, min_objects, max_bytes)).or_raise();
+    let outcome = giving_way(|| rewrite::compact(&request(source, time_column, min_objects, max_bytes))).or_raise();
     TableIterator::once((
         outcome.job,
         outcome.rows.cast_signed(),

@@ -12,13 +12,14 @@ use crate::engine::family;
 use crate::engine::reattach::Options;
 use crate::error::OrRaise;
 use crate::pg::args::{Name, Regclass, Text};
+use crate::pg::lock::giving_way;
 use crate::pg::xact;
 
 /// Makes a table age with the one that it references; the name of the foreign key.
 #[pg_extern]
 fn add_child_table(parent: Regclass, child: Regclass, foreign_key: default!(Option<Name>, "NULL")) -> Text {
     xact::refuse_read_only(c"add_child_table()");
-    Text(family::add(parent.0, child.0, foreign_key.as_ref().map(|name| name.0.as_str())).or_raise())
+    Text(giving_way(|| family::add(parent.0, child.0, foreign_key.as_ref().map(|name| name.0.as_str()))).or_raise())
 }
 
 /// Lets a child age on its own again; whether it was a child.
@@ -90,10 +91,10 @@ fn archive_family(
         xact::refuse_read_only(c"archive_family()");
     }
     let options = options(storage, verify, drop_local, allow_subscribed).or_raise();
-    let outcomes = match dry_run {
+    let outcomes = giving_way(|| match dry_run {
         true => family::dry_run(partition.0, &options, keep_keys),
         false => family::archive(partition.0, &options, keep_keys),
-    };
+    });
     TableIterator::new(outcomes.or_raise().into_iter().map(row))
 }
 
@@ -124,7 +125,7 @@ fn reattach_family(
     xact::refuse_read_only(c"reattach_family()");
     let options =
         Options { keep_for_seconds: keep_for.map(seconds), status: Status::Warm, writable, move_late_rows: false };
-    let back = family::reattach(&partition.0, options).or_raise();
+    let back = giving_way(|| family::reattach(&partition.0, options)).or_raise();
     SetOfIterator::new(back.into_iter().map(Regclass))
 }
 

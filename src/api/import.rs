@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 use crate::engine::import::{self, Options};
 use crate::error::OrRaise;
 use crate::pg::args::{Name, Text};
+use crate::pg::lock::giving_way;
 use crate::pg::xact;
 
 /// Rebuilds catalog, hot roots and foreign tables from the manifests of a storage. Superusers only.
@@ -33,7 +34,7 @@ fn import_archive(
     }
     let (tables, owner) = (tables.map(|pattern| pattern.0), owner.map(|name| name.0));
     let options = Options { storage: storage.0, dry_run, tables, owner, verify };
-    let lines = import::run(&options).or_raise();
+    let lines = giving_way(|| import::run(&options)).or_raise();
     TableIterator::new(lines.into_iter().map(|line| {
         let number = |value: Option<u64>| value.map(u64::cast_signed);
         (

@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 
 use crate::engine::lifecycle;
 use crate::error::OrRaise;
+use crate::pg::lock::giving_way;
 use crate::pg::xact;
 
 #[pg_schema]
@@ -16,13 +17,14 @@ mod archive_ext {
     use crate::engine::lifecycle;
     use crate::error::{Error, OrRaise};
     use crate::pg::args::{Regclass, Text};
+    use crate::pg::lock::giving_way;
     use crate::pg::xact;
 
     /// Adds a job for everything that is due; how many.
     #[pg_extern]
     fn schedule_jobs(source: Option<Regclass>) -> i32 {
         xact::refuse_read_only(c"schedule_jobs()");
-        lifecycle::schedule(source.map(|source| source.0)).or_raise()
+        giving_way(|| lifecycle::schedule(source.map(|source| source.0))).or_raise()
     }
 
     /// Takes up the next job that is due; NULL when there is none.
@@ -36,7 +38,7 @@ mod archive_ext {
     #[pg_extern]
     fn lifecycle_step(job_id: Uuid) -> TableIterator<'static, (name!(more, bool), name!(phase, String))> {
         xact::refuse_read_only(c"lifecycle_step()");
-        TableIterator::once(lifecycle::step(job_id).or_raise())
+        TableIterator::once(giving_way(|| lifecycle::step(job_id)).or_raise())
     }
 
     /// Whether a maintenance window is open now; without one it always is.
@@ -62,7 +64,7 @@ mod archive_ext {
 #[pg_extern]
 fn cancel_job(job_id: Uuid) -> bool {
     xact::refuse_read_only(c"cancel_job()");
-    lifecycle::cancel(job_id).or_raise()
+    giving_way(|| lifecycle::cancel(job_id)).or_raise()
 }
 
 /// Stops a job after its present step, until it is resumed.

@@ -8,6 +8,7 @@ use super::seconds;
 use crate::engine::reattach::{self, Options};
 use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::pg::args::{Regclass, Text};
+use crate::pg::lock::giving_way;
 use crate::pg::xact;
 
 /// Puts an archived partition back into its table.
@@ -25,7 +26,7 @@ fn reattach_partition(
         writable,
         move_late_rows: parse_late_rows(late_rows).or_raise(),
     };
-    Regclass(reattach::reattach(&partition.0, options).or_raise())
+    Regclass(giving_way(|| reattach::reattach(&partition.0, options)).or_raise())
 }
 
 fn parse_late_rows(text: &str) -> Result<bool> {

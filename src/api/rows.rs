@@ -8,6 +8,7 @@ use crate::engine::rows::{self, Request};
 use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::partition::discover;
 use crate::pg::args::{LifecycleStatus, Regclass, Text};
+use crate::pg::lock::giving_way;
 use crate::pg::{user, xact};
 
 /// Gives the rows that match another status, which moves them to its partition; the rows moved, children included.
@@ -21,7 +22,7 @@ fn set_lifecycle_where(
 ) -> i64 {
     xact::refuse_read_only(c"set_lifecycle_where()");
     request(source, where_clause, status, removal_time, keep_keys)
-        .and_then(|request| rows::move_where(&request))
+        .and_then(|request| giving_way(|| rows::move_where(&request)))
         .map(|moved| moved as i64)
         .or_raise()
 }

@@ -13,6 +13,7 @@ mod archive_ext {
     use crate::engine::steps;
     use crate::error::OrRaise;
     use crate::pg::args::{Name, Regclass};
+    use crate::pg::lock::giving_way;
     use crate::pg::xact;
 
     /// The job that archives a partition, new or taken up again; NULL when it is archived already.
@@ -26,7 +27,7 @@ mod archive_ext {
     ) -> Option<Uuid> {
         xact::refuse_read_only(c"begin_archive()");
         options(storage, verify, drop_local, allow_subscribed)
-            .and_then(|options| steps::begin(partition.0, &options))
+            .and_then(|options| giving_way(|| steps::begin(partition.0, &options)))
             .or_raise()
     }
 
@@ -34,13 +35,13 @@ mod archive_ext {
     #[pg_extern]
     fn archive_step(job_id: Uuid) -> TableIterator<'static, (name!(more, bool), name!(phase, String))> {
         xact::refuse_read_only(c"archive_step()");
-        TableIterator::once(steps::step(job_id).or_raise())
+        TableIterator::once(giving_way(|| steps::step(job_id)).or_raise())
     }
 
     /// Ends a job after an error and lifts its guards.
     #[pg_extern]
     fn fail_job(job_id: Uuid, error: &str) -> bool {
         xact::refuse_read_only(c"fail_job()");
-        steps::fail(job_id, error).or_raise()
+        giving_way(|| steps::fail(job_id, error)).or_raise()
     }
 }

@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 use crate::engine::transition::{self, rearrange, registry};
 use crate::error::OrRaise;
 use crate::pg::args::{LifecycleStatus, Name, Regclass, Text};
+use crate::pg::lock::giving_way;
 use crate::pg::xact;
 
 /// Gives a partition a status; its new label.
@@ -17,7 +18,8 @@ fn set_lifecycle(
     removal_time: default!(Option<TimestampWithTimeZone>, "NULL"),
 ) -> Text {
     xact::refuse_read_only(c"set_lifecycle()");
-    let label = transition::set_status(partition.0, status.0, removal_time, "set_lifecycle() was called", None);
+    let label =
+        giving_way(|| transition::set_status(partition.0, status.0, removal_time, "set_lifecycle() was called", None));
     Text(label.or_raise())
 }
 
@@ -32,7 +34,7 @@ fn partition_label(status: LifecycleStatus, granularity: Option<Text>, at: Times
 #[pg_extern]
 fn premake_partitions(source: Regclass, ahead: default!(Option<i32>, "NULL")) -> SetOfIterator<'static, Regclass> {
     xact::refuse_read_only(c"premake_partitions()");
-    let made = transition::premake(source.0, ahead).or_raise();
+    let made = giving_way(|| transition::premake(source.0, ahead)).or_raise();
     SetOfIterator::new(made.into_iter().map(Regclass))
 }
 
@@ -40,7 +42,7 @@ fn premake_partitions(source: Regclass, ahead: default!(Option<i32>, "NULL")) ->
 #[pg_extern]
 fn drain_default(source: Regclass) -> i64 {
     xact::refuse_read_only(c"drain_default()");
-    transition::drain_default(source.0).or_raise().cast_signed()
+    giving_way(|| transition::drain_default(source.0)).or_raise().cast_signed()
 }
 
 /// Merges WARM partitions in one transaction.
@@ -48,14 +50,14 @@ fn drain_default(source: Regclass) -> i64 {
 fn merge_partitions(partitions: Vec<Option<Regclass>>, name: default!(Option<Name>, "NULL")) -> Option<Regclass> {
     xact::refuse_read_only(c"merge_partitions()");
     let name = name.map(|name| name.0);
-    rearrange::merge(&oids(partitions), name.as_deref()).or_raise().map(Regclass)
+    giving_way(|| rearrange::merge(&oids(partitions), name.as_deref())).or_raise().map(Regclass)
 }
 
 /// Splits a WARM partition in one transaction.
 #[pg_extern]
 fn split_partition(partition: Regclass, granularity: Text) -> SetOfIterator<'static, Regclass> {
     xact::refuse_read_only(c"split_partition()");
-    let made = rearrange::split(partition.0, &granularity.0).or_raise();
+    let made = giving_way(|| rearrange::split(partition.0, &granularity.0)).or_raise();
     SetOfIterator::new(made.into_iter().map(Regclass))
 }
 

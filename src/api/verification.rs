@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 use crate::engine::verification::{self, Level, Verified};
 use crate::error::OrRaise;
 use crate::pg::args::{Regclass, Text};
+use crate::pg::lock::giving_way;
 use crate::pg::xact;
 
 /// Compares what is in the storage with what was archived: a row for each partition.
@@ -52,7 +53,7 @@ fn drop_local_copy(
 ) -> TableIterator<'static, (name!(partition, Text), name!(local_copy, Text), name!(rows, i64), name!(bytes_freed, i64))>
 {
     xact::refuse_read_only(c"drop_local_copy()");
-    let dropped = verification::drop_local_copy(&partition.0).or_raise();
+    let dropped = giving_way(|| verification::drop_local_copy(&partition.0)).or_raise();
     TableIterator::once((
         Text(dropped.partition),
         Text(dropped.local_copy),

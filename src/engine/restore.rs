@@ -11,7 +11,7 @@ use super::storage;
 use crate::catalog;
 use crate::catalog::partition::Known;
 use crate::error::{Error, Result, SqlState};
-use crate::partition::{adapt, discover, freeze};
+use crate::partition::{adapt, discover, foreign_key, freeze, locks};
 use crate::pg::columns;
 use crate::pg::datum;
 use crate::pg::guc::GucNest;
@@ -217,16 +217,14 @@ fn decorate(
     owner: pg_sys::Oid,
     differences: &[Difference],
 ) -> Result<()> {
-    let recorded = recorded_statements(ddl);
+    let (first, constraints) = recorded_statements(ddl);
     if differences.is_empty() {
-        user::as_user(owner, || {
-            recorded.into_iter().try_for_each(|sql| {
-                interrupts::check();
-                spi::execute(sql, &[]).map(drop)
-            })
-        })?;
+        execute_all(owner, first)?;
+        lock_referenced(known.parent)?;
+        execute_all(owner, constraints)?;
     } else {
-        adapt::under_former_names(table, differences, recorded.into_iter())?;
+        lock_referenced(known.parent)?;
+        adapt::under_former_names(table, differences, first.into_iter().chain(constraints))?;
         adapt::adopt_defaults(known.parent, table, differences)?;
     }
     let (name, condition) = (catalog::qualified_name(table)?, bounds_condition(known)?);
@@ -236,11 +234,25 @@ fn decorate(
     Ok(())
 }
 
-fn recorded_statements(ddl: &Ddl) -> Vec<&str> {
-    [
-        plain(&ddl.defaults),
-        plain(&ddl.storage_parameters),
-        named(&ddl.indexes),
+fn execute_all(owner: pg_sys::Oid, statements: Vec<&str>) -> Result<()> {
+    user::as_user(owner, || {
+        statements.into_iter().try_for_each(|sql| {
+            interrupts::check();
+            spi::execute(sql, &[]).map(drop)
+        })
+    })
+}
+
+/// What foreign keys of the partition will lock: all of it or none, and without a deadlock.
+fn lock_referenced(parent: pg_sys::Oid) -> Result<()> {
+    let referenced = foreign_key::referenced_by(&[parent])?;
+    locks::acquire_all(&referenced.into_iter().map(|oid| (oid, LockMode::ShareRowExclusive)).collect::<Vec<_>>())
+}
+
+/// Up to the indexes, and from the constraints on.
+fn recorded_statements(ddl: &Ddl) -> (Vec<&str>, Vec<&str>) {
+    let first = [plain(&ddl.defaults), plain(&ddl.storage_parameters), named(&ddl.indexes)].concat();
+    let then = [
         named(&ddl.constraints),
         plain(&ddl.statistics),
         named(&ddl.triggers),
@@ -248,7 +260,8 @@ fn recorded_statements(ddl: &Ddl) -> Vec<&str> {
         plain(&ddl.comments),
         plain(&ddl.grants),
     ]
-    .concat()
+    .concat();
+    (first, then)
 }
 
 /// The partition constraint that ATTACH will want, taken from the foreign table that holds the place now.

@@ -150,24 +150,38 @@ fn has_trigger(table: pg_sys::Oid, trigger: &str) -> Result<bool> {
 /// with who reads the partition and then writes to it.
 pub fn close(leaf: &Leaf) -> Result<()> {
     let name = leaf.qualified();
-    if !observe(leaf.oid)?.bounds {
+    let bounds = bounds_condition(leaf)?;
+    if bounds.is_some() {
         locks::acquire(leaf.oid, &name, LockMode::AccessExclusive)?;
     }
     guard(leaf.oid, &name, leaf.owner, Reason::Archiving)?;
-    add_bounds_check(leaf)
+    bounds.map_or(Ok(()), |condition| add_check(leaf, &condition))
 }
 
 /// Adds the CHECK of the bounds, not yet validated. Locks: ACCESS EXCLUSIVE on the partition, for an instant.
 pub fn add_bounds_check(leaf: &Leaf) -> Result<()> {
-    let name = leaf.qualified();
+    bounds_condition(leaf)?.map_or(Ok(()), |condition| add_check(leaf, &condition))
+}
+
+/// The bounds as a condition; `None` where a valid CHECK has them. Asked before the partition is locked: PostgreSQL opens the tables
+/// above it for the answer, which DDL of the whole table locks before its partitions.
+fn bounds_condition(leaf: &Leaf) -> Result<Option<String>> {
     if observe(leaf.oid)?.bounds {
-        return Ok(());
+        return Ok(None);
+    }
+    user::elevated(|| {
+        spi::one("SELECT pg_get_partition_constraintdef($1)", &[leaf.oid.into()], |row| row.need::<String>(1))
+    })
+    .map(Some)
+}
+
+fn add_check(leaf: &Leaf, condition: &str) -> Result<()> {
+    let name = leaf.qualified();
+    locks::acquire(leaf.oid, &name, LockMode::AccessExclusive)?;
+    if discover::leaf(leaf.oid)?.is_none_or(|now| (now.parent, &now.bounds) != (leaf.parent, &leaf.bounds)) {
+        return Err(changed(&name));
     }
     drop_bounds_check(leaf.oid, &name, leaf.owner)?;
-    let condition = user::elevated(|| {
-        spi::one("SELECT pg_get_partition_constraintdef($1)", &[leaf.oid.into()], |row| row.need::<String>(1))
-    })?;
-    locks::acquire(leaf.oid, &name, LockMode::AccessExclusive)?;
     user::as_user(leaf.owner, || {
         spi::execute(&format!("ALTER TABLE {name} ADD CONSTRAINT {BOUNDS_CHECK} CHECK ({condition}) NOT VALID"), &[])
     })?;

@@ -36,7 +36,7 @@ fn wait_for(relation: pg_sys::Oid, name: &str, mode: LockMode) -> Result<Owner> 
     while !lock::try_acquire(relation, mode) {
         refuse_deadlock(&wanted)?;
         let left = left_of(timeout, begun);
-        if lock::acquire(relation, mode, left.max(1).min(longest_wait(relation)?)) {
+        if lock::acquire(relation, mode, left.clamp(1, lock::brief_wait_ms())) {
             return Ok(Owner::Transaction);
         }
         if left <= 0 {
@@ -93,27 +93,6 @@ pub fn work_for(pid: i32) {
 fn left_of(timeout_ms: i32, begun: Instant) -> i32 {
     let elapsed = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
     i32::try_from(i64::from(timeout_ms).saturating_sub(elapsed)).unwrap_or(i32::MIN)
-}
-
-/// How long one wait in the queue of a lock may last, in milliseconds. Who holds more than readers and writers do, as CREATE
-/// INDEX CONCURRENTLY does, may come to wait for our snapshot; anybody for a table that we hold already. Then we must be out of
-/// the queue before PostgreSQL looks for a deadlock, and look ourselves. Autovacuum only gives way to who waits that long.
-fn longest_wait(relation: pg_sys::Oid) -> Result<i32> {
-    let short = user::elevated(|| {
-        spi::one(
-            "SELECT EXISTS (SELECT FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
-                            WHERE l.locktype = 'relation' AND l.relation = $1 AND l.pid <> pg_backend_pid()
-                              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                              AND l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')
-                              AND a.backend_type IS DISTINCT FROM 'autovacuum worker')
-                 OR EXISTS (SELECT FROM pg_locks l
-                            WHERE l.locktype = 'relation' AND l.relation >= 16384 AND l.pid = pg_backend_pid() AND l.granted
-                              AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'))",
-            &[relation.into()],
-            |row| row.need::<bool>(1),
-        )
-    })?;
-    Ok(if short { (lock::deadlock_timeout_ms() / 4 * 3).max(1) } else { i32::MAX })
 }
 
 /// The 55P03 error that names the sessions in the way.
@@ -223,15 +202,16 @@ fn collect_for() -> Duration {
 ///
 /// DML on tables that reference each other locks them in either order, so there is no order that cannot deadlock with it.
 /// Hence only the first lock is waited for in the queue; the others are waited for a moment while it is held, and if one
-/// is not to be had, all are given back and collected anew, that one first. Whoever waits for this transaction is not waited for.
+/// is not to be had, all are given back and collected anew, that one first. Whoever waits for this transaction is not waited for:
+/// that is looked at before each wait, and none lasts until PostgreSQL would end one who began to wait for us meanwhile.
 pub fn acquire_all(wanted: &[(pg_sys::Oid, LockMode)]) -> Result<()> {
-    take_all(wanted, guc::lock_timeout_ms(), i32::MAX, || refuse_deadlock(wanted))
+    take_all(wanted, guc::lock_timeout_ms(), lock::brief_wait_ms(), || refuse_deadlock(wanted))
 }
 
 /// [`acquire_all`] for a command of the user's: as patient as that would be, by `lock_timeout`.
 pub fn acquire_all_for_command(wanted: &[(pg_sys::Oid, LockMode)]) -> Result<()> {
     let timeout = lock::lock_timeout_ms().unwrap_or(i32::MAX);
-    take_all(wanted, timeout, i32::MAX, || refuse_deadlock(wanted))
+    take_all(wanted, timeout, lock::brief_wait_ms(), || refuse_deadlock(wanted))
 }
 
 /// [`acquire_all`] in a transaction that has moved rows. Who writes to such a row waits for us, with locks that we want: so
@@ -327,7 +307,7 @@ fn collect(
                 let wait = match at {
                     0 => {
                         waiting.or_raise();
-                        first_wait.min(longest_wait(*relation).or_raise())
+                        first_wait
                     }
                     // Who waits for what was just collected gets it when all is given back.
                     _ if waiting.is_err() || !in_time => 0,

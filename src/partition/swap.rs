@@ -11,10 +11,16 @@ use crate::error::{Error, Result, SqlState};
 use crate::guc;
 use crate::pg::guc::GucNest;
 use crate::pg::relation::LockMode;
-use crate::pg::{spi, user};
+use crate::pg::{lock, spi, user};
 
-/// `archive_ext.lock_timeout` for every lock until it is dropped.
+/// Bounds the waits of statements until it is dropped: by `archive_ext.lock_timeout`, and so that they end before anybody is told to
+/// be deadlocked. What is to be waited for longer is locked beforehand, by [`locks::acquire_all`].
 pub fn bounded() -> GucNest {
+    GucNest::new().set(c"lock_timeout", &lock::brief_wait_ms().min(guc::lock_timeout_ms()).to_string())
+}
+
+/// `archive_ext.lock_timeout` for every lock until it is dropped: for statements that wait for rows.
+pub fn patient() -> GucNest {
     GucNest::new().set(c"lock_timeout", &guc::lock_timeout_ms().to_string())
 }
 

@@ -1,11 +1,14 @@
 //! Bounded waits for locks.
 
+use std::ffi::CStr;
+use std::panic::AssertUnwindSafe;
+
 use pgrx::pg_sys;
 
 use super::guc::GucNest;
 use super::relation::LockMode;
 use super::xact;
-use crate::error::{OrRaise, Result, SqlState};
+use crate::error::{Error, OrRaise, Result, SqlState};
 
 /// Takes `mode` on a relation if nobody is in the way, and keeps it to the end of the transaction; whether it was got.
 pub fn try_acquire(relation: pg_sys::Oid, mode: LockMode) -> bool {
@@ -35,10 +38,40 @@ pub fn release(relation: pg_sys::Oid, mode: LockMode, owner: Owner) {
     }
 }
 
-/// `deadlock_timeout` in milliseconds: how long PostgreSQL waits for a lock before it looks for a deadlock.
+/// `deadlock_timeout` in milliseconds, as other sessions have it: how long they wait for a lock before PostgreSQL looks whether
+/// they are deadlocked, and ends the one for which it finds it.
 pub fn deadlock_timeout_ms() -> i32 {
+    // SAFETY: the setting exists; its reset value is copied to a static buffer that is read at once.
+    let reset = unsafe {
+        let value = pg_sys::GetConfigOptionResetString(c"deadlock_timeout".as_ptr());
+        (!value.is_null()).then(|| CStr::from_ptr(value).to_str().ok().and_then(|value| value.parse().ok())).flatten()
+    };
     // SAFETY: reads a setting.
-    unsafe { pg_sys::DeadlockTimeout }
+    reset.unwrap_or(unsafe { pg_sys::DeadlockTimeout })
+}
+
+/// Does `work` as the one that gives way: for its waits PostgreSQL looks for deadlocks almost at once, so whoever gets into a circle
+/// of waits with it is not the one that finds it. Such an end is the error that a lock is not to be had (55P03).
+pub fn giving_way<T>(work: impl FnOnce() -> T) -> T {
+    let at_once = (deadlock_timeout_ms() / 100).max(1);
+    let _settings = GucNest::new().set(c"deadlock_timeout", &at_once.to_string());
+    pgrx::PgTryBuilder::new(AssertUnwindSafe(work))
+        .catch_when(SqlState::ERRCODE_T_R_DEADLOCK_DETECTED, |caught| {
+            let detail = xact::caught_any(&caught).detail;
+            Error::new(
+                SqlState::ERRCODE_LOCK_NOT_AVAILABLE,
+                "sessions that hold locks which are wanted wait for this one",
+            )
+            .detail(detail.unwrap_or_default())
+            .hint("Nothing was changed. Run it again when these have finished.")
+            .raise()
+        })
+        .execute()
+}
+
+/// How long a wait may last, in milliseconds, that is to end before PostgreSQL looks for a deadlock for whoever began to wait later.
+pub fn brief_wait_ms() -> i32 {
+    (deadlock_timeout_ms() / 4 * 3).max(1)
 }
 
 /// `lock_timeout` of the session in milliseconds, if it has one.
@@ -63,12 +96,16 @@ pub fn within<T>(timeout_ms: i32, work: impl FnOnce() -> Result<T>) -> Result<Op
 
 /// Waits at most `timeout_ms` for `mode` on a relation and keeps it to the end of the transaction.
 ///
-/// Whether the lock was got. Query cancel and every other error are raised.
+/// Whether the lock was got; not where the wait is part of a deadlock. Query cancel and every other error are raised.
 pub fn acquire(relation: pg_sys::Oid, mode: LockMode, timeout_ms: i32) -> bool {
     let waited = within(timeout_ms, || {
         // SAFETY: takes a lock that the transaction releases.
         unsafe { pg_sys::LockRelationOid(relation, mode as i32) }
         Ok(())
     });
-    waited.or_raise().is_some()
+    match waited {
+        Ok(got) => got.is_some(),
+        Err(error) if error.sqlstate() == SqlState::ERRCODE_T_R_DEADLOCK_DETECTED => false,
+        Err(error) => error.raise(),
+    }
 }

@@ -15,7 +15,8 @@ use crate::engine::drift;
 use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::guc;
 use crate::partition::discover::{self, Leaf};
-use crate::partition::{check, default_rows, freeze, locks};
+use crate::partition::{check, default_rows, freeze, locks, swap};
+use crate::pg::lock::giving_way;
 use crate::pg::mailbox::Mailbox;
 use crate::pg::relation::LockMode;
 use crate::pg::{background, user, xact};
@@ -200,11 +201,10 @@ fn step(order: &Order, work: impl FnOnce() -> Result<()>) -> Result<()> {
     background::transaction(|| {
         let outcome = xact::subtransaction(|| {
             let timeout = format!("{}ms", order.lock_timeout_ms);
-            let _timeouts = crate::pg::guc::GucNest::new()
-                .set(c"archive_ext.lock_timeout", &timeout)
-                .set(c"lock_timeout", &timeout);
+            let _ours = crate::pg::guc::GucNest::new().set(c"archive_ext.lock_timeout", &timeout);
+            let _bounded = swap::bounded();
             let _user = user::UserGuard::become_user(pg_sys::Oid::from(order.user));
-            work().or_raise();
+            giving_way(work).or_raise();
         });
         outcome.map_err(Error::from)
     })

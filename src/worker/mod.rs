@@ -13,8 +13,9 @@ pub mod settler;
 
 use crate::error::{Error, OrRaise, Result};
 use crate::pg::background;
+use crate::pg::lock::giving_way;
 
 /// Runs `work` in a transaction of its own, and tells what went wrong after it was rolled back.
 fn transaction<T>(activity: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    background::caught_transaction(activity, || work().or_raise()).map_err(Error::from)
+    background::caught_transaction(activity, || giving_way(work).or_raise()).map_err(Error::from)
 }

@@ -138,7 +138,7 @@ fn locked(child: &Plan, parent: &str, storing: u32, places: Vec<String>, matches
         "{chosen} WHERE EXISTS (SELECT FROM {parent} AS {REFERENCED} WHERE {REFERENCED}.ctid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.tid[]) \
          AND {REFERENCED}.tableoid OPERATOR(pg_catalog.=) {storing}::pg_catalog.oid AND {matches}) FOR UPDATE OF {alias}"
     );
-    let _settings = select::plain_keys(swap::bounded());
+    let _settings = select::plain_keys(swap::patient());
     let is_remnant = |row: &spi::Row<'_>| Ok((select::chosen(row)?, row.need::<bool>(5)?));
     let found = user::own_sql(user::current(), || spi::writing_rows(&query, &[places.into()], is_remnant))?;
     if found.iter().any(|(_, remnant)| *remnant) {

@@ -101,7 +101,7 @@ impl Purge {
             conditions.join(" AND "),
             key.join(", ")
         );
-        let _settings = select::plain_keys(swap::bounded());
+        let _settings = select::plain_keys(swap::patient());
         user::own_sql(user::current(), || spi::writing_rows(&query, &[], select::chosen))
     }
 

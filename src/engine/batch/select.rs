@@ -48,7 +48,7 @@ pub fn next(plan: &Plan, checkpoint: &[String]) -> Result<Vec<Chosen>> {
         Locked::Wait => "",
     };
     let query = format!("{} FOR {strength} OF {}{locking}", rows_behind(plan, checkpoint), alias(plan));
-    let _settings = plain_keys(swap::bounded());
+    let _settings = plain_keys(swap::patient());
     user::own_sql(user::current(), || spi::writing_rows(&query, &[], chosen))
 }
 

@@ -31,7 +31,7 @@ pub fn refuse_illegal(plan: &Plan) -> Result<()> {
          WHERE {name}.{column} OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.text[]) AND {} LIMIT 1",
         condition(plan)
     );
-    let _bounded = swap::bounded();
+    let _bounded = swap::patient();
     let found = user::own_sql(user::current(), || {
         spi::writing_rows(&query, &[plan.illegal.clone().into()], |row| row.need::<String>(1))
     })?;

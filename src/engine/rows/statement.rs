@@ -334,7 +334,7 @@ fn as_caller<T>(plan: &Plan, work: impl FnOnce() -> Result<T>) -> Result<T> {
 /// The same; what it did, and the locks it took, are kept only if `keep` says so.
 fn as_caller_if<T>(plan: &Plan, work: impl FnOnce() -> Result<T>, keep: impl FnOnce(&Result<T>) -> bool) -> Result<T> {
     let statement = || {
-        let _bounded = swap::bounded();
+        let _bounded = swap::patient();
         user::own_sql(user::current(), work)
     };
     let outcome = xact::subtransaction_if(statement, keep);
