@@ -6,6 +6,8 @@ mod sink;
 mod sorted;
 mod source;
 
+use std::collections::VecDeque;
+
 use archive_core::codec::{
     Appended, Digest, Flushed, KeyFilter, ObjectFormat, ObjectSink, ObjectSummary, PartitionWriter, RowHasher,
     WriterOptions,
@@ -25,6 +27,7 @@ use crate::guc;
 use crate::pg::columns;
 use crate::pg::compare::RangeTracker;
 use crate::pg::guc::GucNest;
+use crate::pg::io;
 use crate::pg::memory::MemoryContext;
 use crate::pg::row::Row;
 use crate::pg::scan::TableScan;
@@ -155,8 +158,10 @@ struct Export<'a, S> {
     writer: PartitionWriter<S>,
     ranges: Ranges,
     memory: MemoryContext,
-    /// Where the first row of the batch is that was not handed to Parquet yet.
+    /// Where the first row of the batch is that is being filled.
     batch_begins: Option<TupleId>,
+    /// The same of batches that are being encoded.
+    begun: VecDeque<Option<TupleId>>,
     positions: Vec<TupleId>,
 }
 
@@ -167,12 +172,14 @@ impl<'a, S: ObjectSink> Export<'a, S> {
     fn new(source: &'a ExportSource, objects: Objects, sink: S) -> Result<Self> {
         let Objects { filter_fields, format } = objects;
         let options = WriterOptions { filter_fields, format, ..writer_options(source) };
+        let writer = PartitionWriter::new(source.schema.clone(), options, sink)?;
         Ok(Self {
             source,
-            writer: PartitionWriter::new(source.schema.clone(), options, sink)?,
+            writer: writer.encoding_in(io::background()?),
             ranges: Ranges::new(source),
             memory: MemoryContext::new(c"archive_ext ranges"),
             batch_begins: None,
+            begun: VecDeque::new(),
             positions: Vec::new(),
         })
     }
@@ -196,9 +203,22 @@ impl<'a, S: ObjectSink> Export<'a, S> {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let flushed = self.writer.flush()?;
-        note(&mut self.ranges, &mut self.positions, self.batch_begins.take(), &flushed);
+        self.hand_over();
+        for flushed in self.writer.flush()? {
+            self.note(&flushed);
+        }
         Ok(())
+    }
+
+    /// The batch is complete; which object it goes to is known later.
+    fn hand_over(&mut self) {
+        self.begun.push_back(self.batch_begins.take());
+        self.ranges.hand_over();
+    }
+
+    fn note(&mut self, flushed: &Flushed) {
+        let first = self.begun.pop_front().flatten();
+        note(&mut self.ranges, &mut self.positions, first, flushed);
     }
 
     fn into_parts(self) -> Result<Parts<S>> {
@@ -206,9 +226,10 @@ impl<'a, S: ObjectSink> Export<'a, S> {
     }
 
     fn into_parts_and_positions(mut self) -> Result<(Parts<S>, Vec<TupleId>)> {
+        self.hand_over();
         let (summaries, last, sink) = self.writer.finish()?;
-        if let Some(flushed) = last {
-            note(&mut self.ranges, &mut self.positions, self.batch_begins.take(), &flushed);
+        for (flushed, first) in last.iter().zip(self.begun) {
+            note(&mut self.ranges, &mut self.positions, first, flushed);
         }
         let mut digest = RowHasher::new(&self.source.schema).digest();
         summaries.iter().for_each(|summary| digest.merge(&summary.digest));
@@ -262,6 +283,12 @@ impl Ranges {
     fn observe(&mut self, row: &Row<'_>, keep: &MemoryContext) {
         for (_, _, _, tracker) in &mut self.trackers {
             tracker.observe(row, keep);
+        }
+    }
+
+    fn hand_over(&mut self) {
+        for (_, _, _, tracker) in &mut self.trackers {
+            tracker.hand_over();
         }
     }
 

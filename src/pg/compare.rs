@@ -1,6 +1,7 @@
 //! The order of a type by its default btree operator class, and the range of values seen in a column.
 
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 
 use archive_core::schema::PgType;
 use pgrx::pg_sys;
@@ -14,6 +15,9 @@ const LONGEST_BOUND: usize = 1024;
 /// Larger values are not even compared: that would take as much memory again. Their object has no range of the column.
 const LARGEST_COMPARED: usize = 64 << 10;
 
+/// A range, and whether a value too large to compare is beside it.
+type Range = (Option<(pg_sys::Datum, pg_sys::Datum)>, bool);
+
 /// Lowest and highest value of a column, for one batch and for the object it goes to.
 #[derive(Debug)]
 pub struct RangeTracker {
@@ -22,6 +26,8 @@ pub struct RangeTracker {
     pg_type: PgType,
     order: Order,
     batch: Option<(pg_sys::Datum, pg_sys::Datum)>,
+    /// The batches that are complete, but not yet known to be in an object.
+    complete: VecDeque<Range>,
     object: Option<(pg_sys::Datum, pg_sys::Datum)>,
     /// A value too large to compare is in the batch, in the object.
     unknown: (bool, bool),
@@ -59,6 +65,7 @@ impl RangeTracker {
             pg_type: pg_type.clone(),
             order,
             batch: None,
+            complete: VecDeque::new(),
             object: None,
             unknown: (false, false),
         })
@@ -88,10 +95,16 @@ impl RangeTracker {
         });
     }
 
-    /// Adds the batch's range to the object's.
+    /// The batch is complete.
+    pub fn hand_over(&mut self) {
+        self.complete.push_back((self.batch.take(), std::mem::take(&mut self.unknown.0)));
+    }
+
+    /// Adds the range of the first batch that is complete to the object's.
     pub fn merge_batch(&mut self) {
-        self.unknown.1 |= std::mem::take(&mut self.unknown.0);
-        let Some((low, high)) = self.batch.take() else { return };
+        let (range, unknown) = self.complete.pop_front().unwrap_or_default();
+        self.unknown.1 |= unknown;
+        let Some((low, high)) = range else { return };
         let order = self.order;
         self.object = Some(match self.object {
             None => (low, high),

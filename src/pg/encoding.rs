@@ -60,8 +60,8 @@ impl Encoding {
     /// The text in UTF-8, when that can be turned back into just these bytes.
     pub fn to_utf8(self, bytes: &[u8]) -> Option<Cow<'_, str>> {
         match self {
-            _ if bytes.is_ascii() => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
             Self::Utf8 => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
+            Self::Other { .. } if bytes.is_ascii() => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
             Self::Other { code, to_utf8, from_utf8 } => {
                 let utf8 = convert(to_utf8, code, UTF8, bytes)?;
                 let back = convert(from_utf8, UTF8, code, &utf8)?;

@@ -3,10 +3,12 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use archive_core::codec::Background;
 use archive_core::store::IoRuntime;
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use pgrx::pg_sys;
 
+use super::interrupts;
 use crate::error::Result;
 
 static RUNTIME: OnceLock<Arc<IoRuntime>> = OnceLock::new();
@@ -24,6 +26,12 @@ pub fn runtime() -> Result<Arc<IoRuntime>> {
     // SAFETY: the callback is a static function that touches no PostgreSQL state.
     unsafe { pg_sys::before_shmem_exit(Some(abort_uploads), pg_sys::Datum::null()) };
     Ok(runtime)
+}
+
+/// Another thread of this backend for work that touches nothing of PostgreSQL's.
+pub fn background() -> Result<Background> {
+    let runtime = runtime()?;
+    Ok(Background::new(move |task| runtime.spawn_work(task), interrupts::check_in_wait))
 }
 
 /// Threads inherit the mask of the thread that starts them, so it is set around the start, and again in each thread.

@@ -1,5 +1,7 @@
 //! A type as a tree of what is needed to read and rebuild its values.
 
+use std::cell::RefCell;
+
 use archive_core::schema::{Attribute, PgType, TableSchema};
 use pgrx::pg_sys;
 
@@ -21,6 +23,8 @@ pub(super) struct Node {
     pub(super) text_may_mislead: bool,
     /// Whether values hold OIDs, of enum labels, roles, relations: their text changes when something is renamed.
     pub(super) holds_oids: bool,
+    /// Memory for what is printed, kept from value to value.
+    pub(super) printed: RefCell<Vec<u8>>,
 }
 
 /// What a type is made of.
@@ -86,6 +90,7 @@ impl Node {
             shape,
             same_database: origin.same_database(),
             holds_oids: holds_oids(base),
+            printed: RefCell::default(),
             text_may_mislead: *pg_type == PgType::Other && !PgType::is_built_in(base.to_u32()) && !is_range(base),
         }
     }

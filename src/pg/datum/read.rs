@@ -2,13 +2,16 @@
 
 use std::borrow::Cow;
 
-use archive_core::codec::{ArrayValue, IntervalValue, Value, numeric_disk};
+use archive_core::codec::{ArrayValue, IntervalValue, Value, jsonb_disk, numeric_disk};
 use archive_core::schema::PgType;
 use pgrx::pg_sys;
 
 use super::node::{Node, RowType, Shape};
 use crate::error::{Error, Result, SqlState};
 use crate::pg::encoding::Encoding;
+
+/// Documents from this size on are printed by PostgreSQL.
+const LARGE: usize = 64 << 10;
 
 impl Node {
     /// The codec's value of a datum. What it borrows lives in the datum, in `self`, or in the current memory context.
@@ -31,7 +34,7 @@ impl Node {
                 PgType::Text | PgType::Varchar | PgType::Bpchar | PgType::Json | PgType::Xml => {
                     text(varlena(datum), self.encoding)
                 }
-                PgType::Jsonb => text(self.io.print(datum), self.encoding),
+                PgType::Jsonb => text(self.print_jsonb(datum), self.encoding),
                 PgType::Other if self.holds_oids || (self.text_may_mislead && !self.text_says_all(datum)) => {
                     Value::Image(self.io.image(datum))
                 }
@@ -47,6 +50,22 @@ impl Node {
                 PgType::Enum | PgType::Array(_) | PgType::Composite(_) => self.shaped(datum)?,
             })
         }
+    }
+
+    /// What the output function prints, several times as fast. A domain prints as its base type does.
+    ///
+    /// # Safety
+    /// As for [`Self::value`], of a `jsonb`.
+    unsafe fn print_jsonb<'r>(&self, datum: pg_sys::Datum) -> &'r [u8] {
+        // SAFETY: by the caller's promise.
+        let (document, slowly) = unsafe { (varlena(datum), || self.io.print(datum)) };
+        // A large one is not to be in memory once more.
+        if document.len() > LARGE {
+            return slowly();
+        }
+        let mut printed = self.printed.borrow_mut();
+        printed.clear();
+        jsonb_disk::print(document, &mut printed).map_or_else(slowly, |()| palloc_bytes(&printed))
     }
 
     /// # Safety
@@ -241,12 +260,17 @@ pub(super) fn text(bytes: &[u8], encoding: Encoding) -> Value<'_> {
 }
 
 fn palloc_text<'r>(text: &str) -> &'r str {
-    // SAFETY: as many bytes as the text has are allocated and filled with valid UTF-8; they live as long as the current
-    // memory context, to which the caller's promise binds 'r.
+    // SAFETY: the bytes of a text.
+    unsafe { std::str::from_utf8_unchecked(palloc_bytes(text.as_bytes())) }
+}
+
+fn palloc_bytes<'r>(bytes: &[u8]) -> &'r [u8] {
+    // SAFETY: as many bytes as there are are allocated and filled; they live as long as the current memory context, to which the
+    // caller's promise binds 'r.
     unsafe {
-        let copy = pg_sys::MemoryContextAllocHuge(pg_sys::CurrentMemoryContext, text.len().max(1)).cast::<u8>();
-        std::ptr::copy_nonoverlapping(text.as_ptr(), copy, text.len());
-        std::str::from_utf8_unchecked(std::slice::from_raw_parts(copy, text.len()))
+        let copy = pg_sys::MemoryContextAllocHuge(pg_sys::CurrentMemoryContext, bytes.len().max(1)).cast::<u8>();
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
+        std::slice::from_raw_parts(copy, bytes.len())
     }
 }
 

@@ -1,6 +1,7 @@
 //! PostgreSQL values to Parquet, or lines of JSON, and back, with row digests and pruning. No I/O of its own: the caller supplies an
 //! [`ObjectSink`] to write to and a [`RangeReader`] to read from.
 
+mod background;
 mod bind;
 mod canonical;
 mod checksum;
@@ -11,6 +12,7 @@ mod fetch;
 mod footer;
 mod format;
 mod guard;
+pub mod jsonb_disk;
 mod key_filter;
 mod ndjson;
 mod numeric;
@@ -34,6 +36,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use background::Background;
 pub use checksum::{sha256_of, sha256_of_bytes};
 pub use decode::{Decoded, DecodedBatch};
 pub use digest::{DIGEST_ALGORITHM, Digest, RowHasher};

@@ -1,5 +1,8 @@
 //! Writes the rows of a partition into one or more objects.
 
+use std::sync::Arc;
+
+use super::background::{Background, Running};
 use super::digest::RowHasher;
 use super::encode::ColumnBuffer;
 use super::format::ObjectFormat;
@@ -21,12 +24,12 @@ pub enum Appended {
     NeedsText,
 }
 
-/// A batch was handed to its object.
+/// A batch is in its object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flushed {
     /// The object that holds the rows of the batch.
     pub ordinal: u32,
-    /// Rows of the batch, the last that were appended.
+    /// Rows of the batch.
     pub rows: usize,
 }
 
@@ -34,7 +37,8 @@ pub struct Flushed {
 /// [`end_row`](Self::end_row), and [`flush`](Self::flush) when the batch is full. Memory is bounded by the options, not by the number of rows.
 pub struct PartitionWriter<S> {
     schema: TableSchema,
-    opts: WriterOptions,
+    opts: Arc<WriterOptions>,
+    background: Option<Background>,
     sink: S,
     hasher: RowHasher,
     keys: Option<KeyHasher>,
@@ -42,12 +46,23 @@ pub struct PartitionWriter<S> {
     pending: Pending,
     shape: Shape,
     object: Option<ObjectWriter>,
+    /// The object while a batch is encoded into it in the background.
+    away: Option<Away>,
     done: Vec<ObjectSummary>,
     rows: u64,
     appended_bytes: u64,
     done_bytes: u64,
+    /// Bytes of the current object, as known last.
+    object_bytes: u64,
     /// Rows in the row group of the current object, pending ones excluded.
     group_rows: usize,
+}
+
+/// A batch that is being encoded, and its object, which comes back with it.
+#[derive(Debug)]
+struct Away {
+    object: Running<Result<ObjectWriter>>,
+    rows: usize,
 }
 
 /// The batch that is being filled.
@@ -127,16 +142,25 @@ impl<S: ObjectSink> PartitionWriter<S> {
             encoder: Encoder::new(&schema, opts.format)?,
             pending: Pending::new(schema.fields.len()),
             schema,
-            opts,
+            opts: Arc::new(opts),
+            background: None,
             sink,
             shape: Shape::default(),
             object: None,
+            away: None,
             done: Vec::new(),
             rows: 0,
             appended_bytes: 0,
             done_bytes: 0,
+            object_bytes: 0,
             group_rows: 0,
         })
+    }
+
+    /// Batches are encoded there while the rows of the next one come in; two are in memory then.
+    #[must_use]
+    pub fn encoding_in(self, background: Background) -> Self {
+        Self { background: Some(background), ..self }
     }
 
     /// The next value of the row. It is hashed too, before any conversion.
@@ -205,17 +229,42 @@ impl<S: ObjectSink> PartitionWriter<S> {
             || self.group_rows + self.pending.rows >= self.opts.row_group_rows
     }
 
-    /// Hands the pending rows to their object and its output to the sink.
-    pub fn flush(&mut self) -> Result<Flushed> {
+    /// Hands the pending rows to their object and the object's output to the sink. The batches that are in their objects by now, in
+    /// order: this one, or where batches are encoded in the background the one before.
+    pub fn flush(&mut self) -> Result<Vec<Flushed>> {
         let batch = self.take_batch()?;
-        let rows = batch.rows;
+        let mut flushed = self.collect()?;
         self.make_room(&batch.shape)?;
         let mut object = match self.object.take() {
             Some(object) => object,
             None => self.begin()?,
         };
-        object.write(batch, &self.opts)?;
+        let (rows, opts) = (batch.rows, Arc::clone(&self.opts));
+        // A value larger than a batch is to be gone from memory before the next one comes.
+        if let Some(background) = self.background.as_ref().filter(|_| batch.bytes < 2 * opts.batch_bytes) {
+            let encode = move || object.write(batch, &opts).map(|()| object);
+            // A row group that this fills ends with it.
+            let grown = self.group_rows + rows;
+            self.group_rows = if grown >= self.opts.row_group_rows { 0 } else { grown };
+            self.away = Some(Away { object: background.run(encode)?, rows });
+        } else {
+            object.write(batch, &opts)?;
+            flushed.push(self.take_back(object, rows)?);
+        }
+        Ok(flushed)
+    }
+
+    /// Waits for the batch that is being encoded, if any.
+    fn collect(&mut self) -> Result<Vec<Flushed>> {
+        let Some(Away { object, rows }) = self.away.take() else { return Ok(Vec::new()) };
+        let object = object.wait()??;
+        Ok(vec![self.take_back(object, rows)?])
+    }
+
+    /// An object to which so many rows were added.
+    fn take_back(&mut self, mut object: ObjectWriter, rows: usize) -> Result<Flushed> {
         self.group_rows = object.group_rows();
+        self.object_bytes = object.written();
         let flushed = Flushed { ordinal: object.ordinal(), rows };
         for chunk in object.take_chunks() {
             self.sink.write(chunk)?;
@@ -265,18 +314,19 @@ impl<S: ObjectSink> PartitionWriter<S> {
             self.sink.write(chunk)?;
         }
         self.sink.finish()?;
-        self.group_rows = 0;
+        (self.group_rows, self.object_bytes) = (0, 0);
         self.done_bytes += summary.bytes;
         self.done.push(summary);
         Ok(())
     }
 
-    /// Completes the last object. A partition without rows gives one object without rows.
-    pub fn finish(mut self) -> Result<(Vec<ObjectSummary>, Option<Flushed>, S)> {
+    /// Completes the last object; with the batches that went to it since. A partition without rows gives one object without rows.
+    pub fn finish(mut self) -> Result<(Vec<ObjectSummary>, Vec<Flushed>, S)> {
         if self.pending.next != 0 || self.pending.owed.is_some() {
             return Err(out_of_order());
         }
-        let flushed = if self.pending.rows > 0 { Some(self.flush()?) } else { None };
+        let mut flushed = if self.pending.rows > 0 { self.flush()? } else { Vec::new() };
+        flushed.extend(self.collect()?);
         if self.object.is_none() && self.done.is_empty() {
             self.object = Some(self.begin()?);
         }
@@ -296,7 +346,7 @@ impl<S: ObjectSink> PartitionWriter<S> {
 
     /// Bytes encoded so far; the row group in progress counts when it is complete.
     pub fn bytes_written(&self) -> u64 {
-        self.done_bytes + self.object.as_ref().map_or(0, ObjectWriter::written)
+        self.done_bytes + self.object_bytes
     }
 
     /// Objects that are complete.

@@ -68,6 +68,12 @@ impl IoRuntime {
         self.uploads.wait_until_empty(timeout)
     }
 
+    /// Has one of its threads do `work`, which takes a processor for a while.
+    pub fn spawn_work(&self, work: Box<dyn FnOnce() + Send>) -> Result<()> {
+        self.runtime.as_ref().ok_or_else(stopped)?.spawn_blocking(work);
+        Ok(())
+    }
+
     pub(super) fn spawn(
         &self,
         future: impl Future<Output = ()> + Send + 'static,

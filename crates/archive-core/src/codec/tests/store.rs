@@ -91,7 +91,7 @@ pub(super) struct Written {
     pub(super) homes: Vec<u32>,
 }
 
-pub(super) fn append(writer: &mut PartitionWriter<Memory>, row: &[Option<Own>]) -> Option<Flushed> {
+pub(super) fn append(writer: &mut PartitionWriter<Memory>, row: &[Option<Own>]) -> Vec<Flushed> {
     for (i, cell) in row.iter().enumerate() {
         let appended = writer.append(i, cell.as_ref().map(Own::value).as_ref()).unwrap();
         if appended == Appended::NeedsText {
@@ -99,15 +99,31 @@ pub(super) fn append(writer: &mut PartitionWriter<Memory>, row: &[Option<Own>]) 
         }
     }
     writer.end_row().unwrap();
-    writer.is_full().then(|| writer.flush().unwrap())
+    if writer.is_full() { writer.flush().unwrap() } else { Vec::new() }
 }
 
+/// Writes the rows; with batches encoded by another thread the same comes of it.
 pub(super) fn write(schema: &TableSchema, opts: WriterOptions, rows: &[Row]) -> Written {
-    let format = opts.format;
-    let mut writer = PartitionWriter::new(schema.clone(), opts, Memory::default()).unwrap();
+    let writer = || PartitionWriter::new(schema.clone(), opts.clone(), Memory::default()).unwrap();
+    let (here, there) =
+        (write_with(writer(), opts.format, rows), write_with(writer().encoding_in(thread()), opts.format, rows));
+    assert_eq!(here.homes, there.homes);
+    assert_eq!(here.summaries, there.summaries);
+    here
+}
+
+fn thread() -> Background {
+    let spawn = |task: Box<dyn FnOnce() + Send>| {
+        std::thread::spawn(task);
+        Ok(())
+    };
+    Background::new(spawn, || ())
+}
+
+fn write_with(mut writer: PartitionWriter<Memory>, format: ObjectFormat, rows: &[Row]) -> Written {
     let mut homes = Vec::new();
-    let mut note = |flushed: Option<Flushed>| {
-        if let Some(Flushed { ordinal, rows }) = flushed {
+    let mut note = |flushed: Vec<Flushed>| {
+        for Flushed { ordinal, rows } in flushed {
             homes.extend(std::iter::repeat_n(ordinal, rows));
         }
     };
