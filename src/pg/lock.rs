@@ -53,8 +53,7 @@ pub fn deadlock_timeout_ms() -> i32 {
 /// Does `work` as the one that gives way: for its waits PostgreSQL looks for deadlocks almost at once, so whoever gets into a circle
 /// of waits with it is not the one that finds it. Such an end is the error that a lock is not to be had (55P03).
 pub fn giving_way<T>(work: impl FnOnce() -> T) -> T {
-    let at_once = (deadlock_timeout_ms() / 100).max(1);
-    let _settings = GucNest::new().set(c"deadlock_timeout", &at_once.to_string());
+    let _settings = looking_at_once();
     pgrx::PgTryBuilder::new(AssertUnwindSafe(work))
         .catch_when(SqlState::ERRCODE_T_R_DEADLOCK_DETECTED, |caught| {
             let detail = xact::caught_any(&caught).detail;
@@ -67,6 +66,11 @@ pub fn giving_way<T>(work: impl FnOnce() -> T) -> T {
             .raise()
         })
         .execute()
+}
+
+/// PostgreSQL looks for deadlocks almost at once, and has an autovacuum that is in the way end as soon.
+fn looking_at_once() -> GucNest {
+    GucNest::new().set(c"deadlock_timeout", &(deadlock_timeout_ms() / 100).max(1).to_string())
 }
 
 /// How long a wait may last, in milliseconds, that is to end before PostgreSQL looks for a deadlock for whoever began to wait later.
@@ -98,6 +102,7 @@ pub fn within<T>(timeout_ms: i32, work: impl FnOnce() -> Result<T>) -> Result<Op
 ///
 /// Whether the lock was got; not where the wait is part of a deadlock. Query cancel and every other error are raised.
 pub fn acquire(relation: pg_sys::Oid, mode: LockMode, timeout_ms: i32) -> bool {
+    let _settings = looking_at_once();
     let waited = within(timeout_ms, || {
         // SAFETY: takes a lock that the transaction releases.
         unsafe { pg_sys::LockRelationOid(relation, mode as i32) }
