@@ -242,7 +242,12 @@ pub fn export(plan: &Plan, progress: &mut Progress) -> Result<Finished> {
     let looking = give_way::while_working(plan.leaf.oid, &plan.name());
     progress.phase(Phase::Exporting);
     let kept = match reuse::find(plan, &source, progress)? {
-        Reuse::Everything { key, manifest } => return Ok(Finished { key, manifest: *manifest, state }),
+        Reuse::Everything { key, manifest } => {
+            // As below.
+            drop((looking, source, held));
+            let (key, manifest) = reuse::with_current_ddl(plan, key, *manifest)?;
+            return Ok(Finished { key, manifest, state });
+        }
         Reuse::Objects(segments) => segments,
         Reuse::Nothing => vec![Segment::Changed(export::EVERYWHERE)],
     };
