@@ -4,6 +4,7 @@ use archive_core::lifecycle::Status;
 use pgrx::pg_sys;
 use pgrx::spi::quote_qualified_identifier;
 
+use super::archive;
 use super::drift;
 use super::family;
 use super::period;
@@ -68,7 +69,7 @@ pub fn reattach_all(partitions: Vec<Known>, options: Options) -> Result<Vec<pg_s
     lock_all(&loaded)?;
     failpoint!("reattach_locked");
     for one in &loaded {
-        super::archive::note_swap(one.known.parent);
+        archive::note_swap(one.known.parent);
         swap_back(&one.known, one.table)?;
     }
     for default in defaults {
@@ -101,6 +102,9 @@ fn load(known: Known, later: &[pg_sys::Oid]) -> Result<Loaded> {
             (local_copy, None)
         }
         None => {
+            archive::refuse_second_swap(
+                "Commit first. reattach_family brings back a partition with those of its children.",
+            )?;
             let (table, rows) = restore::restore(&known, job, &differences, later)?;
             (table, Some(rows))
         }
