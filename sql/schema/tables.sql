@@ -198,6 +198,8 @@ CREATE TABLE archive_ext.object (
     etag         text,
     version_id   text,
     uploaded_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- When its content was verified again, after the run that wrote it.
+    verified_at  timestamptz,
     UNIQUE (partition_id, version, ordinal)
 );
 CREATE INDEX object_key_idx ON archive_ext.object (key);

@@ -151,12 +151,29 @@ pub fn sample(source: pg_sys::Oid, percent: f64) -> Result<Vec<i64>> {
     user::elevated(|| spi::rows(&sql, &[source.into(), percent.into()], |row| row.need(1)))
 }
 
-/// Remembers what the store calls the content of an object that was just read and found equal.
-pub fn set_etag(id: i64, etag: Option<&str>, version_id: Option<&str>) -> Result<()> {
+/// Ids of the objects of a row set, from `after` on, that have been in the storage for as long as the policy's `verify_after` says, or
+/// the setting, and were not verified since.
+pub fn due_objects(row_set: &Subject, now: TimestampWithTimeZone, after: i64) -> Result<Vec<i64>> {
+    let verify_after = f64::from(guc::verify_after_seconds());
+    user::elevated(|| {
+        spi::rows(
+            "SELECT o.id FROM archive_ext.object o JOIN archive_ext.partition p ON p.id = o.partition_id
+             JOIN archive_ext.managed_table m ON m.id = p.managed_table
+             LEFT JOIN archive_ext.archive_policy a ON a.source = m.source
+             WHERE p.id = $1 AND o.version = p.version AND o.id > $2 AND o.verified_at IS NULL
+               AND o.uploaded_at + coalesce(a.verify_after, make_interval(secs => $3)) <= $4
+             ORDER BY o.id",
+            &[row_set.id.into(), after.into(), verify_after.into(), now.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// Remembers that an object was just read and found equal, and what the store calls its content.
+pub fn set_verified_object(id: i64, etag: Option<&str>, version_id: Option<&str>) -> Result<()> {
     user::elevated(|| {
         spi::execute(
-            "UPDATE archive_ext.object SET etag = $2, version_id = $3
-             WHERE id = $1 AND (etag, version_id) IS DISTINCT FROM ($2, $3)",
+            "UPDATE archive_ext.object SET etag = $2, version_id = $3, verified_at = clock_timestamp() WHERE id = $1",
             &[id.into(), etag.into(), version_id.into()],
         )
         .map(drop)
@@ -211,12 +228,15 @@ pub struct Ageing {
     pub stored: Stored,
 }
 
-/// When a partition is verified again: by the policy, then also without a local copy; else by the setting.
-const VERIFY_AT: &str = "CASE WHEN p.reverified_at IS NULL AND p.tier <> 'glacier'
-    AND (a.verify_after IS NOT NULL OR l.oid IS NOT NULL)
-    THEN p.archived_at + coalesce(a.verify_after, make_interval(secs => $4)) END";
+/// When a partition is verified again: by the policy, then also without a local copy; else by the setting. A row set is as soon as it is
+/// time for one of its objects.
+const VERIFY_AT: &str = "CASE WHEN p.tier = 'glacier' THEN NULL
+    WHEN p.row_set THEN (SELECT min(o.uploaded_at) FROM archive_ext.object o
+                         WHERE o.partition_id = p.id AND o.version = p.version AND o.verified_at IS NULL)
+    WHEN p.reverified_at IS NULL AND (a.verify_after IS NOT NULL OR l.oid IS NOT NULL) THEN p.archived_at
+    END + coalesce(a.verify_after, make_interval(secs => $4))";
 
-/// The archived partitions of `source` for which something is to come. Row sets have no second phase of their own.
+/// The archived partitions of `source` for which something is to come, and with a policy its row sets: these have the second phase alone.
 pub fn ageing(source: pg_sys::Oid) -> Result<Vec<Ageing>> {
     let sql = format!(
         "SELECT p.id, format('%I.%I', p.schema_name, p.partition_name), p.foreign_table::oid, p.storage::text, p.rows,
@@ -231,8 +251,9 @@ pub fn ageing(source: pg_sys::Oid) -> Result<Vec<Ageing>> {
            WHERE j.partition = p.foreign_table AND j.operation IN ('verify', 'drop_local')
            ORDER BY j.status IN ('pending', 'running', 'paused') DESC, j.started_at DESC LIMIT 1
          ) held ON held.reason IS NOT NULL AND (held.unfinished OR a.changed_at IS NULL OR held.completed_at > a.changed_at)
-         WHERE s.oid = $1 AND p.status = 'ARCHIVED' AND NOT p.row_set AND p.foreign_table IS NOT NULL
-           AND (l.oid IS NOT NULL OR a.verify_after IS NOT NULL AND p.reverified_at IS NULL)
+         WHERE s.oid = $1 AND p.status = 'ARCHIVED' AND p.foreign_table IS NOT NULL
+           AND CASE WHEN p.row_set THEN a.source IS NOT NULL
+                    ELSE l.oid IS NOT NULL OR a.verify_after IS NOT NULL AND p.reverified_at IS NULL END
          ORDER BY p.lower_bound, p.id",
         verify_at = micros(&format!("({VERIFY_AT})")),
         drop_at = micros("p.local_copy_until"),

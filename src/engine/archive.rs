@@ -1,6 +1,6 @@
 //! `archive_partition` and `archive_partitions`: every step in the caller's transaction, all or nothing.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use archive_core::lifecycle::{Status, range_bounds};
 use archive_core::manifest::Manifest;
@@ -51,8 +51,8 @@ pub struct Outcome {
 pub const ALLOW_SUBSCRIBED: &str = "allow_subscribed";
 
 thread_local! {
-    /// The transaction that swapped last, and the parent whose lock it holds until it ends.
-    static SWAPPED_IN: Cell<(u32, pg_sys::Oid)> = const { Cell::new((0, pg_sys::Oid::INVALID)) };
+    /// The transaction that swapped last, and the parents whose locks it holds until it ends, or goes back to a savepoint.
+    static SWAPPED_IN: RefCell<(u32, Vec<pg_sys::Oid>)> = const { RefCell::new((0, Vec::new())) };
 }
 
 /// Archives partitions: all of them are exported and verified before any is swapped.
@@ -62,7 +62,7 @@ thread_local! {
 pub fn archive(partitions: &[pg_sys::Oid], options: &Options) -> Result<Vec<Outcome>> {
     check::transaction("archiving")?;
     let _bounded = swap::bounded();
-    refuse_second_swap()?;
+    refuse_second_swap(OTHER_WAYS)?;
     run(&prepare(partitions, options)?)
 }
 
@@ -121,26 +121,42 @@ fn prepare(partitions: &[pg_sys::Oid], options: &Options) -> Result<Vec<Plan>> {
     unique.into_iter().map(|oid| Plan::prepare(oid, options, catalog::job::new_id()?)).collect()
 }
 
-/// Refuses a transaction that holds the locks of a swap already (25001).
-pub fn refuse_second_swap() -> Result<()> {
-    let (transaction, parent) = SWAPPED_IN.get();
-    // After ROLLBACK TO a savepoint before the swap the lock is gone.
-    if transaction == 0
-        || transaction != xact::top_transaction_id()
-        || !locks::held_here(parent)?.iter().any(|mode| mode == "AccessExclusiveLock")
-    {
+/// How to archive several partitions.
+pub const OTHER_WAYS: &str =
+    "Commit first, CALL archive_partition_steps(…), or pass all partitions to archive_partitions(regclass[]).";
+
+/// Refuses a transaction that holds the locks of a swap already (25001), with this hint.
+pub fn refuse_second_swap(hint: &str) -> Result<()> {
+    let (transaction, parents) = SWAPPED_IN.with_borrow(Clone::clone);
+    if transaction == 0 || transaction != xact::top_transaction_id() {
         return Ok(());
     }
-    Err(Error::new(SqlState::ERRCODE_ACTIVE_SQL_TRANSACTION, "this transaction has already swapped a partition")
-        .detail("It holds the parent's ACCESS EXCLUSIVE lock until it ends, which must not last across an export.")
-        .hint(
-            "Commit first, CALL archive_partition_steps(…), or pass all partitions to archive_partitions(regclass[]).",
-        ))
+    for parent in parents {
+        // After ROLLBACK TO a savepoint before the swap the lock is gone.
+        if locks::held_here(parent)?.iter().any(|mode| mode == "AccessExclusiveLock") {
+            let message = "this transaction has already swapped a partition";
+            return Err(Error::new(SqlState::ERRCODE_ACTIVE_SQL_TRANSACTION, message)
+                .detail(
+                    "It holds the parent's ACCESS EXCLUSIVE lock until it ends, which must not last while rows are copied.",
+                )
+                .hint(hint));
+        }
+    }
+    Ok(())
 }
 
 /// Notes that this transaction holds the parent's lock from now on.
 pub fn note_swap(parent: pg_sys::Oid) {
-    SWAPPED_IN.set((xact::top_transaction_id(), parent));
+    let transaction = xact::top_transaction_id();
+    SWAPPED_IN.with_borrow_mut(|(noted, parents)| {
+        if *noted != transaction {
+            *noted = transaction;
+            parents.clear();
+        }
+        if !parents.contains(&parent) {
+            parents.push(parent);
+        }
+    });
     failpoints_of_commit!();
 }
 
@@ -241,7 +257,12 @@ pub fn export(plan: &Plan, progress: &mut Progress) -> Result<Finished> {
     let looking = give_way::while_working(plan.leaf.oid, &plan.name());
     progress.phase(Phase::Exporting);
     let kept = match reuse::find(plan, &source, progress)? {
-        Reuse::Everything { key, manifest } => return Ok(Finished { key, manifest: *manifest, state }),
+        Reuse::Everything { key, manifest } => {
+            // As below.
+            drop((looking, source, held));
+            let (key, manifest) = reuse::with_current_ddl(plan, key, *manifest)?;
+            return Ok(Finished { key, manifest, state });
+        }
         Reuse::Objects(segments) => segments,
         Reuse::Nothing => vec![Segment::Changed(export::EVERYWHERE)],
     };

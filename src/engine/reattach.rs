@@ -4,6 +4,7 @@ use archive_core::lifecycle::Status;
 use pgrx::pg_sys;
 use pgrx::spi::quote_qualified_identifier;
 
+use super::archive;
 use super::drift;
 use super::family;
 use super::period;
@@ -69,7 +70,7 @@ pub fn reattach_all(partitions: Vec<Known>, options: Options) -> Result<Vec<pg_s
     loaded.iter().try_for_each(refuse_reshaped)?;
     failpoint!("reattach_locked");
     for one in &loaded {
-        super::archive::note_swap(one.known.parent);
+        archive::note_swap(one.known.parent);
         swap_back(&one.known, one.table)?;
     }
     for default in defaults {
@@ -102,6 +103,9 @@ fn load(known: Known, later: &[pg_sys::Oid]) -> Result<Loaded> {
             (local_copy, None)
         }
         None => {
+            archive::refuse_second_swap(
+                "Commit first. reattach_family brings back a partition with those of its children.",
+            )?;
             let (table, rows) = restore::restore(&known, job, &differences, later)?;
             (table, Some(rows))
         }

@@ -110,10 +110,27 @@ fn load(
     let Some(relation) = Relation::open(table, LockMode::AccessExclusive) else {
         return Err(Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, format!("relation \"{name}\" was dropped")));
     };
-    let (mut reshaper, complete) = reshaper(archived, &relation, known.source)?;
+    let (reshaper, complete) = reshaper(archived, &relation, known.source)?;
+    // Functions of types and defaults of new columns are the owner's.
+    let (loaded, positions) =
+        user::as_user(relation.owner(), || load_objects(store, manifest, &relation, reshaper, complete, progress))?;
+    note_positions(known, manifest, table, &positions)?;
+    xact::command_counter_increment();
+    Ok(loaded)
+}
+
+/// How many rows were loaded, and where the first of each object is.
+fn load_objects(
+    store: &archive_core::store::BlockingStore,
+    manifest: &Manifest,
+    relation: &Relation,
+    mut reshaper: Reshaper,
+    complete: bool,
+    progress: &mut Progress,
+) -> Result<(u64, Vec<Option<TupleId>>)> {
     // Some values are hashed as text.
     let _text = GucNest::lossless_text();
-    let mut loader = BulkLoader::begin(&relation);
+    let mut loader = BulkLoader::begin(relation);
     let mut buffer = RowBuffer::new(relation.attribute_count());
     let mut rows = 0;
     for object in &manifest.objects {
@@ -142,10 +159,7 @@ fn load(
         }
         failpoint!("restore_object_loaded");
     }
-    let (loaded, positions) = loader.finish();
-    note_positions(known, manifest, table, &positions)?;
-    xact::command_counter_increment();
-    Ok(loaded)
+    Ok(loader.finish())
 }
 
 /// Notes where each object's rows are now, so that archiving the partition again finds those that nobody changed.

@@ -57,7 +57,6 @@ pub fn find(plan: &Plan, source: &ExportSource, progress: &mut Progress) -> Resu
     let by_object = places.len() == manifest.objects.len();
     let same_rows = is_whole(&digests, &manifest) && manifest.objects.iter().all(|object| is_intact(plan, object));
     if same_rows && (plan.verify == Verify::Content || in_order(plan, source, &key, &manifest, progress)?) {
-        let (key, manifest) = with_current_ddl(plan, key, manifest)?;
         return Ok(Reuse::Everything { key, manifest: Box::new(manifest) });
     }
     if !by_object || plan.verify == Verify::Deep {
@@ -153,8 +152,9 @@ fn segments(plan: &Plan, objects: Vec<ManifestObject>, places: &[Places], digest
     if kept { Reuse::Objects(segments) } else { Reuse::Nothing }
 }
 
-/// The same objects under a manifest of their own where the partition's indexes, grants and the like changed meanwhile.
-fn with_current_ddl(plan: &Plan, key: String, manifest: Manifest) -> Result<(String, Manifest)> {
+/// The same objects under a manifest of their own where the partition's indexes, grants and the like changed meanwhile. That looks
+/// at the table above, which others lock before its partitions: so the caller holds no lock on the partition.
+pub fn with_current_ddl(plan: &Plan, key: String, manifest: Manifest) -> Result<(String, Manifest)> {
     let ddl = ddl::record(&plan.leaf, plan.root)?;
     if ddl == manifest.ddl && plan.family == manifest.family {
         return Ok((key, manifest));

@@ -274,14 +274,20 @@ fn cancel_one(job: &Job, status: &str, reason: &str) -> Result<()> {
     if matches!(job.operation.as_str(), "verify" | "drop_local") {
         return catalog::job::stop(job.id, status, reason);
     }
-    let attached = match job.partition {
-        Some(oid) => discover::leaf(oid)?.filter(|leaf| leaf.parent.is_some()),
-        None => None,
-    };
-    if let Some(leaf) = attached {
-        check::archivable(leaf.oid)?;
+    if let Some(leaf) = left_guarded(job)? {
+        check::ownership(&leaf)?;
         locks::claim_partition(&leaf.qualified())?;
         freeze::lift(leaf.oid)?;
     }
     catalog::job::stop(job.id, status, reason)
+}
+
+/// The table whose guards a job leaves: its partition, whatever became of that since, but for what is archived.
+fn left_guarded(job: &Job) -> Result<Option<Leaf>> {
+    let Some(leaf) = job.partition.map(discover::leaf).transpose()?.flatten().filter(|leaf| leaf.kind == 'r') else {
+        return Ok(None);
+    };
+    let archived = catalog::partition::of_archive_relation(leaf.oid)?.is_some();
+    let guarded = leaf.parent.is_some() || freeze::guarded_because(leaf.oid)?.is_some();
+    Ok(Some(leaf).filter(|_| guarded && !archived))
 }

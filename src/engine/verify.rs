@@ -41,7 +41,7 @@ pub fn read_back(
     let mut reader = ReadBack::new(source, progress);
     for object in &manifest.objects {
         reader.checksum(store, object)?;
-        reader.rows(store, &manifest.schema, object, &mut local)?;
+        source.as_owner(|| reader.rows(store, &manifest.schema, object, &mut local))?;
     }
     if local.is_some_and(|mut scan| scan.next_row(|_| ()).is_some()) {
         return Err(corrupt(key, "the local copy has rows that the archive lacks"));
@@ -63,7 +63,7 @@ pub fn objects<'o>(
     let mut reader = ReadBack::new(source, progress);
     for object in objects {
         reader.checksum(store, object)?;
-        reader.rows(store, schema, object, &mut None)?;
+        source.as_owner(|| reader.rows(store, schema, object, &mut None))?;
     }
     Ok(())
 }

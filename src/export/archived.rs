@@ -47,7 +47,9 @@ impl<'a> ArchivedWriter<'a> {
 
     /// Ends the last object.
     pub fn finish(self) -> Result<Exported> {
-        self.0.finish()
+        let Self(export) = self;
+        let source = export.source;
+        source.as_owner(|| export.finish())
     }
 }
 

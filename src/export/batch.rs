@@ -36,6 +36,18 @@ pub fn pack(
     key: impl Fn(&str) -> String,
     tick: Tick<'_>,
 ) -> Result<Packed> {
+    source.as_owner(|| pack_as_owner(source, relations, rows, objects, byte_limit, &key, tick))
+}
+
+fn pack_as_owner(
+    source: &ExportSource,
+    relations: &[Relation],
+    rows: &[(usize, TupleId)],
+    objects: Objects,
+    byte_limit: u64,
+    key: &dyn Fn(&str) -> String,
+    tick: Tick<'_>,
+) -> Result<Packed> {
     let snapshot = LatestSnapshot::take();
     let _text = GucNest::lossless_text();
     let mut export = Export::new(source, objects, MemorySink::default())?;

@@ -83,9 +83,19 @@ pub fn export(
     key: impl Fn(u32) -> String,
     tick: Tick<'_>,
 ) -> Result<Exported> {
+    source.as_owner(|| export_as_owner(source, places, store, &key, tick))
+}
+
+fn export_as_owner(
+    source: &ExportSource,
+    places: Places,
+    store: &BlockingStore,
+    key: &dyn Fn(u32) -> String,
+    tick: Tick<'_>,
+) -> Result<Exported> {
     let snapshot = LatestSnapshot::take();
     let _text = GucNest::lossless_text();
-    let mut export = Export::new(source, Objects::default(), StoreSink::new(store, &key))?;
+    let mut export = Export::new(source, Objects::default(), StoreSink::new(store, key))?;
     let mut scan = scan(source, &snapshot, places);
     while let Some(result) = scan.next_row(|row| export.row(&row)) {
         result?;
@@ -109,6 +119,10 @@ fn scan<'a>(source: &'a ExportSource, snapshot: &'a LatestSnapshot, places: Plac
 
 /// The digests of the rows at each of `places` that are visible now, without writing anything.
 pub fn digests(source: &ExportSource, places: &[Places], tick: Tick<'_>) -> Result<Vec<Digest>> {
+    source.as_owner(|| digests_as_owner(source, places, tick))
+}
+
+fn digests_as_owner(source: &ExportSource, places: &[Places], tick: Tick<'_>) -> Result<Vec<Digest>> {
     let snapshot = LatestSnapshot::take();
     let _text = GucNest::lossless_text();
     let mut rows = 0;

@@ -24,6 +24,18 @@ pub fn sorted(
     key: MonthKey<'_>,
     tick: Tick<'_>,
 ) -> Result<Exported> {
+    source.as_owner(|| sorted_as_owner(source, sort, time, objects, store, key, tick))
+}
+
+fn sorted_as_owner(
+    source: &ExportSource,
+    sort: &mut RowSort,
+    time: Option<usize>,
+    objects: &Objects,
+    store: &BlockingStore,
+    key: MonthKey<'_>,
+    tick: Tick<'_>,
+) -> Result<Exported> {
     let _text = GucNest::lossless_text();
     let mut all = Exported::nothing(Digest::default());
     let month = |row: &Row<'_>| month(source, time, row);

@@ -61,6 +61,12 @@ impl ExportSource {
         Self::of(Relation::peek(partition), root)
     }
 
+    /// Runs `work`, which reads or makes values of the rows: functions of their types, and checks of domains within, are its owner's
+    /// affair, and run with the owner's rights (P8), whoever archives or verifies.
+    pub fn as_owner<T>(&self, work: impl FnOnce() -> T) -> T {
+        user::as_user(self.relation.owner(), work)
+    }
+
     /// Attributes of its rows, dropped ones included.
     pub fn attributes(&self) -> usize {
         self.relation.attribute_count().max(self.columns.iter().map(|column| column.index + 1).max().unwrap_or(0))

@@ -133,16 +133,22 @@ fn position(leaf: &Leaf) -> Result<()> {
     Ok(())
 }
 
-/// Refuses callers who own neither partition nor table (42501), and tables whose partition is somebody else's (55000).
+/// Refuses callers who may not act as the owners of both partition and table (42501).
+pub fn ownership(leaf: &Leaf) -> Result<()> {
+    let root_owner = leaf.root.map_or(Ok(leaf.owner), discover::owner)?;
+    if user::has_privileges_of(leaf.owner) && user::has_privileges_of(root_owner) {
+        return Ok(());
+    }
+    let name = leaf.qualified();
+    Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("must be owner of table {name}"))
+        .hint("Archiving needs the owner of the partition and of its partitioned table, or a member of that role."))
+}
+
+/// The same, and refuses tables whose partition is somebody else's (55000).
 pub fn access(leaf: &Leaf) -> Result<()> {
+    ownership(leaf)?;
     let name = leaf.qualified();
     let root_owner = leaf.root.map_or(Ok(leaf.owner), discover::owner)?;
-    if !user::has_privileges_of(leaf.owner) || !user::has_privileges_of(root_owner) {
-        return Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("must be owner of table {name}"))
-            .hint(
-                "Archiving needs the owner of the partition and of its partitioned table, or a member of that role.",
-            ));
-    }
     if leaf.owner != root_owner {
         let role = user::name_of(root_owner);
         return Err(Error::new(

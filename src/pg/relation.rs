@@ -59,6 +59,11 @@ impl Relation {
         unsafe { (*self.relation).rd_id }
     }
 
+    /// Who owns it.
+    pub fn owner(&self) -> pg_sys::Oid {
+        self.form().relowner
+    }
+
     /// Whether this transaction made it, so that nobody else can see it before the commit.
     pub fn is_made_here(&self) -> bool {
         const NO_SUBTRANSACTION: pg_sys::SubTransactionId = 0;

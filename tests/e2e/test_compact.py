@@ -248,7 +248,7 @@ def test_a_policy_merges_when_it_pays(audit):
     assert planned.action == "compact" and "archive_ext.compact_objects is 5" in planned.reason
     audit.execute("CALL run_lifecycle()")
     assert audit.all("SELECT status FROM archive_ext.jobs WHERE operation = 'compact'") == [("completed",)]
-    assert audit.all("SELECT action FROM plan_archive('audit')") == []
+    assert audit.all("SELECT action FROM plan_archive('audit') WHERE action <> 'verify'") == []
     assert len(objects(audit)) == 1
     assert audit.value("SELECT count(*) FROM archive.audit_all") == ROWS
 

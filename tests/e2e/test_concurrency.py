@@ -149,6 +149,39 @@ def test_p6_a_second_swap_in_one_transaction_is_refused(db, orders):
     assert db.value("SELECT count(*) FROM orders") == 6000
 
 
+def test_p6_every_parent_that_a_transaction_swapped_counts(db, orders):
+    """Three swaps on A, B and A again: the memory of B's, whose lock a savepoint gave back, does not hide A's."""
+    create_orders(db.conn, months=1, rows=100, name="bills")
+    archive(db, "bills_2024_01")
+    archive(db, "orders_2024_01")
+    with pytest.raises(psycopg.errors.ActiveSqlTransaction), db.conn.transaction():
+        db.execute("SELECT reattach_partition('orders_2024_01')")
+        db.execute("SAVEPOINT before_b")
+        db.execute("SELECT reattach_partition('bills_2024_01')")
+        db.execute("ROLLBACK TO before_b")
+        archive(db, "orders_2024_02")
+    with db.conn.transaction():
+        db.execute("SAVEPOINT before_all")
+        db.execute("SELECT reattach_partition('orders_2024_01')")
+        db.execute("SELECT reattach_partition('bills_2024_01')")
+        db.execute("ROLLBACK TO before_all")
+        archive(db, "orders_2024_02")
+
+
+def test_p6_nothing_is_restored_from_objects_under_the_lock_of_a_swap(db, orders):
+    """From the local copy it is a matter of catalogs; from the objects the parent's lock would last for the whole load."""
+    archive(db, "orders_2024_01", drop_local="0")
+    archive(db, "orders_2024_02")
+    archive(db, "orders_2024_03")
+    with db.conn.transaction():
+        db.execute("SELECT reattach_partition('orders_2024_02')")
+        db.execute("SELECT reattach_partition('orders_2024_03')")
+        with pytest.raises(psycopg.errors.ActiveSqlTransaction) as refused, db.conn.transaction():
+            db.execute("SELECT reattach_partition('orders_2024_01')")
+    assert "Commit first" in refused.value.diag.message_hint
+    db.execute("SELECT reattach_partition('orders_2024_01')")
+
+
 def test_two_sessions_on_one_partition(db, orders):
     """One wins; the other is refused or finds it done. No deadlock."""
     calls = [Call(session.execute, "SELECT archive_partition('orders_2024_01')")

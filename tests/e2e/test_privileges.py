@@ -53,6 +53,51 @@ def test_readers_of_the_hot_table_read_the_archived_rows(db, role, owned):
     assert session.execute("SELECT count(*) FROM archive.orders").fetchone()[0] == 500
 
 
+WITNESSED = {
+    "archive": "archive_partition('log_01')",
+    "archive deep": "archive_partition('log_01', verify => 'deep')",
+    "verify": "verify_archive('log_01')",
+    "verify deep": "verify_archive('log_01', 'deep')",
+    "reconcile": "reconcile_archive('log', 100)",
+    "drop": "drop_local_copy('log_01')",
+    "reattach": "reattach_partition('log_01')",
+    "archive again": "archive_partition('log_01')",
+    "batch": "archive_table_batch('plain', NULL, where_clause => 'true', batch_rows => 1)",
+    "another batch": "archive_table_batch('plain', NULL, where_clause => 'true', batch_rows => 1)",
+    "compact": "compact_archive('plain')",
+}
+
+
+def test_p8_functions_of_types_run_as_the_tables_owner(db, role, cluster):
+    """A domain's CHECK is its owner's code. A superuser who archives or verifies must not lend it the own rights."""
+    owner = role("owner")
+    db.execute(f"""
+        CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{cluster.storage}/{db.name}');
+        GRANT USAGE ON FOREIGN SERVER cold TO {owner};
+        GRANT CREATE ON SCHEMA public TO {owner};
+        SET archive_ext.default_storage = 'cold'""")
+    db.connect(owner).execute("""
+        CREATE TABLE witness (who name);
+        CREATE FUNCTION seen(int) RETURNS bool LANGUAGE plpgsql AS
+            $$ BEGIN INSERT INTO public.witness VALUES (current_user); RETURN true; END $$;
+        CREATE DOMAIN small AS int CHECK (public.seen(VALUE));
+        CREATE TYPE span AS RANGE (subtype = small);
+        CREATE TYPE pair AS (small small, at timestamptz);
+        CREATE TABLE log (id int, day date, many small[], pair pair, span span) PARTITION BY RANGE (day);
+        CREATE TABLE log_01 PARTITION OF log FOR VALUES FROM ('2024-01-01') TO ('2024-02-01');
+        INSERT INTO log VALUES (1, '2024-01-02', '{{1,2},{3,4}}', '(1,infinity)', '[1,5)');
+        CREATE TABLE plain (id int PRIMARY KEY, many small[], pair pair, span span);
+        INSERT INTO plain SELECT n, '{{1,2},{3,4}}', '(1,infinity)', '[1,5)' FROM generate_series(1, 4) n""")
+    for what, call in WITNESSED.items():
+        if what == "archive deep":
+            db.execute("SELECT reattach_partition('log_01')")
+        if what == "reattach":
+            assert not db.value("SELECT local_copy FROM archive_ext.partitions WHERE partition_name = 'log_01'")
+        db.execute("TRUNCATE witness")
+        db.execute(f"SELECT {call}")
+        assert db.all("SELECT DISTINCT who FROM witness") == [(owner,)], what
+
+
 def test_others_may_neither_read_nor_archive_nor_reattach(db, role, owned):
     stranger = db.connect(role("stranger"), options="-c archive_ext.default_storage=cold")
 

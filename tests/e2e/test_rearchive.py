@@ -6,6 +6,8 @@ import pytest
 from harness.cluster import wait_until
 from harness.orders import (accepts_a_write, archive, assert_same_rows, create_orders, create_wide, keep_truth,
                             summary)
+from harness.proxy import Stall
+from harness.sessions import Call
 
 
 @pytest.fixture
@@ -27,6 +29,29 @@ def objects(db, cluster):
     keys.files = files
     keys.directory = cluster.storage / db.name
     return keys
+
+
+def test_p6_no_deadlock_with_who_locks_the_table_before_its_partitions(db, s3, fault_proxy):
+    """A partition that came back unchanged, but for a grant: its new manifest describes the table above, too."""
+    s3.create_storage(db.conn, endpoint=fault_proxy.endpoint)
+    create_orders(db.conn, months=2, rows=100)
+    archive(db, "orders_2024_01")
+    db.execute("SELECT reattach_partition('orders_2024_01')")
+    db.execute("GRANT SELECT ON orders_2024_01 TO PUBLIC")
+    stalled = fault_proxy.on("GET", r"\.parquet", fault=Stall(), times=1)
+    other, pid = db.connect(), db.conn.info.backend_pid
+    other.autocommit = False
+    call = Call(archive, db, "orders_2024_01")
+    assert stalled.hit.wait(60)
+    other.execute("LOCK TABLE ONLY orders IN ACCESS EXCLUSIVE MODE")
+    fault_proxy.heal()
+    waits = "SELECT count(*) > 0 FROM pg_locks WHERE pid = %s AND NOT granted AND relation = 'orders'::regclass"
+    watch = db.connect()
+    wait_until(lambda: watch.execute(waits, [pid]).fetchone()[0], 30, "the archiver to look at the table")
+    other.execute("LOCK TABLE ONLY orders_2024_01 IN ACCESS EXCLUSIVE MODE")
+    other.commit()
+    assert call.result(60).rows == 100
+    assert db.value("SELECT version FROM archive_ext.partition WHERE partition_name = 'orders_2024_01'") == 2
 
 
 WIDE = "id, created_at, note"

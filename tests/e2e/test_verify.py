@@ -409,6 +409,91 @@ def test_p6_a_reader_of_the_local_copy_is_waited_for_and_named(db, local):
     db.execute("SELECT drop_local_copy('orders_2024_01')")
 
 
+@pytest.fixture
+def rows(db, local):
+    """Three objects of an archive of single rows, whose table has a policy: two of now, and one of two days before."""
+    db.execute("CREATE TABLE audit (id bigint PRIMARY KEY, at timestamptz NOT NULL, note text)")
+    db.execute("INSERT INTO audit SELECT n, timestamptz '2022-01-01Z' + n * interval '1 hour', 'note ' || n"
+               " FROM generate_series(1, 300) n")
+    db.execute("SELECT set_archive_policy('audit', archive_after => '100 years', verify_after => '5 days')")
+    for _ in range(3):
+        db.execute("SELECT archive_table_batch('audit', '2023-01-01', batch_rows => 100)")
+    db.execute("UPDATE archive_ext.object SET uploaded_at = uploaded_at - interval '2 days' WHERE ordinal = 0")
+    return [key for (key,) in db.all("SELECT key FROM archive_ext.objects ORDER BY ordinal")]
+
+
+def verified(db):
+    return [done for (done,) in db.all("SELECT verified_at IS NOT NULL FROM archive_ext.objects ORDER BY ordinal")]
+
+
+def test_p2_objects_of_single_rows_are_verified_again(db, local, rows):
+    """Each by its own age, and once."""
+    db.execute("CALL run_lifecycle()")
+    assert jobs(db) == []
+    assert db.all("SELECT action FROM plan_archive('audit')") == [("verify",)], "later"
+
+    at(db, "4 days")
+    assert db.value("SELECT next_step FROM explain_lifecycle('audit') WHERE status = 'ARCHIVED'") == "verify"
+    db.execute("CALL run_lifecycle()")
+    assert jobs(db) == [("verify", "public.audit_rows", "completed")]
+    assert verified(db) == [True, False, False]
+    event = db.row("SELECT details FROM archive_ext.events WHERE event = 'verified'")
+    assert (event.details["objects"], event.details["rows"], event.details["level"]) == (1, 100, "content")
+    db.execute("CALL run_lifecycle()")
+    assert len(jobs(db)) == 1, "once is enough"
+
+    at(db, "6 days")
+    db.execute("CALL run_lifecycle()")
+    assert verified(db) == [True, True, True]
+    db.execute("CALL run_lifecycle()")
+    assert len(jobs(db)) == 2
+    assert db.all("SELECT action FROM plan_archive('audit')") == []
+    assert db.value("SELECT count(*) FROM archive.audit_all") == 300
+
+
+@pytest.mark.parametrize("by_hand", ["verify_archive('audit')", "reconcile_archive('audit', 100)"])
+def test_a_verification_of_single_rows_by_hand_counts(db, local, rows, by_hand):
+    db.execute("SELECT verify_archive('audit', 'checksum')")
+    assert verified(db) == [False, False, False]
+    db.execute(f"SELECT {by_hand}")
+    assert verified(db) == [True, True, True]
+    at(db, "9 days")
+    db.execute("CALL run_lifecycle()")
+    assert jobs(db) == []
+
+
+def test_p2_damaged_objects_of_single_rows_are_found_and_told(db, local, rows):
+    """All that is due is read although the first object is damaged; tried again, nothing else is."""
+    db.execute("SELECT set_archive_policy('audit', max_attempts => 2)")
+    at(db, "6 days")
+    with damaged(local, rows[0], "flipped"):
+        db.execute("CALL run_lifecycle()")
+        assert db.row("SELECT status, error_code FROM archive_ext.archival_job WHERE operation = 'verify'") == ("pending", "XX001")
+        assert verified(db) == [False, True, True]
+        assert open_findings(db) == {(rows[0], "altered")}
+        assert db.value("SELECT count(*) FROM archive_ext.events WHERE event = 'verification_failed'") == 1
+        assert f'object "{rows[0]}" in storage "cold" is altered' in db.cluster.log()
+        at(db, "7 days")
+        db.execute("CALL run_lifecycle()")
+        job = db.row("SELECT job_id, status, error FROM archive_ext.jobs WHERE operation = 'verify'")
+        assert job.status == "failed" and rows[0] in job.error
+        assert db.value("SELECT count(*) FROM archive_ext.alerts") > 0
+        db.execute("CALL run_lifecycle()")
+        assert len(jobs(db)) == 1, "given up until somebody calls retry_job"
+    db.execute("SELECT retry_job(%s)", [job.job_id])
+    db.execute("CALL run_lifecycle()")
+    assert jobs(db) == [("verify", "public.audit_rows", "completed")]
+    assert open_findings(db) == set()
+    assert verified(db) == [True, True, True]
+
+
+def test_without_a_policy_nobody_reads_single_rows_again(db, local, rows):
+    db.execute("SELECT drop_archive_policy('audit')")
+    at(db, "99 days")
+    db.execute("CALL run_lifecycle()")
+    assert jobs(db) == []
+
+
 def test_p2_the_worker_drops_local_copies_of_tables_without_a_policy():
     """As the table's owner; nobody calls anything."""
     cluster = Cluster("archive_ext.worker_enabled=on", "archive_ext.naptime=1s")

@@ -30,7 +30,7 @@ use crate::partition::{check, swap};
 pub fn archive(partition: pg_sys::Oid, options: &Options, keep_keys: bool) -> Result<Vec<Outcome>> {
     check::transaction("archiving")?;
     let _bounded = swap::bounded();
-    archive::refuse_second_swap()?;
+    archive::refuse_second_swap(archive::OTHER_WAYS)?;
     let blockers = blockers(partition)?;
     refuse_blocked(partition, &blockers, keep_keys)?;
     let stubs = stubs::of(partition, &blockers)?;

@@ -74,7 +74,7 @@ fn schedule_table(table: &TablePolicy) -> Result<i32> {
     }
     let outlook = Outlook::of(table)?;
     if outlook.kind == Kind::Plain {
-        return schedule_rows(table);
+        return Ok(schedule_rows(table)? + verification::schedule(table)?);
     }
     let mut added = 0;
     for planned in &outlook.core.due {

@@ -15,8 +15,18 @@ use crate::pg::row::RowBuffer;
 /// A row: the batch it was decoded in, its place there, and its datums.
 pub type Visit<'a> = &'a mut dyn FnMut(&DecodedBatch, usize, &RowBuffer) -> Result<()>;
 
-/// Visits the rows of an object of `schema` in order. Datums live until the next row.
+/// Visits the rows of an object of `schema` in order, with the rights of their owner. Datums live until the next row.
 pub fn rows(
+    source: &ExportSource,
+    store: &BlockingStore,
+    schema: &TableSchema,
+    object: &ManifestObject,
+    visit: Visit<'_>,
+) -> Result<()> {
+    source.as_owner(|| rows_as_owner(source, store, schema, object, visit))
+}
+
+fn rows_as_owner(
     source: &ExportSource,
     store: &BlockingStore,
     schema: &TableSchema,

@@ -86,6 +86,25 @@ impl<'a> Checker<'a> {
         Ok(faults)
     }
 
+    /// Looks at the manifests, and reads the objects with these ids, in the order of the ids, until `most` bytes were read. All that is
+    /// wrong, and the last id.
+    pub(super) fn some(&mut self, ids: &[i64], most: u64) -> Result<(Vec<Fault>, Option<i64>)> {
+        let mut faults: Vec<Fault> = self.manifests(true)?.into_iter().collect();
+        let mut places: Vec<(i64, usize)> =
+            self.objects.iter().enumerate().map(|(at, stored)| (stored.id, at)).collect();
+        places.retain(|(id, _)| ids.contains(id));
+        places.sort_unstable();
+        let mut last = None;
+        for (id, at) in places {
+            if self.read.2 >= most {
+                break;
+            }
+            faults.extend(self.object(at, true)?);
+            last = Some(id);
+        }
+        Ok((faults, last))
+    }
+
     /// The catalog names every object of the partition: their digests make the partition's.
     fn adds_up(&self) -> Option<Fault> {
         let mut all = Digest::default();
@@ -133,7 +152,7 @@ impl<'a> Checker<'a> {
             return Ok(Err(fault));
         }
         self.named += u64::from(!same_name);
-        archived::set_etag(stored.id, meta.etag.as_deref(), meta.version_id.as_deref())?;
+        archived::set_verified_object(stored.id, meta.etag.as_deref(), meta.version_id.as_deref())?;
         Ok(Ok(()))
     }
 

@@ -3,7 +3,8 @@
 use archive_core::policy::{Fate, stored};
 use pgrx::pg_sys;
 
-use super::{Level, failed, local_copy, look, pass, report};
+use super::check::Checker;
+use super::{Found, Level, Verified, failed, local_copy, look, not_as_archived, pass, report, told};
 use crate::catalog;
 use crate::catalog::archived::{self, Ageing, Subject};
 use crate::catalog::finding;
@@ -46,6 +47,9 @@ pub fn schedule(table: &TablePolicy) -> Result<i32> {
 /// finds stays noted although the job fails, so that its transaction commits.
 pub fn step(job: &Job) -> Result<(bool, String)> {
     let Some(subject) = subject(job)? else { return done(job, 0) };
+    if subject.row_set {
+        return row_set_step(job, &subject);
+    }
     let version = job.progress.get("version").and_then(serde_json::Value::as_i64);
     if job.phase == "verified"
         && version == Some(subject.version.into())
@@ -66,6 +70,45 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
     }
     catalog::job::advance(job.id, "verified", &serde_json::json!({ "version": subject.version, "at": unix_now() }))?;
     Ok((true, "verified".to_owned()))
+}
+
+/// Bytes of objects that one step reads of a row set, which may be far larger than a partition.
+const STEP_BYTES: u64 = 1 << 30;
+
+/// Reads the objects of a row set whose time has come, some in each step. When all were read the job fails if something was wrong with
+/// one of them; tried again, it reads those alone that were not found whole.
+fn row_set_step(job: &Job, subject: &Subject) -> Result<(bool, String)> {
+    let noted = |what: &str| job.progress.get(what).and_then(serde_json::Value::as_i64).unwrap_or(0);
+    let due = archived::due_objects(subject, clock::now()?, noted("last"))?;
+    let mut checker = Checker::open(subject, Some(job.id))?;
+    let (faults, last) = checker.some(&due, STEP_BYTES)?;
+    if !faults.is_empty() {
+        report(subject, Level::Content, &faults)?;
+    }
+    let (objects, rows, bytes) = checker.totals();
+    let before = |what: &str, more: u64| noted(what).unsigned_abs() + more;
+    let (objects, rows, bytes) = (before("objects", objects), before("rows", rows), before("bytes", bytes));
+    let wrong = job.progress.get("wrong").and_then(serde_json::Value::as_str).map(str::to_owned);
+    let wrong = wrong.or_else(|| (!faults.is_empty()).then(|| told(&faults)));
+    if last.is_some() && last != due.last().copied() {
+        let so_far = serde_json::json!({
+            "last": last, "objects": objects, "rows": rows, "bytes": bytes, "wrong": wrong,
+        });
+        catalog::job::advance(job.id, "verifying", &so_far)?;
+        return Ok((true, "verifying".to_owned()));
+    }
+    if let Some(wrong) = wrong {
+        catalog::job::advance(job.id, "planned", &serde_json::json!({}))?;
+        lifecycle::failed(job.id, &not_as_archived(subject, &wrong))?;
+        return Ok((false, "failed".to_owned()));
+    }
+    if objects > 0 {
+        let result = checker.told_by_reading();
+        let partition = subject.name.clone();
+        let verified = Verified { partition, level: Level::Content, objects, rows, bytes, verified_at: None, result };
+        pass(subject, &mut Found { verified, faults })?;
+    }
+    done(job, rows)
 }
 
 /// Seconds for which a read-back counts: a job may be suspended, paused, or tried again for days before it drops the copy.

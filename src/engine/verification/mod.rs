@@ -183,13 +183,19 @@ fn told(faults: &[Fault]) -> String {
 
 /// The error of a verification that must pass before something goes (XX001).
 fn failed(subject: &Subject, faults: &[Fault]) -> Error {
-    Error::new(SqlState::ERRCODE_DATA_CORRUPTED, format!("the archive of \"{}\" is not what was archived", subject.name))
-        .detail(format!("{}.", told(faults)))
-        .hint(format!(
-            "The local copy stays. SELECT * FROM verify_archive('{}') notes what is wrong; put the objects back from a copy, or \
-             reattach the partition and archive it anew.",
-            subject.name
-        ))
+    not_as_archived(subject, &told(faults)).hint(format!(
+        "The local copy stays. SELECT * FROM verify_archive('{}') notes what is wrong; put the objects back from a copy, or \
+         reattach the partition and archive it anew.",
+        subject.name
+    ))
+}
+
+fn not_as_archived(subject: &Subject, what: &str) -> Error {
+    Error::new(
+        SqlState::ERRCODE_DATA_CORRUPTED,
+        format!("the archive of \"{}\" is not what was archived", subject.name),
+    )
+    .detail(format!("{what}."))
 }
 
 /// The storage of a subject with the credentials of the table's owner.

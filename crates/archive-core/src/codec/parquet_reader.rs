@@ -20,7 +20,7 @@ use super::guard::{corrupt, guarded};
 use super::predicate::Predicate;
 use super::prune::{Prepared, may_match, prepare};
 use super::reader::{RangeReader, ReadMetrics, ScanOptions, no_such_field};
-use super::reserve::check_dictionaries;
+use super::reserve::{check_dictionaries, is_compressed};
 use super::{rows, stats};
 use crate::schema::TableSchema;
 use crate::{Error, Result};
@@ -57,6 +57,7 @@ struct Group {
 
 /// The row group being read.
 struct Current {
+    group: usize,
     rows_left: u64,
     /// `None` when no column is wanted.
     decoder: Option<ParquetPushDecoder>,
@@ -123,7 +124,10 @@ impl<R: RangeReader> ParquetReader<R> {
             match guarded(|| decoder.try_decode())? {
                 DecodeResult::NeedsData(ranges) => {
                     let data = fetch(&mut self.reader, self.size, &ranges)?;
-                    data.iter().try_for_each(check_dictionaries)?;
+                    let group = self.metadata.row_groups().get(current.group);
+                    for (range, bytes) in ranges.iter().zip(&data) {
+                        check_dictionaries(bytes, group.is_some_and(|group| is_compressed(group, range.start)))?;
+                    }
                     guarded(|| decoder.push_ranges(ranges, data))?;
                 }
                 DecodeResult::Data(batch) => {
@@ -154,7 +158,7 @@ impl<R: RangeReader> ParquetReader<R> {
         self.metrics.row_groups_read += 1;
         self.metrics.rows_skipped_by_page_index += group.rows - rows::count(&matching);
         let decoder = if self.columns.is_empty() { None } else { Some(self.decoder(group, &selected)?) };
-        Ok(Some(Current { rows_left: rows::count(&selected), decoder }))
+        Ok(Some(Current { group: group.index, rows_left: rows::count(&selected), decoder }))
     }
 
     /// The rows of the row group whose pages may match every test.

@@ -4,6 +4,8 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use parquet::basic::Compression;
+use parquet::file::metadata::RowGroupMetaData;
 
 use super::guard::corrupt;
 use crate::Result;
@@ -30,12 +32,29 @@ fn page_count(index: &[u8]) -> Option<u64> {
     thrift.list().map(|(_, length)| length)
 }
 
-/// Refuses dictionaries, among the pages that begin at the beginning of `bytes`, of more values than they have bytes.
-pub(super) fn check_dictionaries(bytes: &Bytes) -> Result<()> {
+/// Whether bytes that begin at `offset` of the object belong to columns that are compressed, all of them if several claim them.
+pub(super) fn is_compressed(group: &RowGroupMetaData, offset: u64) -> bool {
+    let holds = |start: i64, length: i64| {
+        let start = u64::try_from(start).unwrap_or(u64::MAX);
+        (start..start.saturating_add(u64::try_from(length).unwrap_or(0))).contains(&offset)
+    };
+    let chunks = group.columns().iter().filter(|chunk| {
+        let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
+        holds(start.min(chunk.data_page_offset()), chunk.compressed_size())
+    });
+    let compressed: Vec<bool> = chunks.map(|chunk| chunk.compression() != Compression::UNCOMPRESSED).collect();
+    !compressed.is_empty() && compressed.iter().all(|compressed| *compressed)
+}
+
+/// Refuses dictionaries, among the pages that begin at the beginning of `bytes`, of more values than they have bytes: those that they
+/// say they have when decompressed, which Parquet compares before it reserves anything for values; else those that are there.
+pub(super) fn check_dictionaries(bytes: &Bytes, compressed: bool) -> Result<()> {
     let mut thrift = Thrift { bytes, at: 0 };
     while let Some(page) = thrift.page_header() {
         let values = page.dictionary_values.unwrap_or(0);
-        if page.page_type == Some(DICTIONARY_PAGE) && !(0..=page.uncompressed_size.unwrap_or(0)).contains(&values) {
+        let there = i64::try_from(bytes.len().saturating_sub(thrift.at)).unwrap_or(i64::MAX);
+        let room = page.uncompressed_size.unwrap_or(0).min(if compressed { i64::MAX } else { there });
+        if page.page_type == Some(DICTIONARY_PAGE) && !(0..=room).contains(&values) {
             return Err(corrupt("dictionary has more values than it has room for"));
         }
         let Some(size) = page.compressed_size.and_then(|size| usize::try_from(size).ok()) else { break };
@@ -173,9 +192,18 @@ impl Thrift<'_> {
 mod tests {
     use super::*;
 
-    /// A PageHeader of a dictionary: type, sizes, and a DictionaryPageHeader with the number of values.
+    /// The greatest number of 32 bits.
+    const MOST: &[u8] = &[0xfe, 0xff, 0xff, 0xff, 0x0f];
+
+    /// A PageHeader of a dictionary: type, sizes, and a DictionaryPageHeader with the number of values; then its 10 bytes.
     fn dictionary(values: &[u8]) -> Bytes {
-        let mut bytes = vec![0x15, 4, 0x15, 40, 0x15, 20, 0x4c, 0x15];
+        dictionary_of(&[40], values)
+    }
+
+    fn dictionary_of(uncompressed_size: &[u8], values: &[u8]) -> Bytes {
+        let mut bytes = vec![0x15, 4, 0x15];
+        bytes.extend_from_slice(uncompressed_size);
+        bytes.extend_from_slice(&[0x15, 20, 0x4c, 0x15]);
         bytes.extend_from_slice(values);
         bytes.extend_from_slice(&[0x15, 0, 0, 0]);
         bytes.extend_from_slice(&[7; 10]);
@@ -184,15 +212,55 @@ mod tests {
 
     #[test]
     fn a_dictionary_has_room_for_its_values() {
-        assert!(check_dictionaries(&dictionary(&[6])).is_ok());
-        assert!(check_dictionaries(&dictionary(&[40])).is_ok(), "one byte each");
-        for forged in [&[42][..], &[0xfe, 0xff, 0xff, 0xff, 0x0f], &[1]] {
-            assert!(check_dictionaries(&dictionary(forged)).is_err(), "{forged:?}");
+        let check = |bytes: Bytes| check_dictionaries(&bytes, true);
+        assert!(check(dictionary(&[6])).is_ok());
+        assert!(check(dictionary(&[40])).is_ok(), "one byte each");
+        for forged in [&[42][..], MOST, &[1]] {
+            assert!(check(dictionary(forged)).is_err(), "{forged:?}");
         }
         // Also one that follows another page.
-        let second = [dictionary(&[6]), dictionary(&[0xfe, 0xff, 0xff, 0xff, 0x0f])].concat();
-        assert!(check_dictionaries(&second.into()).is_err());
-        assert!(check_dictionaries(&Bytes::from_static(b"no header")).is_ok(), "Parquet says what it is");
+        assert!(check([dictionary(&[6]), dictionary(MOST)].concat().into()).is_err());
+        assert!(check(Bytes::from_static(b"no header")).is_ok(), "Parquet says what it is");
+    }
+
+    #[test]
+    fn a_dictionary_that_is_not_compressed_has_the_room_that_is_there() {
+        let check = |bytes: Bytes| check_dictionaries(&bytes, false);
+        assert!(check(dictionary(&[20])).is_ok(), "ten values in ten bytes");
+        assert!(check(dictionary(&[22])).is_err(), "the header says twenty bytes");
+        assert!(check(dictionary_of(MOST, MOST)).is_err());
+        assert!(check([dictionary(&[6]), dictionary_of(MOST, MOST)].concat().into()).is_err());
+    }
+
+    #[test]
+    fn what_belongs_to_no_column_counts_as_it_is() {
+        use parquet::file::metadata::ColumnChunkMetaData;
+        use parquet::schema::types::{SchemaDescriptor, Type};
+        use std::sync::Arc;
+
+        let column = |name: &str| {
+            let leaf = Type::primitive_type_builder(name, parquet::basic::Type::INT32).build().unwrap();
+            Arc::new(leaf)
+        };
+        let root = Type::group_type_builder("root").with_fields(vec![column("a"), column("b")]).build().unwrap();
+        let schema = Arc::new(SchemaDescriptor::new(Arc::new(root)));
+        let chunk = |leaf, start, compression| {
+            let chunk = ColumnChunkMetaData::builder(schema.column(leaf)).set_compression(compression);
+            chunk
+                .set_data_page_offset(start + 5)
+                .set_dictionary_page_offset(Some(start))
+                .set_total_compressed_size(20)
+                .build()
+                .unwrap()
+        };
+        let zstd = chunk(0, 100, Compression::ZSTD(Default::default()));
+        let plain = chunk(1, 110, Compression::UNCOMPRESSED);
+        let group =
+            RowGroupMetaData::builder(Arc::clone(&schema)).set_column_metadata(vec![zstd, plain]).build().unwrap();
+        assert!(is_compressed(&group, 100));
+        for offset in [99, 110, 119, 120, 129, 130] {
+            assert!(!is_compressed(&group, offset), "{offset}");
+        }
     }
 
     #[test]
