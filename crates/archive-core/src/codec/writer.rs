@@ -59,7 +59,6 @@ pub struct PartitionWriter<S> {
 }
 
 /// A batch that is being encoded, and its object, which comes back with it.
-#[derive(Debug)]
 struct Away {
     object: Running<Result<ObjectWriter>>,
     rows: usize,

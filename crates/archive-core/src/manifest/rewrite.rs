@@ -194,7 +194,7 @@ mod tests {
         let (a, back) = (by(batch(&[("a", 3)], &[], 0), "1"), by(batch(&[("b", 2)], &["a"], 1), "2"));
         let (d, after) = (by(batch(&[("d", 5)], &[], 0), "2"), by(batch(&[("e", 1)], &[], 0), "3"));
         assert_eq!(told(&[]), is("", 0, ""));
-        assert_eq!(told(&[a.clone()]), is("a", 1, ""));
+        assert_eq!(told(std::slice::from_ref(&a)), is("a", 1, ""));
         assert_eq!(told(&[a.clone(), back.clone()]), is("a", 1, ""));
         assert_eq!(told(&[a.clone(), back.clone(), d.clone()]), is("a d", 1, "+ d - "));
         assert_eq!(told(&[a.clone(), back.clone(), d.clone(), after]), is("b d e", 4, ""));
