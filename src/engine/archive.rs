@@ -21,7 +21,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::export::{self, ExportSource, Exported};
 use crate::partition::freeze::FrozenState;
 use crate::partition::locks::Held;
-use crate::partition::{archive_tree, check, freeze, give_way, locks, swap};
+use crate::partition::{archive_tree, check, discover, freeze, give_way, locks, swap};
 use crate::pg::relation::LockMode;
 use crate::pg::{user, xact};
 use crate::worker::freezer;
@@ -63,6 +63,7 @@ pub fn archive(partitions: &[pg_sys::Oid], options: &Options) -> Result<Vec<Outc
     check::transaction("archiving")?;
     let _bounded = swap::bounded();
     refuse_second_swap(OTHER_WAYS)?;
+    partitions.iter().try_for_each(|partition| claim(*partition))?;
     run(&prepare(partitions, options)?)
 }
 
@@ -112,6 +113,25 @@ pub fn announce(plans: &[Plan]) -> Vec<Outcome> {
             }
         })
         .collect()
+}
+
+/// Claims a partition (55006) for one who may act as its owner (42501), before anything else is looked at: what another session commits
+/// in the middle of a look may leave it with what is there no more, and an error of PostgreSQL's that tells nobody anything. What does
+/// not exist is nobody's.
+pub fn claim(partition: pg_sys::Oid) -> Result<()> {
+    let mut claimed = None;
+    while let Some(leaf) = discover::leaf(partition)? {
+        check::ownership(&leaf)?;
+        let known = catalog::partition::of_archive_relation(partition)?;
+        let name = known.map_or_else(|| leaf.qualified(), |known| known.qualified());
+        // It may have been renamed while it was looked up.
+        if claimed.as_ref() == Some(&name) {
+            break;
+        }
+        locks::claim_partition(&name)?;
+        claimed = Some(name);
+    }
+    Ok(())
 }
 
 fn prepare(partitions: &[pg_sys::Oid], options: &Options) -> Result<Vec<Plan>> {

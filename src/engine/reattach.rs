@@ -93,7 +93,7 @@ struct Loaded {
 /// Everything that takes time. Foreign keys to `later`, tables whose partitions are attached first, are left to ATTACH.
 fn load(known: Known, later: &[pg_sys::Oid]) -> Result<Loaded> {
     check_owner(&known)?;
-    locks::claim_partition(&qualified(&known))?;
+    let known = claim(&known)?;
     drift::sync(known.source)?;
     let (differences, usable) = differences(&known)?;
     let job = start_job(&known)?;
@@ -114,6 +114,13 @@ fn load(known: Known, later: &[pg_sys::Oid]) -> Result<Loaded> {
     differences.iter().for_each(|difference| crate::pg::server_text::notice!("{}", difference.describe()));
     let archive_parent = make_ready(&known, table)?;
     Ok(Loaded { known, job, table, rows, differences, archive_parent })
+}
+
+/// The partition as it is once nobody else archives it or brings it back (55006, 42704).
+fn claim(known: &Known) -> Result<Known> {
+    locks::claim_partition(&qualified(known))?;
+    let now = catalog::partition::find(known.source, &known.schema_name, &known.partition_name)?;
+    now.filter(|now| now.id == known.id && now.status == "ARCHIVED").ok_or_else(|| not_archived(&qualified(known)))
 }
 
 /// The table's name is free and it has every index; where the foreign table is.

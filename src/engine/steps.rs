@@ -29,11 +29,11 @@ use crate::partition::{check, discover, freeze, locks, swap};
 /// The job that archives `partition`: an unfinished one is taken up again. `None` when it is archived already.
 pub fn begin(partition: pg_sys::Oid, options: &Options) -> Result<Option<Uuid>> {
     let _bounded = swap::bounded();
+    archive::claim(partition)?;
     if catalog::partition::of_archive_relation(partition)?.is_some() {
         return Ok(None);
     }
-    let leaf = check::archivable(partition)?;
-    locks::claim_partition(&leaf.qualified())?;
+    check::archivable(partition)?;
     if let Some(job) = catalog::job::unfinished(partition)?.filter(|job| !family::is_of_family(job)) {
         return Ok(Some(job.id));
     }
@@ -57,11 +57,8 @@ fn any_step(id: Uuid) -> Result<(bool, String)> {
     if job.operation != "rows" {
         check::transaction("archiving")?;
     }
-    match job.status.as_str() {
-        "running" => {}
-        "completed" => return Ok((false, job.phase)),
-        "paused" => return Ok((false, "paused".to_owned())),
-        other => return Err(stopped(&job, &format!("the job is {other}"))),
+    if let Some(ended) = ended(&job)? {
+        return Ok(ended);
     }
     match job.operation.as_str() {
         "archive" if family::is_of_family(&job) => family::step(&job),
@@ -75,9 +72,24 @@ fn any_step(id: Uuid) -> Result<(bool, String)> {
     }
 }
 
+/// What a step of a job that does not run answers.
+fn ended(job: &Job) -> Result<Option<(bool, String)>> {
+    match job.status.as_str() {
+        "running" => Ok(None),
+        "completed" => Ok(Some((false, job.phase.clone()))),
+        "paused" => Ok(Some((false, "paused".to_owned()))),
+        other => Err(stopped(job, &format!("the job is {other}"))),
+    }
+}
+
 fn archive_step(job: &Job) -> Result<(bool, String)> {
     let Some(partition) = job.partition else { return Err(gone(job)) };
     locks::claim_partition(&job.partition_name)?;
+    // Another session may have done the job's last steps before the partition was free.
+    let job = &self::job(job.id)?;
+    if let Some(ended) = ended(job)? {
+        return Ok(ended);
+    }
     if archived_by(job, partition)? {
         return Ok((false, "done".to_owned()));
     }
@@ -277,6 +289,10 @@ fn cancel_one(job: &Job, status: &str, reason: &str) -> Result<()> {
     if let Some(leaf) = left_guarded(job)? {
         check::ownership(&leaf)?;
         locks::claim_partition(&leaf.qualified())?;
+        if let Some(parent) = leaf.parent.filter(|_| leaf.detach_pending) {
+            // Nothing of it can be altered before.
+            swap::finalize_pending(parent)?;
+        }
         freeze::lift(leaf.oid)?;
     }
     catalog::job::stop(job.id, status, reason)

@@ -3,7 +3,9 @@
 import psycopg
 import pytest
 
+from harness.cluster import wait_until
 from harness.orders import accepts_a_write, create_orders
+from harness.sessions import Call
 
 PARTITION = "orders_2024_01"
 
@@ -21,9 +23,23 @@ def frozen(db, cluster):
     return job
 
 
+def leave_a_detach_pending(db):
+    reader, detacher = db.connect(), db.connect()
+    reader.autocommit = False
+    reader.execute("SELECT count(*) FROM orders")
+    call = Call(detacher.execute, f"ALTER TABLE orders DETACH PARTITION {PARTITION} CONCURRENTLY")
+    wait_until(lambda: db.value("SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = %s::regclass", [PARTITION]),
+               20, "the detach to be pending")
+    db.execute("SELECT pg_cancel_backend(%s)", [detacher.info.backend_pid])
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        call.result(20)
+    reader.rollback()
+
+
 BECAME = {
     "static": lambda db: db.execute("SELECT register_static_table('orders', 'looked up all the time')"),
     "unlogged": lambda db: db.execute(f"ALTER TABLE {PARTITION} SET UNLOGGED"),
+    "detach pending": leave_a_detach_pending,
     "detached": lambda db: db.execute(f"ALTER TABLE orders DETACH PARTITION {PARTITION}"),
     "another owner's": lambda db: db.execute(f"ALTER TABLE {PARTITION} OWNER TO archive_ext_admin"),
     "default": lambda db: db.execute(

@@ -1,6 +1,7 @@
 """Other sessions while a partition is archived: nobody waits longer than the swap, no row is lost, no deadlock."""
 
 import itertools
+import threading
 import time
 
 import psycopg
@@ -198,6 +199,39 @@ def test_two_sessions_on_one_partition(db, orders):
 
     assert sorted(outcomes) == ["archived", "refused"]
     assert db.value("SELECT count(*) FROM archive.orders_all") == 8000
+
+
+@pytest.mark.parametrize("statement", ["SELECT archive_partition(%s::oid::regclass)",
+                                       "CALL archive_partition_steps(ARRAY[%s::oid::regclass])"], ids=["function", "steps"])
+def test_sessions_in_tight_loops_on_one_partition(db, cluster, statement):
+    """Whoever comes too late is told that another session has the partition, or that it is archived: never what a catalog looked
+    like at the moment when the other one committed."""
+    db.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{cluster.storage}/{db.name}')")
+    db.execute(f"ALTER DATABASE {db.name} SET archive_ext.default_storage = 'cold'")
+    create_orders(db.conn, months=2, rows=20)
+    oid = db.value("SELECT 'orders_2024_01'::regclass::oid")
+    stop, told, archived = threading.Event(), [], itertools.count()
+
+    def loop(session):
+        while not stop.is_set():
+            for call, argument in [(statement, oid), ("SELECT reattach_partition(%s)", "orders_2024_01")]:
+                try:
+                    session.execute(call, [argument])
+                    next(archived)
+                except psycopg.Error as error:
+                    told.append(error)
+
+    calls = [Call(loop, db.connect()) for _ in range(3)]
+    time.sleep(8)
+    stop.set()
+    for call in calls:
+        call.result(60)
+    late = {("55006", "is being archived or reattached by another session"), ("55000", "is already archived"),
+            ("42704", "there is no archived partition")}
+    wrong = {f"{e.sqlstate} {e}"[:150] for e in told if not any(e.sqlstate == state and text in str(e) for state, text in late)}
+    assert not wrong
+    assert next(archived) > 10 and any(e.sqlstate == "55006" for e in told)
+    assert db.value("SELECT count(*) FROM archive.orders_all") == 40
 
 
 def test_two_sessions_on_two_partitions(db, orders):

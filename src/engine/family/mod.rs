@@ -33,6 +33,7 @@ pub fn archive(partition: pg_sys::Oid, options: &Options, keep_keys: bool) -> Re
     archive::refuse_second_swap(archive::OTHER_WAYS)?;
     let blockers = blockers(partition)?;
     refuse_blocked(partition, &blockers, keep_keys)?;
+    archive::claim(partition)?;
     let stubs = stubs::of(partition, &blockers)?;
     let plans = prepare(partition, options, &stubs)?;
     if stubs.is_empty() {

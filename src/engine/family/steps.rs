@@ -22,12 +22,12 @@ const FAMILY: &str = "family";
 /// The head's job, new or taken up again; `None` when the partition is archived already. Refuses as
 /// [`super::archive`] does.
 pub fn begin(partition: pg_sys::Oid, options: &Options) -> Result<Option<Uuid>> {
+    let _bounded = crate::partition::swap::bounded();
+    archive::claim(partition)?;
     if catalog::partition::of_archive_relation(partition)?.is_some() {
         return Ok(None);
     }
-    let _bounded = crate::partition::swap::bounded();
-    let leaf = check::archivable(partition)?;
-    locks::claim_partition(&leaf.qualified())?;
+    check::archivable(partition)?;
     let members = members(partition)?;
     if let Some(head) = resumable(partition, &members)? {
         return Ok(Some(head));
