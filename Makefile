@@ -23,7 +23,7 @@ deps-build:
 
 ##### build and run
 
-.PHONY: build install installcheck demo bench soak package types-doc clean
+.PHONY: build install installcheck demo bench bench-large bench-batches soak package types-doc clean
 build: deps-build ## build the extension in release
 	@$(PG) cargo build --release "$${pg_features[@]}"
 
@@ -37,8 +37,13 @@ installcheck: ## run the SQL tests against the server that PGHOST, PGPORT and PG
 demo: install ## archive a table of a million rows on a throw-away cluster
 	@scripts/demo
 
-bench: install ## time archive, scan and reattach on a throw-away cluster
-	@scripts/cluster run psql -X --quiet --set=ON_ERROR_STOP=1 --file=benches/archive_scan_reattach.sql
+bench: deps install ## our figures against their references, measured in one run (BENCH="--quick", "--only export")
+	@scripts/bench $(BENCH)
+
+bench-large: deps install ## export of 2 GB and of 20 GB: the same rate and memory
+	@scripts/bench --large $(BENCH)
+
+bench-batches: install ## time archives of rows: many objects, batches, merging
 	@scripts/cluster run psql -X --quiet --set=ON_ERROR_STOP=1 --file=benches/many_objects.sql
 	@scripts/cluster run psql -X --quiet --set=ON_ERROR_STOP=1 --file=benches/batches.sql
 
@@ -91,8 +96,9 @@ test-regress: deps install ## SQL in, text out (tests/pg_regress)
 test-isolation: deps install ## interleaved sessions (tests/isolation)
 	@scripts/cluster run scripts/regress isolation
 
+# Most of these tests wait for something: two at a time, of different files.
 test-e2e: deps install ## S3 servers, other readers, faults, memory (tests/e2e)
-	@scripts/pytest tests/e2e
+	@scripts/pytest --numprocesses=2 --dist=loadfile tests/e2e
 
 # What agrees in all versions: the others' expected outputs show what a later PostgreSQL prints otherwise.
 test-majors: deps install ## to a later PostgreSQL and back: import, pg_dump, pg_upgrade (tests/e2e/test_majors.py)

@@ -1,4 +1,4 @@
--- `make bench`: does the cost of a batch stay flat, and how does it compare with deleting the rows alone? A million rows archived in batches of
+-- `make bench-batches`: does the cost of a batch stay flat, and how does it compare with deleting the rows alone? A million rows archived in batches of
 -- 5,000: rows per second of the first, the middle and the last tenth, then of a plain DELETE in batches of the same size, each committed.
 \set rows 1000000
 SET client_min_messages = warning;

@@ -1,4 +1,4 @@
--- `make bench`: does an archive of many batches stay fast, and what does merging its objects bring? Timed: a count and a point lookup over 2,500
+-- `make bench-batches`: does an archive of many batches stay fast, and what does merging its objects bring? Timed: a count and a point lookup over 2,500
 -- objects of 200 rows, merging them, the same over what they became, and rows that come back.
 \set rows 500000
 SET client_min_messages = warning;

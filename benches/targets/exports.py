@@ -64,7 +64,7 @@ def sizes(db, report):
     newest = max(files, key=lambda name: name.rsplit(".v", 1)[1])
     target = f"/var/tmp/archive_ext_bench_{db.name}.parquet"
     with duckdb.connect() as duck:
-        duck.execute(f"COPY (SELECT * EXCLUDE (archive_year, archive_month) FROM read_parquet('{newest}', hive_partitioning = true))"
+        duck.execute(f"COPY (SELECT * FROM read_parquet('{newest}', hive_partitioning = false))"
                      f" TO '{target}' (FORMAT parquet, CODEC zstd, COMPRESSION_LEVEL 1)")
     theirs = int(subprocess.check_output(["stat", "-c", "%s", target]))
     subprocess.run(["rm", target], check=True)
