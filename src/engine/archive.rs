@@ -270,6 +270,7 @@ fn export_and_verify(plan: &Plan) -> Result<Finished> {
 pub fn export(plan: &Plan, progress: &mut Progress) -> Result<Finished> {
     failpoint!("export_begins");
     catalog::storage::claim(&plan.storage, &plan.store)?;
+    drop(hold_table(plan)?);
     drift::sync(plan.root)?;
     // Partitions of one name in two schemas share their keys, and what removes garbage stays away from them.
     catalog::writers::hold_family(&manifest::key(plan, 0))?;
@@ -280,6 +281,7 @@ pub fn export(plan: &Plan, progress: &mut Progress) -> Result<Finished> {
         Reuse::Everything { key, manifest } => {
             // As below.
             drop((looking, source, held));
+            let _table = hold_table(plan)?;
             let (key, manifest) = reuse::with_current_ddl(plan, key, *manifest)?;
             return Ok(Finished { key, manifest, state });
         }
@@ -293,9 +295,23 @@ pub fn export(plan: &Plan, progress: &mut Progress) -> Result<Finished> {
     let schema = source.schema.clone();
     drop((looking, source, held));
     let key = manifest::key(plan, version);
+    let table = hold_table(plan)?;
     let manifest = manifest::build(manifest::Subject::of(plan), schema, exported, version)?;
+    drop(table);
     manifest::put(&plan.store, &key, &manifest)?;
     Ok(Finished { key, manifest, state })
+}
+
+/// ACCESS SHARE on the whole table for a while; 42P01 when that or the partition was dropped meanwhile.
+fn hold_table(plan: &Plan) -> Result<Held> {
+    let held = locks::hold_still(plan.root)?;
+    if discover::leaf(plan.leaf.oid)?.is_some() {
+        return Ok(held);
+    }
+    Err(Error::new(
+        SqlState::ERRCODE_UNDEFINED_TABLE,
+        format!("partition \"{}\" was dropped while it was being archived", plan.name()),
+    ))
 }
 
 /// Writes what changed into objects of the new version, between those that are kept.
@@ -379,6 +395,7 @@ pub fn finish_all(archived: Vec<(&Plan, Finished)>) -> Result<Vec<Outcome>> {
     let mut trees = Vec::with_capacity(archived.len());
     for (plan, _) in &archived {
         progress(plan).phase(Phase::Swapping);
+        drop(hold_table(plan)?);
         let (managed, mirror) = archive_tree::ensure(plan.root, plan.parent, &plan.names)?;
         drift::sync(plan.root)?;
         trees.push((managed.id, mirror));

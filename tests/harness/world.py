@@ -20,6 +20,9 @@ class World:
     def __init__(self, cluster, create_storage, seed=0, read_every=0.05):
         self.cluster, self._months, self._ids = cluster, 0, 0
         self.db = Database(cluster, "world")
+        # How long joins under the lock will take is a guess, a bad one on a busy machine.
+        self.db.execute("ALTER DATABASE world SET archive_ext.max_swap_time = 0")
+        self.db.reconnect()
         create_storage(self.db.conn)
         self.oracles = {table: Oracle(table) for table in (PARTITIONED, PLAIN, CASCADE, KIN, POLICY)}
         self._recent = [seconds(*LIVE)]
