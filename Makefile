@@ -115,7 +115,7 @@ install-failpoints: deps-build
 		"$${sudo[@]}"
 
 test-crash: deps install-failpoints ## kill -9 and run again, at every failpoint (tests/crash)
-	@scripts/pytest tests/crash
+	@scripts/pytest --numprocesses=2 --dist=loadfile tests/crash
 
 .PHONY: torture
 torture: deps install-failpoints ## random work, kills and faults beside an oracle (TORTURE_SECONDS=600, TORTURE_SEED=n)
