@@ -133,11 +133,11 @@ fn position(leaf: &Leaf) -> Result<()> {
     Ok(())
 }
 
-/// Refuses callers who may not act as the owners of both partition and table (42501).
-pub fn ownership(leaf: &Leaf) -> Result<()> {
+/// Refuses callers who may not act as the owners of both partition and table (42501). The table's owner.
+pub fn ownership(leaf: &Leaf) -> Result<pg_sys::Oid> {
     let root_owner = leaf.root.map_or(Ok(leaf.owner), discover::owner)?;
     if user::has_privileges_of(leaf.owner) && user::has_privileges_of(root_owner) {
-        return Ok(());
+        return Ok(root_owner);
     }
     let name = leaf.qualified();
     Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("must be owner of table {name}"))
@@ -146,9 +146,8 @@ pub fn ownership(leaf: &Leaf) -> Result<()> {
 
 /// The same, and refuses tables whose partition is somebody else's (55000).
 pub fn access(leaf: &Leaf) -> Result<()> {
-    ownership(leaf)?;
+    let root_owner = ownership(leaf)?;
     let name = leaf.qualified();
-    let root_owner = leaf.root.map_or(Ok(leaf.owner), discover::owner)?;
     if leaf.owner != root_owner {
         let role = user::name_of(root_owner);
         return Err(Error::new(

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from harness.clock import Clock
-from harness.cluster import Cluster, wait_until
+from harness.cluster import wait_until, without_crashes
 from harness.failpoints import Failpoints
 from harness.orders import assert_same_rows, create_orders, keep_truth
 from harness.sessions import Call
@@ -18,13 +18,9 @@ STEPS = "CALL archive_partition_steps(ARRAY['orders_2024_01']::regclass[])"
 
 @pytest.fixture(scope="module")
 def cluster():
-    cluster = Cluster("archive_ext.naptime=1s", "archive_ext.verify_after=7d", "archive_ext.drop_after=30d")
-    cluster.clock = Clock(cluster)
-    yield cluster
-    log = cluster.log()
-    cluster.stop()
-    crashes = [line for line in log.splitlines() if "PANIC" in line or "was terminated by" in line]
-    assert not crashes, crashes
+    with without_crashes("archive_ext.naptime=1s", "archive_ext.verify_after=7d", "archive_ext.drop_after=30d") as cluster:
+        cluster.clock = Clock(cluster)
+        yield cluster
 
 
 @pytest.fixture
@@ -42,15 +38,11 @@ def enable_worker(cluster, on):
 
 
 @pytest.fixture
-def orders(clock, db, cluster):
-    location = cluster.storage / db.name
-    db.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{location}')")
-    db.execute(f"ALTER DATABASE {db.name} SET archive_ext.default_storage = 'cold'")
-    db.reconnect()
-    create_orders(db.conn, months=MONTHS, rows=ROWS)
-    keep_truth(db, "orders")
-    db.location = location
-    return db
+def orders(clock, cold, cluster):
+    create_orders(cold.conn, months=MONTHS, rows=ROWS)
+    keep_truth(cold, "orders")
+    cold.location = cluster.storage / cold.name
+    return cold
 
 
 def assert_all_there(db):

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from harness.cluster import Cluster, wait_until
+from harness.cluster import wait_until, without_crashes
 from harness.failpoints import Failpoints
 from harness.orders import assert_same_rows, create_orders, keep_truth
 from harness.scenarios import SCENARIOS
@@ -37,24 +37,17 @@ COMMANDS = GONE | ALTERED
 
 @pytest.fixture(scope="module")
 def cluster():
-    cluster = Cluster("archive_ext.lock_timeout=2s", "log_lock_waits=on")
-    yield cluster
-    log = cluster.log()
-    cluster.stop()
-    crashes = [line for line in log.splitlines() if "PANIC" in line or "was terminated by" in line]
-    assert not crashes, log[log.index(crashes[0]) - 3000:][:5000]
+    with without_crashes("archive_ext.lock_timeout=2s", "log_lock_waits=on") as cluster:
+        yield cluster
 
 
 @pytest.fixture
-def cold(db, cluster):
+def cold(cold):
     """With a table that nobody touches, half of it archived."""
-    db.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{cluster.storage}/{db.name}')")
-    db.execute(f"ALTER DATABASE {db.name} SET archive_ext.default_storage = 'cold'")
-    db.reconnect()
-    create_orders(db.conn, months=2, rows=ROWS, name="bystander")
-    keep_truth(db, "bystander", "bystander_truth")
-    db.execute("SELECT archive_partition('bystander_2024_01')")
-    return db
+    create_orders(cold.conn, months=2, rows=ROWS, name="bystander")
+    keep_truth(cold, "bystander", "bystander_truth")
+    cold.execute("SELECT archive_partition('bystander_2024_01')")
+    return cold
 
 
 def begin(db, call, point):

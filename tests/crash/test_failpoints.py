@@ -18,7 +18,7 @@ from harness.cluster import Cluster, wait_until
 from harness.failpoints import KILLS, Failpoints
 from harness.sessions import Call
 from harness.scenarios import SCENARIOS
-from harness.world import POLICY, World
+from harness.world import POLICY, World, local_storage
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,12 +50,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def world(cluster):
-    def create_storage(conn):
-        conn.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{cluster.storage}/world')")
-        conn.execute("ALTER DATABASE world SET archive_ext.default_storage = 'cold'")
-        conn.execute("SET archive_ext.default_storage = 'cold'")
-
-    world = World(cluster, create_storage)
+    world = World(cluster, local_storage(cluster))
     world.kills = Counter()
     yield world
     world.stop()

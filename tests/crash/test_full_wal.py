@@ -11,7 +11,7 @@ from harness.disk import WalDisk, small_disk
 from harness.failpoints import Failpoints
 from harness.scenarios import SCENARIOS
 from harness.sessions import Call
-from harness.world import World
+from harness.world import World, local_storage
 
 # Where the room ends: before and after the guards, between export and read-back, in the swap, in what changes rows or other partitions.
 PLACES = [("steps", "freeze_locked"), ("steps", "freeze_guarded"), ("steps", "object_put"), ("steps", "verify_done"),
@@ -32,12 +32,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def world(cluster):
-    def create_storage(conn):
-        conn.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{cluster.storage}/world')")
-        conn.execute("ALTER DATABASE world SET archive_ext.default_storage = 'cold'")
-        conn.execute("SET archive_ext.default_storage = 'cold'")
-
-    world = World(cluster, create_storage)
+    world = World(cluster, local_storage(cluster))
     yield world
     world.stop()
     assert world.total("deadlocks") == 0

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from harness.cluster import Cluster, wait_until
+from harness.cluster import wait_until, without_crashes
 from harness.failpoints import Failpoints
 from harness.orders import assert_same_rows, create_orders, keep_truth
 from harness.sessions import Call
@@ -47,20 +47,8 @@ REFUSALS = (errors.LockNotAvailable, errors.ObjectInUse)
 
 @pytest.fixture(scope="module")
 def cluster():
-    cluster = Cluster()
-    yield cluster
-    log = cluster.log()
-    cluster.stop()
-    crashes = [line for line in log.splitlines() if "PANIC" in line or "was terminated by" in line]
-    assert not crashes, log[log.index(crashes[0]) - 3000:][:5000]
-
-
-@pytest.fixture
-def cold(db, cluster):
-    db.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{cluster.storage}/{db.name}')")
-    db.execute(f"ALTER DATABASE {db.name} SET archive_ext.default_storage = 'cold'")
-    db.reconnect()
-    return db
+    with without_crashes() as cluster:
+        yield cluster
 
 
 class Stopped:

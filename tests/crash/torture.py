@@ -21,7 +21,7 @@ from harness.proxy import CorruptRequest, FaultProxy, Reset, Status, Swallow, Tr
 from harness.s3 import Bucket, S3sFs
 from harness.scenarios import SCENARIOS
 from harness.sessions import Call
-from harness.world import POLICY, World
+from harness.world import POLICY, World, local_storage
 
 # A world is left for a new one after so many operations: checks read everything that was ever archived.
 OPERATIONS = 40
@@ -59,13 +59,7 @@ class Torture:
             self.counts["worlds"] += 1
 
     def _directory(self, number):
-        def create(conn):
-            location = f"file://{self.cluster.storage}/{number}"
-            conn.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location '{location}')")
-            conn.execute("ALTER DATABASE world SET archive_ext.default_storage = 'cold'")
-            conn.execute("SET archive_ext.default_storage = 'cold'")
-
-        return create
+        return local_storage(self.cluster, number)
 
     def _s3(self, number):
         bucket = Bucket(self.server, f"torture-{number}")

@@ -113,6 +113,17 @@ class Cluster:
         wait_until(ready, seconds, "the server to accept connections")
 
 
+@contextmanager
+def without_crashes(*settings):
+    """A cluster of which no process crashes but those that a test kills."""
+    cluster = Cluster(*settings)
+    yield cluster
+    log = cluster.log()
+    cluster.stop()
+    crashes = [line for line in log.splitlines() if "PANIC" in line or "was terminated by" in line]
+    assert not crashes, log[log.index(crashes[0]) - 3000:][:5000]
+
+
 class Database:
     """A database with the extension, its main session `conn`, and any number of further sessions."""
 

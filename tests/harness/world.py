@@ -16,6 +16,17 @@ def seconds(lower, upper):
     return int(lower.timestamp()), int(upper.timestamp()) - 1
 
 
+def local_storage(cluster, name="world"):
+    """What creates a world's storage: a directory of the cluster."""
+
+    def create_storage(conn):
+        conn.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{cluster.storage}/{name}')")
+        conn.execute("ALTER DATABASE world SET archive_ext.default_storage = 'cold'")
+        conn.execute("SET archive_ext.default_storage = 'cold'")
+
+    return create_storage
+
+
 class World:
     def __init__(self, cluster, create_storage, seed=0, read_every=0.05):
         self.cluster, self._months, self._ids = cluster, 0, 0
