@@ -23,7 +23,7 @@ deps-build:
 
 ##### build and run
 
-.PHONY: build install installcheck demo bench bench-large bench-batches soak package types-doc clean
+.PHONY: build install installcheck demo bench bench-core bench-large bench-batches soak package types-doc clean
 build: deps-build ## build the extension in release
 	@$(PG) cargo build --release "$${pg_features[@]}"
 
@@ -42,6 +42,9 @@ bench: deps install ## our figures against their references, measured in one run
 
 bench-large: deps install ## export of 2 GB and of 20 GB: the same rate and memory
 	@scripts/bench --large $(BENCH)
+
+bench-core: deps-build ## the codec without PostgreSQL: encode, decode, prune, digest (criterion)
+	@$(ENV) cargo bench --package archive-core --locked
 
 bench-batches: install ## time archives of rows: many objects, batches, merging
 	@scripts/cluster run psql -X --quiet --set=ON_ERROR_STOP=1 --file=benches/many_objects.sql

@@ -36,6 +36,8 @@ static LAG_STANDBYS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>
 static MAX_LOAD: GucSetting<f64> = GucSetting::<f64>::new(0.0);
 static ALLOWED_ENDPOINTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static ALLOW_SUBSCRIBED: GucSetting<bool> = GucSetting::<bool>::new(false);
+static METADATA_CACHE: GucSetting<i32> = GucSetting::<i32>::new(16);
+static ENABLE_CATALOG_ANSWERS: GucSetting<bool> = GucSetting::<bool>::new(true);
 
 /// Registers every `archive_ext.*` setting and reserves the prefix.
 pub fn register() {
@@ -249,6 +251,21 @@ fn register_guards() {
         GucContext::Userset,
         GucFlags::default(),
     );
+    int(
+        c"archive_ext.metadata_cache",
+        c"Footers and page indexes of archived objects that a session remembers for its next queries; 0 for none.",
+        &METADATA_CACHE,
+        0..=4096,
+        GucFlags::UNIT_MB,
+    );
+    GucRegistry::define_bool_guc(
+        c"archive_ext.enable_catalog_answers",
+        c"Plan count, min and max of archived rows to be answered by the catalog, without reading objects.",
+        c"",
+        &ENABLE_CATALOG_ANSWERS,
+        GucContext::Userset,
+        GucFlags::EXPLAIN,
+    );
 }
 
 fn int(
@@ -352,6 +369,16 @@ pub fn allowed_endpoints() -> crate::error::Result<AllowedEndpoints> {
 /// `archive_ext.allow_subscribed`.
 pub fn allow_subscribed() -> bool {
     ALLOW_SUBSCRIBED.get()
+}
+
+/// `archive_ext.metadata_cache` in bytes.
+pub fn metadata_cache_bytes() -> usize {
+    usize::try_from(METADATA_CACHE.get()).unwrap_or(0) << 20
+}
+
+/// `archive_ext.enable_catalog_answers`.
+pub fn enable_catalog_answers() -> bool {
+    ENABLE_CATALOG_ANSWERS.get()
 }
 
 /// `archive_ext.drop_after` in seconds.

@@ -29,7 +29,8 @@ def main():
     rows = 200_000 if quick else 1_000_000
     report = Report(quick)
     cluster = Cluster("shared_buffers=2GB", "max_wal_size=16GB", "work_mem=256MB", "maintenance_work_mem=512MB", "jit=off",
-                      "max_locks_per_transaction=4096", "autovacuum=off", "checkpoint_timeout=1h")
+                      "max_locks_per_transaction=4096", "autovacuum=off", "checkpoint_timeout=1h",
+                      "archive_ext.enable_catalog_answers=on", "archive_ext.metadata_cache=16MB")
     temporary = tempfile.TemporaryDirectory(prefix="archive_ext_bench.")
     server = None
     began = time.monotonic()

@@ -27,7 +27,7 @@ def lookups(db, report, bucket, objects):
     db.execute("INSERT INTO audit SELECT n, timestamptz '2024-01-01Z' + n * interval '1 minute', 'login ' || n, md5(n::text)"
                f" FROM generate_series(1, {rows}) n")
     # Keys are spread over all objects, so that ranges rule none out.
-    db.execute("UPDATE audit SET at = timestamptz '2024-01-01Z' + (id * 7919 % %s) * interval '1 minute'", [rows])
+    db.execute("UPDATE audit SET at = timestamptz '2024-01-01Z' + (id * 7919 %% %s) * interval '1 minute'", [rows])
     db.execute("CALL archive_table('audit', archive_before => '2044-01-01Z', batch_rows => 200)")
     found = db.value("SELECT count(*) FROM archive_ext.objects WHERE table_name = 'audit'::regclass")
     keys = [1 + n * 7907 % rows for n in range(40)]
@@ -64,7 +64,7 @@ def beside_duckdb(db, report, bucket, runs):
     row = db.value("SELECT max(id) / 2 FROM archive.s3")
     queries = {
         "scan of one column": ("SELECT sum(n) FROM {}", 2.0),
-        "scan of five columns": ("SELECT sum(n), sum(ratio), max(name), count(key), max(at) FROM {}", 2.0),
+        "scan of five columns": ("SELECT sum(n), sum(ratio), max(name), count(key), max(\"at\") FROM {}", 2.0),
         "row by its key": (f"SELECT name FROM {{}} WHERE id = {row}", 1.0),
     }
     for what, (query, limit) in queries.items():

@@ -69,3 +69,20 @@ pub fn start(new: &NewCompaction<'_>, id: Uuid) -> Result<Uuid> {
     })?;
     Ok(id)
 }
+
+/// Ends well the jobs with this request that a crash or a lost session interrupted, when nothing is left to be merged: nobody is at
+/// work on them. The caller has claimed the compaction of the table.
+pub fn end_interrupted(table: pg_sys::Oid, request: &Value) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.archival_job j
+             SET status = 'completed', phase = 'done', completed_at = clock_timestamp(),
+                 rows_archived = coalesce((j.progress ->> 'rows')::bigint, 0)
+             WHERE j.operation = 'compact' AND j.status IN ('pending', 'running') AND j.table_name = $1::oid AND j.request = $2
+               AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = j.pid AND a.backend_start = j.pid_started
+                                 AND a.pid <> pg_backend_pid())",
+            &[table.into(), JsonB(request.clone()).into()],
+        )
+    })?;
+    Ok(())
+}

@@ -34,12 +34,13 @@ pub fn insert(partition: i64, version: i32, first: i32, filters: &[Option<KeyFil
 /// The keys, by field ids, that objects of these ids have filters of.
 pub fn keys_of(objects: &[i64]) -> Result<Vec<Vec<i32>>> {
     let found = user::elevated(|| {
-        spi::active_text(&format!(
+        let sql = format!(
             "SELECT json_agg(k.field_ids) FROM (
                SELECT DISTINCT field_ids FROM archive_ext.key_filter
                WHERE object_id = ANY ({}) AND format = {KEY_FILTER_FORMAT}) k",
             ids(objects)
-        ))
+        );
+        spi::active_text(&sql, &[])
     })?;
     Ok(serde_json::from_str(found.as_deref().unwrap_or("[]"))?)
 }
@@ -48,12 +49,13 @@ pub fn keys_of(objects: &[i64]) -> Result<Vec<Vec<i32>>> {
 /// know all.
 pub fn newest(partition: i64, version: i32) -> Result<Option<(Vec<i32>, u64)>> {
     let found = user::elevated(|| {
-        spi::active_text(&format!(
+        let sql = format!(
             "SELECT json_build_array(f.field_ids, f.keys) FROM archive_ext.key_filter f
              WHERE f.format = {KEY_FILTER_FORMAT} AND f.object_id =
-                   (SELECT id FROM archive_ext.object WHERE partition_id = {partition} AND version = {version}
+                   (SELECT id FROM archive_ext.object WHERE partition_id = $1 AND version = $2
                     ORDER BY ordinal DESC LIMIT 1)"
-        ))
+        );
+        spi::active_text(&sql, &[partition, version.into()])
     })?;
     Ok(found.as_deref().map(serde_json::from_str).transpose()?)
 }
@@ -65,7 +67,7 @@ pub fn without(objects: &[i64], fields: &[i32], keys: &[KeyHash]) -> Result<Vec<
     let fields: Vec<_> = fields.iter().map(i32::to_string).collect();
     // The ids tell objects apart that followed one another under one key, so any snapshot will do.
     let found = user::elevated(|| {
-        spi::active_text(&format!(
+        let sql = format!(
             "SELECT string_agg(b.line, ',') FROM (
                SELECT f.object_id || ':' || string_agg(encode(substring(f.filter
                         FROM 1 + s.size * (k.place % f.blocks)::int FOR s.size), 'hex'), ':' ORDER BY k.number) AS line
@@ -76,7 +78,8 @@ pub fn without(objects: &[i64], fields: &[i32], keys: &[KeyHash]) -> Result<Vec<
             places.join(","),
             ids(objects),
             fields.join(",")
-        ))
+        );
+        spi::active_text(&sql, &[])
     })?;
     let lines = found.as_deref().unwrap_or_default().split(',');
     Ok(lines.filter_map(|line| absent(line, keys)).collect())

@@ -39,7 +39,8 @@ impl ArchivedObject {
 
 /// The objects of a version of a partition, in order, as committed now; with what is known of these fields only.
 pub fn of_partition(partition: i64, version: i32, fields: &[i32]) -> Result<Vec<ArchivedObject>> {
-    let text = user::elevated(|| spi::latest_text(&format!("SELECT {}", as_json(partition, version, fields))))?;
+    let text =
+        user::elevated(|| spi::latest_text(&format!("SELECT {}", as_json(fields)), &[partition, version.into()]))?;
     Ok(serde_json::from_str(text.as_deref().unwrap_or("[]"))?)
 }
 
@@ -52,10 +53,11 @@ pub fn of_row_set(partition: i64, version: i32, fields: &[i32]) -> Result<(Vec<A
         objects: Vec<ArchivedObject>,
     }
     let text = user::elevated(|| {
-        spi::active_text(&format!(
-            "SELECT json_build_object('rows', p.rows, 'objects', {}) FROM archive_ext.partition p WHERE p.id = {partition}",
-            as_json(partition, version, fields)
-        ))
+        let sql = format!(
+            "SELECT json_build_object('rows', p.rows, 'objects', {}) FROM archive_ext.partition p WHERE p.id = $1",
+            as_json(fields)
+        );
+        spi::active_text(&sql, &[partition, version.into()])
     })?;
     // The snapshot may be older than the row set.
     let Some(text) = text else { return Ok((Vec::new(), 0)) };
@@ -63,13 +65,13 @@ pub fn of_row_set(partition: i64, version: i32, fields: &[i32]) -> Result<(Vec<A
     Ok((found.objects, found.rows))
 }
 
-/// Not jsonb: of 100,000 objects it takes four times as long, and of more it may be larger than PostgreSQL lets it be.
-fn as_json(partition: i64, version: i32, fields: &[i32]) -> String {
+/// The objects of partition `$1` and version `$2`. Not jsonb: of 100,000 objects it takes four times as long, and of more it may be larger than PostgreSQL lets it be.
+fn as_json(fields: &[i32]) -> String {
     let (ranges, null_counts) = (only("ranges", ".field_id", fields), only("null_counts", "[0]", fields));
     format!(
         "(SELECT coalesce(json_agg(json_build_object('id', id, 'ordinal', ordinal, 'key', key, 'bytes', bytes, 'rows', rows, 'sha256', sha256,
                  'ranges', {ranges}, 'null_counts', {null_counts}) ORDER BY ordinal), '[]')
-          FROM archive_ext.object WHERE partition_id = {partition} AND version = {version})"
+          FROM archive_ext.object WHERE partition_id = $1 AND version = $2)"
     )
 }
 

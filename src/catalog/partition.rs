@@ -46,16 +46,17 @@ pub struct ArchivedPartition {
 /// The archived partition with this id, as committed now: an older snapshot sees the foreign table, so it must see this.
 pub fn archived(id: i64) -> Result<Option<ArchivedPartition>> {
     let text = user::elevated(|| {
-        spi::latest_text(&format!(
+        let sql = format!(
             "SELECT jsonb_build_object('id', id, 'foreign_table', foreign_table::oid::bigint,
                     'name', format('%I.%I', schema_name, partition_name), 'storage', storage, 'version', version,
                     'rows', rows, 'archived_bytes', archived_bytes, 'schema', columns,
                     'archived_at', coalesce(((extract(epoch FROM archived_at) - 946684800) * 1000000)::bigint, 0),
                     'source', (SELECT m.source::oid::bigint FROM archive_ext.managed_table m WHERE m.id = managed_table),
                     'row_set', p.row_set, 'tier', p.tier, 'map', ({MAP}))
-             FROM archive_ext.partition p WHERE id = {id} AND status = 'ARCHIVED' AND columns IS NOT NULL",
+             FROM archive_ext.partition p WHERE id = $1 AND status = 'ARCHIVED' AND columns IS NOT NULL",
             MAP = column_map::as_json("p.managed_table")
-        ))
+        );
+        spi::latest_text(&sql, &[id])
     })?;
     let Some(text) = text else { return Ok(None) };
     let partition: ArchivedPartition = serde_json::from_str(&text)?;
@@ -65,9 +66,10 @@ pub fn archived(id: i64) -> Result<Option<ArchivedPartition>> {
 /// Whether the snapshot of the query that is running sees this version as archived, too.
 pub fn is_in_snapshot(id: i64, version: i32) -> Result<bool> {
     let seen = user::elevated(|| {
-        spi::active_text(&format!(
-            "SELECT id FROM archive_ext.partition WHERE id = {id} AND version = {version} AND status = 'ARCHIVED'"
-        ))
+        spi::active_text(
+            "SELECT id FROM archive_ext.partition WHERE id = $1 AND version = $2 AND status = 'ARCHIVED'",
+            &[id, version.into()],
+        )
     })?;
     Ok(seen.is_some())
 }

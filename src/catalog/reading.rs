@@ -64,7 +64,7 @@ impl Key {
 pub fn labelled(root: pg_sys::Oid) -> Result<Option<Labelled>> {
     let root = root.to_u32();
     let text = user::elevated(|| {
-        spi::latest_text(&format!(
+        let sql = format!(
             "SELECT jsonb_build_object('kind', m.kind, 'schema', n.nspname, 'table', h.relname,
                 'archived', m.source::oid <> {root}, 'catalog', m.tableoid::bigint,
                 'nodes', (SELECT jsonb_agg(jsonb_build_object(
@@ -90,7 +90,8 @@ pub fn labelled(root: pg_sys::Oid) -> Result<Option<Labelled>> {
                ON r.partrelid = m.source::oid
              JOIN pg_class h ON h.oid = m.source::oid JOIN pg_namespace n ON n.oid = h.relnamespace
              WHERE {root} IN (m.source::oid, m.archive_table::oid) AND m.kind IN ('time', 'lifecycle', 'list')"
-        ))
+        );
+        spi::latest_text(&sql, &[])
     })?;
     let Some(text) = text else { return Ok(None) };
     labels(serde_json::from_str(&text)?).map(Some)

@@ -67,7 +67,6 @@ pub fn reattach_all(partitions: Vec<Known>, options: Options) -> Result<Vec<pg_s
         swap::finalize_pending(one.known.parent)?;
     }
     lock_all(&loaded)?;
-    loaded.iter().try_for_each(refuse_reshaped)?;
     failpoint!("reattach_locked");
     for one in &loaded {
         archive::note_swap(one.known.parent);
@@ -95,6 +94,9 @@ fn load(known: Known, later: &[pg_sys::Oid]) -> Result<Loaded> {
     check_owner(&known)?;
     let known = claim(&known)?;
     drift::sync(known.source)?;
+    // ALTER TABLE changes the table and what the catalog knows of its columns together. What is compared with them now is attached to
+    // tables of these columns below, which keep the lock from then on.
+    let _still = locks::hold_still(known.parent)?;
     let (differences, usable) = differences(&known)?;
     let job = start_job(&known)?;
     let (table, rows) = match known.local_copy.filter(|_| usable) {
@@ -103,12 +105,9 @@ fn load(known: Known, later: &[pg_sys::Oid]) -> Result<Loaded> {
             (local_copy, None)
         }
         None => {
-            // A #[pg_test] is one transaction: it could not bring back what it archived.
-            if cfg!(not(feature = "pg_test")) {
-                archive::refuse_second_swap(
-                    "Commit first. reattach_family brings back a partition with those of its children.",
-                )?;
-            }
+            archive::refuse_second_swap(
+                "Commit first. reattach_family brings back a partition with those of its children.",
+            )?;
             let (table, rows) = restore::restore(&known, job, &differences, later)?;
             (table, Some(rows))
         }
@@ -171,21 +170,6 @@ fn lock_all(loaded: &[Loaded]) -> Result<()> {
     locks::acquire_all(&locks::strongest(wanted))
 }
 
-/// ALTER TABLE may have come between the load and the locks (55006).
-fn refuse_reshaped(loaded: &Loaded) -> Result<()> {
-    let (wanted, has) = (discover::attributes(loaded.known.parent)?, discover::attributes(loaded.table)?);
-    let fits = |column: &Attribute| has.iter().any(|other| other.name == column.name && other.same_type(column));
-    if wanted.len() == has.len() && wanted.iter().all(fits) {
-        return Ok(());
-    }
-    let table = catalog::qualified_name(loaded.known.source)?;
-    Err(Error::new(
-        SqlState::ERRCODE_OBJECT_IN_USE,
-        format!("the columns of \"{table}\" changed while \"{}\" was being reattached", qualified(&loaded.known)),
-    )
-    .hint("Nothing was changed. Run it again."))
-}
-
 /// What the catalog and the table's guards say from now on.
 fn settle(loaded: Loaded, options: Options) -> Result<pg_sys::Oid> {
     let Loaded { known, job, table, rows, differences, .. } = loaded;
@@ -206,8 +190,6 @@ fn settle(loaded: Loaded, options: Options) -> Result<pg_sys::Oid> {
 /// What became of the table's columns since the partition was archived, and whether its local copy can follow.
 fn differences(known: &Known) -> Result<(Vec<Difference>, bool)> {
     let _path = GucNest::new().safe_search_path();
-    // ALTER TABLE changes the table and what the catalog knows of its columns together.
-    let _still = locks::hold_still(known.parent)?;
     let (Some(partition), Some(parent)) = (catalog::partition::archived(known.id)?, Relation::peek(known.parent))
     else {
         return Err(vanished(known));

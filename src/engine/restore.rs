@@ -142,9 +142,8 @@ fn load_objects(
         while let Some(batch) = reader.next_batch()? {
             for at in 0..batch.rows() {
                 interrupts::check();
-                loader.add(&mut buffer, |buffer| {
-                    reshaper.decode(&batch, at, buffer)?;
-                    if complete { reshaper.hash(&batch, at, &mut hasher) } else { Ok(()) }
+                loader.add(&mut buffer, |buffer, arena| {
+                    reshaper.decode(&batch, at, buffer, arena, complete.then_some(&mut hasher))
                 })?;
                 rows += 1;
                 if u64::is_multiple_of(rows, TICK_ROWS) {

@@ -10,6 +10,7 @@ use super::plan::Verify;
 use super::progress::{Phase, Progress};
 use crate::error::{Error, Result, SqlState};
 use crate::export::{self, ExportSource};
+use crate::pg::arena::Arena;
 use crate::pg::guc::GucNest;
 use crate::pg::interrupts;
 use crate::pg::memory::MemoryContext;
@@ -108,14 +109,15 @@ impl<'a> ReadBack<'a> {
         let mut reader =
             ObjectReader::open(store.reader(&object.key, object.bytes), object.recorded()?, schema, options)?;
         let mut hasher = RowHasher::new(schema);
-        let mut buffer = RowBuffer::new(self.source.relation.attribute_count());
+        let (mut buffer, mut arena) = (RowBuffer::new(self.source.relation.attribute_count()), Arena::default());
         while let Some(batch) = reader.next_batch()? {
             for at in 0..batch.rows() {
                 interrupts::check();
                 self.memory.reset();
+                arena.reset();
                 self.memory.within(|| {
                     for (column, io) in self.source.io.iter().enumerate() {
-                        io.write(&batch.get(column, at)?, &mut buffer)?;
+                        io.write(&batch.get(column, at)?, &mut buffer, &mut arena)?;
                     }
                     export::hash_row(self.source, &mut hasher, &buffer.row())
                 })?;

@@ -150,7 +150,7 @@ pub fn no_rows(source: &ExportSource) -> Digest {
 /// Adds one row to a digest. Needs [`GucNest::lossless_text`]: some values are hashed as text.
 pub fn hash_row(source: &ExportSource, hasher: &mut RowHasher, row: &Row<'_>) -> Result<()> {
     for (index, io) in source.io.iter().enumerate() {
-        hasher.column(index, io.read(row)?.as_ref());
+        io.visit(row, |value| hasher.column(index, value))?;
     }
     hasher.end_row();
     Ok(())
@@ -206,8 +206,7 @@ impl<'a, S: ObjectSink> Export<'a, S> {
 
     fn row(&mut self, row: &Row<'_>) -> Result<()> {
         for (index, io) in self.source.io.iter().enumerate() {
-            let value = io.read(row)?;
-            if self.writer.append(index, value.as_ref())? == Appended::NeedsText {
+            if io.visit(row, |value| self.writer.append(index, value))?? == Appended::NeedsText {
                 self.writer.append_text(index, &io.text(row))?;
             }
         }
@@ -286,8 +285,10 @@ impl Ranges {
             .filter_map(|(column, field)| {
                 // Rows written again as they were archived may be tracked in another collation than they were then.
                 let same = columns::field(column, field.id).is_ok_and(|now| now.collation == field.collation);
-                let tracker = RangeTracker::new(column, &field.pg_type).filter(|_| same)?;
                 let version = catalog::collation_version(column.collation);
+                // So collations are called that sort by bytes.
+                let bytewise = version.as_deref() == Some("");
+                let tracker = RangeTracker::new(column, &field.pg_type, bytewise).filter(|_| same)?;
                 Some((field.id, field.collation.clone(), version, tracker))
             })
             .collect();

@@ -11,6 +11,7 @@ use super::exec;
 use crate::catalog::object::ArchivedObject;
 use crate::catalog::storage;
 use crate::error::{Error, Result, SqlState};
+use crate::pg::arena::Arena;
 use crate::pg::interrupts;
 use crate::pg::memory::MemoryContext;
 use crate::pg::relation::{LockMode, Relation};
@@ -73,14 +74,15 @@ impl Sampler<'_> {
 
     fn read(&mut self, mut reader: archive_core::codec::ObjectReader<super::source::ObjectSource>) -> Result<()> {
         let mut memory = MemoryContext::new(c"archive_ext sample");
-        let mut row = RowBuffer::new(self.archive.attributes);
+        let (mut row, mut arena) = (RowBuffer::new(self.archive.attributes), Arena::default());
         while let Some(batch) = reader.next_batch()? {
             for at in 0..batch.rows() {
                 interrupts::check();
                 if self.choice.next() {
-                    memory.within(|| self.decoder.decode(&batch, at, &mut row))?;
+                    memory.within(|| self.decoder.decode(&batch, at, &mut row, &mut arena, None))?;
                     self.sample.push(&self.relation, &row);
                     memory.reset();
+                    arena.reset();
                 }
             }
         }

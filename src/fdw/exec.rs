@@ -7,6 +7,7 @@ use archive_core::codec::{DecodedBatch, ObjectReader, Predicate, ReadMetrics, Sc
 use archive_core::store::{BlockingStore, StoreMetrics};
 
 use super::archive::Archive;
+use super::extremes::Extremes;
 use super::key_filter::KeyFilters;
 use super::prune::{self, FilePruner};
 use super::pushdown::{self, PlanData};
@@ -14,6 +15,7 @@ use super::source::{ObjectSource, RangeCache};
 use crate::catalog::object::ArchivedObject;
 use crate::catalog::{storage, tier};
 use crate::error::Result;
+use crate::pg::arena::Arena;
 use crate::pg::expr::{Evaluated, Expressions};
 use crate::pg::foreign_scan::ScanNode;
 use crate::pg::reshape::Reshaper;
@@ -32,9 +34,12 @@ pub(super) struct Scan {
     expressions: Expressions,
     decoder: Reshaper,
     row: RowBuffer,
+    arena: Arena,
     store: Option<BlockingStore>,
     cache: Option<Rc<RefCell<RangeCache>>>,
     run: Option<Run>,
+    /// What the catalog answers by itself.
+    extremes: Option<Extremes>,
     /// Objects left over by the values known last.
     planned: usize,
     done: Totals,
@@ -66,13 +71,16 @@ pub(super) fn begin(node: &mut ScanNode<Scan>, explain_only: bool) -> Result<()>
     if !explain_only {
         archive.refuse_older_snapshot()?;
     }
-    let files = archive.objects(&prune::fields(&archive, &plan.conditions))?;
+    let asked = plan.columns.as_deref().filter(|_| plan.extremes).unwrap_or_default();
+    let looked_at = pushdown::attributes(&plan.conditions).chain(asked.iter().copied());
+    let files = archive.objects(&prune::fields(&archive, looked_at))?;
+    let extremes = if plan.extremes { Extremes::of(&archive, &files, asked) } else { None };
     let pruner = FilePruner::new(&archive, &plan.conditions, &files);
     // What cannot be read can still be explained.
     let decoder = if explain_only { archive.lenient_reshaper()? } else { archive.reshaper(plan.columns.as_deref())? };
     let expressions = node.prepare_expressions();
     let row = RowBuffer::new(archive.attributes);
-    let planned = files.len();
+    let planned = if extremes.is_some() { 0 } else { files.len() };
     let (store, cache, run, done) = (None, None, None, Totals::default());
     let filters = KeyFilters::default();
     let first_places = if plan.places { first_places(&files) } else { Vec::new() };
@@ -86,13 +94,15 @@ pub(super) fn begin(node: &mut ScanNode<Scan>, explain_only: bool) -> Result<()>
         expressions,
         decoder,
         row,
+        arena: Arena::default(),
         store,
         cache,
         run,
+        extremes,
         planned,
         done,
     };
-    if explain_only {
+    if explain_only && scan.extremes.is_none() {
         let values = scan.expressions.evaluate_at_start();
         scan.planned = scan.select(&values)?.map_or(0, |(files, _)| files.len());
     }
@@ -106,8 +116,23 @@ fn first_places(files: &[ArchivedObject]) -> Vec<u64> {
 }
 
 impl Scan {
-    /// The next row, in the current memory context; with its place, if the query asks for that.
+    /// The next row, whose values live until the one after it and in the current memory context; with its place, if the query asks for
+    /// that.
     pub(super) fn next_row(&mut self) -> Result<Option<(&RowBuffer, Option<TupleId>)>> {
+        if let Some(extremes) = &mut self.extremes {
+            return Ok(extremes.next_row(&mut self.row).then_some((&self.row, None)));
+        }
+        // The values of the last row are nobody's any more.
+        self.arena.reset();
+        if let Some(run) = &mut self.run
+            && let Some(batch) = run.batch.as_ref().filter(|batch| run.at < batch.rows())
+        {
+            self.decoder.decode(batch, run.at, &mut self.row, &mut self.arena, None)?;
+            let place = self.plan.places.then(|| TupleId::of_number(run.next_place));
+            run.at += 1;
+            run.next_place += 1;
+            return Ok(Some((&self.row, place)));
+        }
         let mut run = match self.run.take() {
             Some(run) => run,
             None => self.start()?,
@@ -122,7 +147,7 @@ impl Scan {
     fn advance(&mut self, run: &mut Run) -> Result<bool> {
         loop {
             if let Some(batch) = run.batch.as_ref().filter(|batch| run.at < batch.rows()) {
-                self.decoder.decode(batch, run.at, &mut self.row)?;
+                self.decoder.decode(batch, run.at, &mut self.row, &mut self.arena, None)?;
                 run.at += 1;
                 run.next_place += 1;
                 return Ok(true);
@@ -189,6 +214,9 @@ impl Scan {
 
     /// `ReScanForeignScan`: the next row begins a new pass, with new values.
     pub(super) fn rewind(&mut self) {
+        if let Some(extremes) = &mut self.extremes {
+            extremes.rewind();
+        }
         if let Some(mut run) = self.run.take() {
             self.close(&mut run);
             self.cache.get_or_insert_default();
@@ -210,6 +238,11 @@ impl Scan {
     /// Objects that are read, and all.
     pub(super) fn planned(&self) -> (usize, usize) {
         (self.planned, self.files.len())
+    }
+
+    /// Whether the catalog has the answer.
+    pub(super) fn is_answered_by_catalog(&self) -> bool {
+        self.extremes.is_some()
     }
 
     /// Objects that the key filters ruled out.
@@ -245,6 +278,6 @@ pub(super) fn open(
     options: ScanOptions,
     cache: Option<Rc<RefCell<RangeCache>>>,
 ) -> Result<ObjectReader<ObjectSource>> {
-    let source = ObjectSource::new(store.reader(&file.key, file.bytes), file.ordinal, cache);
+    let (source, _opening) = ObjectSource::new(store.reader(&file.key, file.bytes), file, cache);
     Ok(ObjectReader::open(source, file.recorded()?, &archive.partition.schema, options)?)
 }

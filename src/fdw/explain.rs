@@ -23,6 +23,7 @@ fn identity(scan: &Scan, out: &mut Explain) {
     if out.is_text() {
         out.text(c"Archive", &format!("{location} ({}, version {})", partition.name, partition.version));
         let filtered = match scan.filtered() {
+            _ if scan.is_answered_by_catalog() => " (the catalog has the answer)".to_owned(),
             0 => String::new(),
             skipped => format!(" ({skipped} ruled out by key filters)"),
         };
@@ -34,6 +35,7 @@ fn identity(scan: &Scan, out: &mut Explain) {
         out.integer(c"Files", planned as u64);
         out.integer(c"Files Total", all as u64);
         out.integer(c"Files Ruled Out by Key Filters", scan.filtered() as u64);
+        out.boolean(c"Answered by Catalog", scan.is_answered_by_catalog());
     }
 }
 

@@ -5,7 +5,7 @@
 //! | `CREATE SERVER`, `CREATE FOREIGN TABLE`, … | `options` |
 //! | planning | `plan`, with `pushdown` (clauses → conditions) and `prune` (conditions → objects) |
 //! | `EXPLAIN` | `explain` |
-//! | execution | `exec`, after `key_filter` ruled out more objects, reading through `source` and `pg::reshape` |
+//! | execution | `exec`, after `key_filter` ruled out more objects, reading through `source` and `pg::reshape`; `extremes` where the catalog has the answer |
 //! | `ANALYZE` | `analyze` |
 //! | `INSERT`, `UPDATE`, `DELETE`, `TRUNCATE` | `modify`: refused |
 //!
@@ -17,6 +17,7 @@ mod archive;
 mod datetime;
 mod exec;
 mod explain;
+mod extremes;
 mod key_filter;
 mod modify;
 mod options;

@@ -9,6 +9,7 @@ use super::key_filter::{self, Lookup};
 use super::prune::{self, FilePruner};
 use super::pushdown::{self, PlanData};
 use crate::error::{Error, Result, SqlState};
+use crate::guc;
 use crate::pg::clause::{Clause, Expression};
 use crate::pg::planner::{self, BaseRel, Needed, Parameterisation, PathCost};
 
@@ -60,7 +61,7 @@ fn reach(archive: &Archive, clauses: &[Clause]) -> Result<Reach> {
     if conditions.is_empty() {
         return Ok(Reach { files: bytes.div_ceil(TYPICAL_OBJECT), rows, bytes });
     }
-    let objects = archive.objects(&prune::fields(archive, &conditions))?;
+    let objects = archive.objects(&prune::fields(archive, pushdown::attributes(&conditions)))?;
     let values: Vec<_> = values.iter().map(Expression::estimate).collect();
     let surviving = match pushdown::bind(&conditions, &values) {
         Some(bounds) => FilePruner::new(archive, &conditions, &objects).surviving(&bounds),
@@ -88,7 +89,12 @@ impl Reach {
 /// `GetForeignPaths`: the plain scan, and scans with values from other relations of the join.
 pub(super) fn paths(rel: &mut BaseRel, table: pg_sys::Oid) -> Result<()> {
     let Some(planned) = kept(rel).copied() else { return Ok(()) };
-    let full = scan_cost(rel, planned, planned.reach);
+    let mut full = scan_cost(rel, planned, planned.reach);
+    if extremes(rel, &rel.restrictions()) {
+        // Rows are made, not read.
+        let (_, tuple, operator) = planner::cost_units();
+        full = PathCost { startup: 0.0, total: planned.reach.rows as f64 * operator.min(tuple), ..full };
+    }
     rel.add_path(full, None);
     let usable = |clause: &Clause| pushdown::conditions(&[*clause]).is_ok_and(|(found, _)| !found.is_empty());
     let parameterisations = rel.parameterisations(&usable);
@@ -119,6 +125,12 @@ fn lookup_cost(
     Ok(Some(PathCost { rows: with.rows(), startup: cost.startup + asked, total: cost.total + asked }))
 }
 
+/// Whether the catalog may have the answer: what is asked are rows without values, or extremes.
+fn extremes(rel: &BaseRel, clauses: &[Clause]) -> bool {
+    let no_values = || rel.needed(clauses) == Needed::Some(Vec::new());
+    guc::enable_catalog_answers() && !rel.needs_places(clauses) && (no_values() || rel.is_asked_for_extremes_only())
+}
+
 fn scan_cost(rel: &BaseRel, planned: Planned, reach: Reach) -> PathCost {
     let share = match &rel.needed(&rel.restrictions()) {
         Needed::All => 1.0,
@@ -146,7 +158,8 @@ pub(super) fn data(rel: &BaseRel, clauses: &[Clause]) -> Result<(CString, Vec<Ex
         Needed::All => None,
         Needed::Some(columns) => Some(columns),
     };
-    let text = PlanData { columns, conditions, places: rel.needs_places(clauses) }.to_text()?;
+    let places = rel.needs_places(clauses);
+    let text = PlanData { extremes: extremes(rel, clauses), columns, conditions, places }.to_text()?;
     let text = CString::new(text)
         .map_err(|_| Error::new(SqlState::ERRCODE_INTERNAL_ERROR, "plan of an archive scan holds a NUL byte"))?;
     Ok((text, values))

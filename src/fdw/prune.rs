@@ -23,10 +23,12 @@ pub(super) struct FilePruner {
 
 /// One column of one object.
 #[derive(Debug)]
-struct Facts {
-    range: Option<(Constant, Constant)>,
+pub(super) struct Facts {
+    /// Its lowest and highest value.
+    pub(super) range: Option<(Constant, Constant)>,
     has_nulls: Option<bool>,
-    has_values: Option<bool>,
+    /// Whether it has any.
+    pub(super) has_values: Option<bool>,
 }
 
 impl FilePruner {
@@ -34,8 +36,8 @@ impl FilePruner {
     pub(super) fn new(archive: &Archive, conditions: &[Condition], files: &[ArchivedObject]) -> Self {
         let _settings = GucNest::lossless_text();
         let mut versions = HashMap::new();
-        let columns: Vec<Option<ConditionColumn>> =
-            conditions.iter().map(|condition| ConditionColumn::new(archive, condition, &mut versions)).collect();
+        let columns: Vec<Option<RangedColumn>> =
+            conditions.iter().map(|condition| RangedColumn::of_condition(archive, condition, &mut versions)).collect();
         let facts = |file: &ArchivedObject| {
             let facts =
                 columns.iter().map(|column| column.as_ref().map_or(Facts::UNKNOWN, |column| column.facts(file)));
@@ -56,10 +58,10 @@ impl FilePruner {
     }
 }
 
-/// The fields that pruning by these conditions looks at.
-pub(super) fn fields(archive: &Archive, conditions: &[Condition]) -> Vec<i32> {
-    let field = |condition: &Condition| archive.field(archive.column(condition.attribute)?).map(|field| field.id);
-    let mut fields: Vec<_> = conditions.iter().filter_map(field).collect();
+/// The fields that pruning by conditions on these attributes looks at.
+pub(super) fn fields(archive: &Archive, attributes: impl Iterator<Item = i16>) -> Vec<i32> {
+    let field = |attribute: i16| archive.field(archive.column(attribute)?).map(|field| field.id);
+    let mut fields: Vec<_> = attributes.filter_map(field).collect();
     fields.sort_unstable();
     fields.dedup();
     fields
@@ -72,8 +74,8 @@ fn comparator(condition: &Condition) -> Option<Comparator> {
     Comparator::new(family, left, right, collation)
 }
 
-/// The column of a condition, as the catalog knows it.
-struct ConditionColumn {
+/// A column, as the catalog knows it.
+pub(super) struct RangedColumn {
     field_id: i32,
     type_oid: pg_sys::Oid,
     /// Name and current version of the collation in which ranges must have been computed; `None`: none will do.
@@ -82,18 +84,27 @@ struct ConditionColumn {
     here: bool,
 }
 
-type Versions = HashMap<pg_sys::Oid, Option<String>>;
+/// The versions of collations that were asked for.
+pub(super) type Versions = HashMap<pg_sys::Oid, Option<String>>;
 
-impl ConditionColumn {
-    fn new(archive: &Archive, condition: &Condition, versions: &mut Versions) -> Option<Self> {
+impl RangedColumn {
+    fn of_condition(archive: &Archive, condition: &Condition, versions: &mut Versions) -> Option<Self> {
         let column = archive.column(condition.attribute)?;
-        let field_id = archive.field(column)?.id;
         let compared = condition.operand().is_some_and(|operand| operand.collation == column.collation.to_u32());
-        let order = if compared { range_order(column, field_id, versions) } else { None };
+        let mut ranged = Self::new(archive, column, versions)?;
+        ranged.order = ranged.order.filter(|_| compared);
+        Some(ranged)
+    }
+
+    /// A column as it is compared by default; `None` where archived values are not those of the column.
+    pub(super) fn new(archive: &Archive, column: &Column, versions: &mut Versions) -> Option<Self> {
+        let field_id = archive.field(column)?.id;
+        let order = range_order(column, field_id, versions);
         Some(Self { field_id, type_oid: column.type_oid, order, here: archive.is_of_this_database() })
     }
 
-    fn facts(&self, file: &ArchivedObject) -> Facts {
+    /// What is known of it in an object. Keeps values in the current memory context.
+    pub(super) fn facts(&self, file: &ArchivedObject) -> Facts {
         let nulls = file.null_counts.iter().find(|(id, _)| *id == self.field_id).map(|(_, nulls)| *nulls);
         let range = file.ranges.iter().find(|range| range.field_id == self.field_id);
         Facts {

@@ -26,6 +26,8 @@ pub(super) struct PlanData {
     pub(super) conditions: Vec<Condition>,
     /// Whether each row tells its place, as `ctid`: its number among all rows of the archive.
     pub(super) places: bool,
+    /// Whether the number of rows and the lowest and highest values of the columns say all that the query asks.
+    pub(super) extremes: bool,
 }
 
 /// A condition on one column.
@@ -130,6 +132,11 @@ impl PlanData {
 
 fn broken(error: &serde_json::Error) -> Error {
     Error::new(SqlState::ERRCODE_INTERNAL_ERROR, format!("plan of an archive scan cannot be written or read: {error}"))
+}
+
+/// The attributes that conditions are about.
+pub(super) fn attributes(conditions: &[Condition]) -> impl Iterator<Item = i16> {
+    conditions.iter().map(|condition| condition.attribute)
 }
 
 /// The conditions among `clauses`, and the expressions of their values.

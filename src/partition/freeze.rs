@@ -150,12 +150,18 @@ fn has_trigger(table: pg_sys::Oid, trigger: &str) -> Result<bool> {
 /// with who reads the partition and then writes to it.
 pub fn close(leaf: &Leaf) -> Result<()> {
     let name = leaf.qualified();
-    let bounds = bounds_condition(leaf)?;
-    if bounds.is_some() {
-        locks::acquire(leaf.oid, &name, LockMode::AccessExclusive)?;
+    loop {
+        if let Some(condition) = bounds_condition(leaf)? {
+            locks::acquire(leaf.oid, &name, LockMode::AccessExclusive)?;
+            guard(leaf.oid, &name, leaf.owner, Reason::Archiving)?;
+            return add_check(leaf, &condition);
+        }
+        let _held = locks::hold(leaf.oid, &name, mode_for_guards(leaf.oid)?)?;
+        // The guards of a run that was rolled back are lifted, and its CHECK with them, by a process that waits for this lock too.
+        if observe(leaf.oid)?.bounds {
+            return guard(leaf.oid, &name, leaf.owner, Reason::Archiving);
+        }
     }
-    guard(leaf.oid, &name, leaf.owner, Reason::Archiving)?;
-    bounds.map_or(Ok(()), |condition| add_check(leaf, &condition))
 }
 
 /// Adds the CHECK of the bounds, not yet validated. Locks: ACCESS EXCLUSIVE on the partition, for an instant.

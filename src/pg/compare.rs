@@ -3,12 +3,13 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
+use archive_core::codec::numeric_disk;
 use archive_core::schema::PgType;
 use pgrx::pg_sys;
 
 use super::columns::Column;
-use super::datum;
 use super::row::Row;
+use super::{datum, varlena};
 
 /// Longest text form of a bound that is kept; a column with a longer one has no range.
 const LONGEST_BOUND: usize = 1024;
@@ -33,32 +34,46 @@ pub struct RangeTracker {
     unknown: (bool, bool),
 }
 
+/// How values of a type are ordered, and how they lie in memory.
 #[derive(Debug, Clone, Copy)]
-enum Order {
-    /// By-value types whose datum orders as a signed integer.
+struct Order {
+    by: By,
+    by_value: bool,
+    len: i16,
+}
+
+/// What the comparison function of the default btree operator class says; of most types without calling it, since two calls a value
+/// would cost more than all else that is done with it.
+#[derive(Debug, Clone, Copy)]
+enum By {
+    /// The datum as a signed integer.
     Integer,
-    /// The comparison function of the default btree operator class.
-    Function { compare: *mut pg_sys::FmgrInfo, collation: pg_sys::Oid, by_value: bool, len: i16 },
+    /// `float4_cmp_internal`, `float8_cmp_internal`: NaN is highest, and equal to itself.
+    Float4,
+    Float8,
+    /// `uuid_internal_cmp`: the sixteen bytes.
+    Uuid,
+    /// `cmp_numerics`
+    Numeric,
+    /// `bytea`, and text in collations that sort by bytes.
+    Bytes,
+    /// The function itself.
+    Function {
+        compare: *mut pg_sys::FmgrInfo,
+        collation: pg_sys::Oid,
+    },
 }
 
 impl RangeTracker {
     /// A tracker for `column`; `None` for types without a useful order (json, jsonb, arrays, composites).
     ///
-    /// It keeps copies in the memory context that is current when batches are merged, which must outlive it.
-    pub fn new(column: &Column, pg_type: &PgType) -> Option<Self> {
-        let order = match pg_type {
-            _ if !pg_type.has_useful_order() => return None,
-            PgType::Bool
-            | PgType::Int2
-            | PgType::Int4
-            | PgType::Int8
-            | PgType::Money
-            | PgType::Date
-            | PgType::Time
-            | PgType::Timestamp
-            | PgType::TimestampTz => Order::Integer,
-            _ => function(column)?,
-        };
+    /// `bytewise` says that its collation sorts by bytes. It keeps copies in the memory context that is current when batches are
+    /// merged, which must outlive it.
+    pub fn new(column: &Column, pg_type: &PgType, bytewise: bool) -> Option<Self> {
+        if !pg_type.has_useful_order() {
+            return None;
+        }
+        let order = Order::of(column, pg_type, bytewise)?;
         Some(Self {
             index: column.index,
             type_oid: column.type_oid,
@@ -72,27 +87,38 @@ impl RangeTracker {
     }
 
     /// Takes the column's value in `row` into the batch's range.
+    #[inline]
     pub fn observe(&mut self, row: &Row<'_>, keep: &super::memory::MemoryContext) {
         let Some(value) = row.datum(self.index) else { return };
+        if let (By::Integer, Some((low, high))) = (self.order.by, &mut self.batch) {
+            let number = value.value() as i64;
+            if number < low.value() as i64 {
+                *low = value;
+            }
+            if number > high.value() as i64 {
+                *high = value;
+            }
+            return;
+        }
+        self.observe_any(value, keep);
+    }
+
+    fn observe_any(&mut self, value: pg_sys::Datum, keep: &super::memory::MemoryContext) {
         if self.order.is_too_large(value) {
             self.unknown.0 = true;
             return;
         }
-        let (below, above) = match &self.batch {
-            None => (true, true),
-            Some((low, high)) => (
-                self.order.compare(value, *low) == Ordering::Less,
-                self.order.compare(value, *high) == Ordering::Greater,
-            ),
-        };
         let copy = || keep.within(|| self.order.copy(value));
-        self.batch = Some(match self.batch {
-            None => (copy(), copy()),
-            Some((low, high)) => (
-                if below { self.order.replace(low, copy()) } else { low },
-                if above { self.order.replace(high, copy()) } else { high },
-            ),
-        });
+        match &mut self.batch {
+            None => self.batch = Some((copy(), copy())),
+            Some((low, _)) if self.order.compare(value, *low) == Ordering::Less => {
+                *low = self.order.replace(*low, copy())
+            }
+            Some((_, high)) if self.order.compare(value, *high) == Ordering::Greater => {
+                *high = self.order.replace(*high, copy());
+            }
+            Some(_) => {}
+        }
     }
 
     /// The batch is complete.
@@ -127,19 +153,63 @@ impl RangeTracker {
 }
 
 impl Order {
-    fn is_too_large(&self, value: pg_sys::Datum) -> bool {
-        // SAFETY: a varlena, compressed or out of line perhaps; its size is in its header.
-        matches!(self, Self::Function { by_value: false, len: -1, .. })
-            && unsafe { pg_sys::toast_raw_datum_size(value) } > LARGEST_COMPARED
+    fn of(column: &Column, pg_type: &PgType, bytewise: bool) -> Option<Self> {
+        let (by, by_value, len) = match pg_type {
+            PgType::Bool
+            | PgType::Int2
+            | PgType::Int4
+            | PgType::Int8
+            | PgType::Money
+            | PgType::Date
+            | PgType::Time
+            | PgType::Timestamp
+            | PgType::TimestampTz => (By::Integer, true, 8),
+            PgType::Float4 => (By::Float4, true, 4),
+            PgType::Float8 => (By::Float8, true, 8),
+            PgType::Uuid => (By::Uuid, false, 16),
+            PgType::Numeric { .. } | PgType::UnboundedNumeric => (By::Numeric, false, -1),
+            PgType::Bytea => (By::Bytes, false, -1),
+            PgType::Text | PgType::Varchar if bytewise => (By::Bytes, false, -1),
+            _ => return Self::by_function(column),
+        };
+        Some(Self { by, by_value, len })
     }
 
+    fn by_function(column: &Column) -> Option<Self> {
+        // SAFETY: lookup_type_cache returns an entry that lives as long as the backend.
+        unsafe {
+            let entry = pg_sys::lookup_type_cache(column.type_oid, pg_sys::TYPECACHE_CMP_PROC_FINFO as i32);
+            if (*entry).cmp_proc_finfo.fn_oid == pg_sys::InvalidOid {
+                return None;
+            }
+            let by = By::Function { compare: &raw mut (*entry).cmp_proc_finfo, collation: column.collation };
+            Some(Self { by, by_value: (*entry).typbyval, len: (*entry).typlen })
+        }
+    }
+
+    fn is_too_large(&self, value: pg_sys::Datum) -> bool {
+        // SAFETY: a varlena, compressed or out of line perhaps.
+        self.len == -1 && unsafe { varlena::raw_size(value) } > LARGEST_COMPARED
+    }
+
+    #[inline]
     fn compare(&self, a: pg_sys::Datum, b: pg_sys::Datum) -> Ordering {
-        match self {
-            Self::Integer => (a.value() as i64).cmp(&(b.value() as i64)),
-            Self::Function { compare, collation, .. } => {
-                // SAFETY: the type cache entry lives as long as the backend; both datums are of its type.
-                let order = unsafe { pg_sys::FunctionCall2Coll(*compare, *collation, a, b) };
-                (order.value() as i32).cmp(&0)
+        // SAFETY: both are values of the type, which the order was chosen by; they outlive the comparison.
+        unsafe {
+            match self.by {
+                By::Integer => (a.value() as i64).cmp(&(b.value() as i64)),
+                By::Float4 => floats(f32::from_bits(a.value() as u32).into(), f32::from_bits(b.value() as u32).into()),
+                By::Float8 => floats(f64::from_bits(a.value() as u64), f64::from_bits(b.value() as u64)),
+                By::Uuid => (*a.cast_mut_ptr::<[u8; 16]>()).cmp(&*b.cast_mut_ptr::<[u8; 16]>()),
+                By::Numeric => {
+                    let numeric = |value| numeric_disk::parse(varlena::payload(value));
+                    numeric(a).compare(&numeric(b))
+                }
+                By::Bytes => varlena::payload(a).cmp(varlena::payload(b)),
+                // The type cache entry lives as long as the backend.
+                By::Function { compare, collation } => {
+                    (pg_sys::FunctionCall2Coll(compare, collation, a, b).value() as i32).cmp(&0)
+                }
             }
         }
     }
@@ -156,32 +226,17 @@ impl Order {
     }
 
     fn free(&self, value: pg_sys::Datum) {
-        if let Self::Function { by_value: false, .. } = self {
+        if !self.by_value {
             // SAFETY: a copy that `copy` allocated and nobody else refers to.
             unsafe { pg_sys::pfree(value.cast_mut_ptr()) }
         }
     }
 
     fn copy(&self, value: pg_sys::Datum) -> pg_sys::Datum {
-        match self {
-            Self::Integer => value,
-            Self::Function { by_value, len, .. } => datum::copy(value, *by_value, *len),
-        }
+        datum::copy(value, self.by_value, self.len)
     }
 }
 
-fn function(column: &Column) -> Option<Order> {
-    // SAFETY: lookup_type_cache returns an entry that lives as long as the backend.
-    unsafe {
-        let entry = pg_sys::lookup_type_cache(column.type_oid, pg_sys::TYPECACHE_CMP_PROC_FINFO as i32);
-        if (*entry).cmp_proc_finfo.fn_oid == pg_sys::InvalidOid {
-            return None;
-        }
-        Some(Order::Function {
-            compare: &raw mut (*entry).cmp_proc_finfo,
-            collation: column.collation,
-            by_value: (*entry).typbyval,
-            len: (*entry).typlen,
-        })
-    }
+fn floats(a: f64, b: f64) -> Ordering {
+    a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
 }

@@ -20,6 +20,10 @@ impl Constant {
         Self { type_oid, datum }
     }
 
+    pub(super) fn datum(&self) -> pg_sys::Datum {
+        self.datum
+    }
+
     /// A value of a type that is an integer inside: date, timestamp, timestamptz.
     pub fn from_integer(type_oid: pg_sys::Oid, value: i64) -> Self {
         let datum = match type_oid {

@@ -42,4 +42,10 @@ impl Explain {
         // SAFETY: the label outlives the call; the unit may be NULL.
         unsafe { pg_sys::ExplainPropertyInteger(label.as_ptr(), std::ptr::null(), value as i64, self.state) }
     }
+
+    /// Writes whether something is so.
+    pub fn boolean(&mut self, label: &CStr, value: bool) {
+        // SAFETY: the label outlives the call.
+        unsafe { pg_sys::ExplainPropertyBool(label.as_ptr(), value, self.state) }
+    }
 }

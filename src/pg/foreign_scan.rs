@@ -92,12 +92,27 @@ impl<T> ScanNode<T> {
 pub(super) unsafe fn fill_slot(slot: *mut pg_sys::TupleTableSlot, row: &RowBuffer) {
     // SAFETY: the slot has as many entries as its relation has attributes; no more are copied.
     unsafe {
-        pg_sys::ExecClearTuple(slot);
+        // A virtual slot that owns nothing is cleared and stored to by these assignments alone.
+        if u32::from((*slot).tts_flags) & pg_sys::TTS_FLAG_SHOULDFREE != 0 {
+            pg_sys::ExecClearTuple(slot);
+        }
         let (values, nulls) = row.parts();
         let count = values.len().min((*(*slot).tts_tupleDescriptor).natts as usize);
         std::ptr::copy_nonoverlapping(values.as_ptr(), (*slot).tts_values, count);
         std::ptr::copy_nonoverlapping(nulls.as_ptr(), (*slot).tts_isnull, count);
-        pg_sys::ExecStoreVirtualTuple(slot);
+        store_virtual(slot);
+    }
+}
+
+/// What `ExecStoreVirtualTuple` does.
+///
+/// # Safety
+/// `slot` is live and empty, or virtual and owns nothing; its values and flags are set.
+pub(super) unsafe fn store_virtual(slot: *mut pg_sys::TupleTableSlot) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        (*slot).tts_flags &= !(pg_sys::TTS_FLAG_EMPTY as u16);
+        (*slot).tts_nvalid = (*(*slot).tts_tupleDescriptor).natts as i16;
     }
 }
 

@@ -2,6 +2,8 @@
 
 use pgrx::pg_sys;
 
+use super::arena::Arena;
+use super::foreign_scan::store_virtual;
 use super::memory::MemoryContext;
 use super::relation::Relation;
 use super::row::RowBuffer;
@@ -20,6 +22,7 @@ pub struct BulkLoader<'a> {
     used: usize,
     state: pg_sys::BulkInsertState,
     memory: MemoryContext,
+    arena: Arena,
     options: i32,
     rows: u64,
     segments: Vec<Option<TupleId>>,
@@ -38,6 +41,7 @@ impl<'a> BulkLoader<'a> {
             used: 0,
             state,
             memory,
+            arena: Arena::default(),
             options,
             rows: 0,
             segments: Vec::new(),
@@ -53,18 +57,22 @@ impl<'a> BulkLoader<'a> {
     }
 
     /// Adds one row: `fill` builds it in memory that lives until the batch is written.
-    pub fn add(&mut self, row: &mut RowBuffer, fill: impl FnOnce(&mut RowBuffer) -> Result<()>) -> Result<()> {
-        self.memory.within(|| fill(row))?;
+    pub fn add(
+        &mut self,
+        row: &mut RowBuffer,
+        fill: impl FnOnce(&mut RowBuffer, &mut Arena) -> Result<()>,
+    ) -> Result<()> {
+        let arena = &mut self.arena;
+        self.memory.within(|| fill(row, arena))?;
         let slot = self.next_slot();
         let (values, nulls) = row.parts();
-        // SAFETY: the slot has as many entries as the relation has attributes, and so has the row.
+        // SAFETY: the slot is empty; it has as many entries as the relation has attributes, and so has the row.
         unsafe {
-            pg_sys::ExecClearTuple(slot);
             std::ptr::copy_nonoverlapping(values.as_ptr(), (*slot).tts_values, values.len());
             std::ptr::copy_nonoverlapping(nulls.as_ptr(), (*slot).tts_isnull, nulls.len());
-            pg_sys::ExecStoreVirtualTuple(slot);
+            store_virtual(slot);
         }
-        if self.used == BATCH_ROWS || self.memory.bytes() > 4 << 20 {
+        if self.used == BATCH_ROWS || self.memory.bytes() > 4 << 20 || self.arena.bytes() > 4 << 20 {
             self.flush();
         }
         Ok(())
@@ -104,7 +112,7 @@ impl<'a> BulkLoader<'a> {
                 let (table, fetched) = (pg_sys::SPI_tuptable, pg_sys::SPI_processed as usize);
                 for at in 0..fetched {
                     let tuple = *(*table).vals.add(at);
-                    loader.add(&mut buffer, |buffer| {
+                    loader.add(&mut buffer, |buffer, _| {
                         fill(buffer, tuple, (*table).tupdesc, attributes);
                         Ok(())
                     })?;
@@ -148,13 +156,21 @@ impl<'a> BulkLoader<'a> {
             // SAFETY: the insert set the place of each row in its slot.
             *segment = Some(TupleId::of(unsafe { (**slot).tts_tid }));
         }
-        for slot in self.slots.iter().take(self.used) {
-            // SAFETY: the slot is live; clearing forgets pointers into memory that is reset next.
-            unsafe { pg_sys::ExecClearTuple(*slot) };
+        let used = self.slots.get(..self.used).unwrap_or_default();
+        // SAFETY: the slots are live; clearing forgets pointers into memory that is reset next. One guard serves for all of them.
+        unsafe {
+            pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                for slot in used {
+                    if let Some(clear) = (*(**slot).tts_ops).clear {
+                        clear(*slot);
+                    }
+                }
+            });
         }
         self.rows += self.used as u64;
         self.used = 0;
         self.memory.reset();
+        self.arena.reset();
     }
 }
 

@@ -3,6 +3,8 @@
 //! Everything here must run on the backend's main thread (P11).
 #![allow(unsafe_code)]
 
+mod aggregates;
+pub mod arena;
 pub mod args;
 pub mod background;
 pub mod cast;
@@ -48,6 +50,7 @@ pub mod tuple_fetch;
 pub mod tuple_id;
 pub mod user;
 pub mod vacuum;
+mod varlena;
 pub mod wal;
 pub mod worker_table;
 pub mod xact;

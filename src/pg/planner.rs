@@ -11,8 +11,8 @@ const FIRST_LOW_INVALID: i32 = pg_sys::FirstLowInvalidHeapAttributeNumber;
 /// A base relation being planned.
 #[derive(Debug, Clone, Copy)]
 pub struct BaseRel {
-    root: *mut pg_sys::PlannerInfo,
-    rel: *mut pg_sys::RelOptInfo,
+    pub(super) root: *mut pg_sys::PlannerInfo,
+    pub(super) rel: *mut pg_sys::RelOptInfo,
 }
 
 /// The outer relations that give values to a parameterised path, and the rows expected for each.

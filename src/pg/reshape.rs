@@ -4,6 +4,7 @@ use archive_core::codec::{Decoded, DecodedBatch, RowHasher};
 use archive_core::schema::{PgType, TableSchema};
 use pgrx::pg_sys;
 
+use super::arena::Arena;
 use super::cast::{Cast, TypeRef};
 use super::datum::{self, ColumnIo};
 use super::guc::GucNest;
@@ -77,14 +78,33 @@ impl Reshaper {
         &self.fields
     }
 
-    /// Fills `row` from a row of a batch; values are made in the current memory context.
-    pub fn decode(&mut self, batch: &DecodedBatch, at: usize, row: &mut RowBuffer) -> Result<()> {
+    /// Fills `row` from a row of a batch; values are made in `arena` and in the current memory context. The archived row is added to
+    /// `hasher`, as it was archived: a label may have another name since, and an object another OID. That needs
+    /// [`GucNest::lossless_text`].
+    pub fn decode(
+        &mut self,
+        batch: &DecodedBatch,
+        at: usize,
+        row: &mut RowBuffer,
+        arena: &mut Arena,
+        mut hasher: Option<&mut RowHasher>,
+    ) -> Result<()> {
         let archived = self.row.get_or_insert_with(|| RowBuffer::new(self.fields.len()));
         for (position, io) in self.archived.iter().enumerate() {
             let cell = batch.get(position, at)?;
             // Few cells are text. The session's settings must not change what they mean.
             let _settings = matches!(cell, Decoded::Text(_)).then(GucNest::lossless_text);
-            io.write(&cell, archived)?;
+            io.write(&cell, archived, arena)?;
+            if let Some(hasher) = &mut hasher {
+                match &cell {
+                    Decoded::Null => hasher.column(position, None),
+                    Decoded::Value(value) => hasher.column(position, Some(value)),
+                    Decoded::Text(_) => hasher.column(position, io.read(&archived.row())?.as_ref()),
+                }
+            }
+        }
+        if let Some(hasher) = hasher {
+            hasher.end_row();
         }
         let archived = archived.row();
         for (to, part) in &self.parts {
@@ -98,21 +118,6 @@ impl Reshaper {
         for (to, expression) in &self.computed {
             expression.set(row, *to);
         }
-        Ok(())
-    }
-
-    /// Adds the archived row that was decoded last to a digest. Values are hashed as they were archived: a label may have
-    /// another name since, and an object another OID. Needs [`GucNest::lossless_text`].
-    pub fn hash(&self, batch: &DecodedBatch, at: usize, hasher: &mut RowHasher) -> Result<()> {
-        let Some(row) = &self.row else { return Ok(()) };
-        for (position, io) in self.archived.iter().enumerate() {
-            match batch.get(position, at)? {
-                Decoded::Null => hasher.column(position, None),
-                Decoded::Value(value) => hasher.column(position, Some(&value)),
-                Decoded::Text(_) => hasher.column(position, io.read(&row.row())?.as_ref()),
-            }
-        }
-        hasher.end_row();
         Ok(())
     }
 }

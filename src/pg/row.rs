@@ -2,6 +2,8 @@
 
 use pgrx::pg_sys;
 
+use super::constant::Constant;
+
 /// The columns of one row in attribute order.
 #[derive(Debug, Clone, Copy)]
 pub struct Row<'a> {
@@ -43,6 +45,11 @@ impl RowBuffer {
             *null = datum.is_none();
             *value = datum.unwrap_or(pg_sys::Datum::null());
         }
+    }
+
+    /// Sets one attribute to a value from elsewhere, which outlives the row.
+    pub fn put(&mut self, index: usize, constant: Option<Constant>) {
+        self.set(index, constant.map(|constant| constant.datum()));
     }
 
     /// The row.

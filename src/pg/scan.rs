@@ -8,6 +8,19 @@ use super::relation::Relation;
 use super::row::Row;
 use super::snapshot::LatestSnapshot;
 use super::tuple_id::TupleId;
+use crate::error::{Error, SqlState};
+
+unsafe extern "C-unwind" {
+    /// As PostgreSQL exports it. pgrx's own has a guard of its own, as each of its functions: a guard a row is enough.
+    fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, attnum: i32);
+}
+
+/// `scan_getnextslot` of a table access method, or the same for ranges of places.
+type NextSlot = unsafe extern "C-unwind" fn(
+    pg_sys::TableScanDesc,
+    pg_sys::ScanDirection::Type,
+    *mut pg_sys::TupleTableSlot,
+) -> bool;
 
 /// Visible rows in physical order. Detoasted values live in a context that is reset for each row.
 #[derive(Debug)]
@@ -15,7 +28,7 @@ pub struct TableScan<'a> {
     scan: pg_sys::TableScanDesc,
     slot: *mut pg_sys::TupleTableSlot,
     memory: MemoryContext,
-    in_range: bool,
+    next_slot: NextSlot,
     _relation: &'a Relation,
     _snapshot: &'a LatestSnapshot,
 }
@@ -39,7 +52,8 @@ impl<'a> TableScan<'a> {
             )
         };
         let memory = MemoryContext::new(c"archive_ext row");
-        Self { scan, slot, memory, in_range: false, _relation: relation, _snapshot: snapshot }
+        let next_slot = function(relation, |methods| methods.scan_getnextslot);
+        Self { scan, slot, memory, next_slot, _relation: relation, _snapshot: snapshot }
     }
 
     /// Begins a scan of the rows from `from` up to, but without, `to`. Only where [`Self::has_ranges`].
@@ -53,7 +67,8 @@ impl<'a> TableScan<'a> {
             )
         };
         let memory = MemoryContext::new(c"archive_ext row");
-        Self { scan, slot, memory, in_range: true, _relation: relation, _snapshot: snapshot }
+        let next_slot = function(relation, |methods| methods.scan_getnextslot_tidrange);
+        Self { scan, slot, memory, next_slot, _relation: relation, _snapshot: snapshot }
     }
 
     /// Whether the table's access method scans ranges of places; the heap does.
@@ -72,22 +87,25 @@ impl<'a> TableScan<'a> {
     pub fn next_row<T>(&mut self, visit: impl FnOnce(Row<'_>) -> T) -> Option<T> {
         interrupts::check();
         self.memory.reset();
-        // SAFETY: scan and slot are live; after slot_getallattrs tts_values and tts_isnull hold natts entries.
+        // SAFETY: scan and slot are live and of one relation, whose access method the functions are; after the attributes were
+        // asked for tts_values and tts_isnull hold natts entries. Nothing that needs to be dropped is within the guard.
         let row = unsafe {
-            let forward = pg_sys::ScanDirection::ForwardScanDirection;
-            let found = if self.in_range {
-                pg_sys::table_scan_getnextslot_tidrange(self.scan, forward, self.slot)
-            } else {
-                pg_sys::table_scan_getnextslot(self.scan, forward, self.slot)
-            };
+            let (scan, slot, next_slot) = (self.scan, self.slot, self.next_slot);
+            let natts = (*(*slot).tts_tupleDescriptor).natts;
+            let found = pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                let found = next_slot(scan, pg_sys::ScanDirection::ForwardScanDirection, slot);
+                if found && i32::from((*slot).tts_nvalid) < natts {
+                    slot_getsomeattrs_int(slot, natts);
+                }
+                found
+            });
             if !found {
                 return None;
             }
-            pg_sys::slot_getallattrs(self.slot);
-            let natts = (*(*self.slot).tts_tupleDescriptor).natts as usize;
+            let natts = natts as usize;
             Row::new(
-                std::slice::from_raw_parts((*self.slot).tts_values, natts),
-                std::slice::from_raw_parts((*self.slot).tts_isnull, natts),
+                std::slice::from_raw_parts((*slot).tts_values, natts),
+                std::slice::from_raw_parts((*slot).tts_isnull, natts),
             )
         };
         Some(self.memory.within(|| visit(row)))
@@ -97,6 +115,16 @@ impl<'a> TableScan<'a> {
     pub fn release_row(&mut self) {
         self.memory.reset();
     }
+}
+
+/// A function of the table's access method (0A000 where it has none).
+fn function(relation: &Relation, of: impl Fn(&pg_sys::TableAmRoutine) -> Option<NextSlot>) -> NextSlot {
+    // SAFETY: an open relation with storage has an access method.
+    let methods = unsafe { &*(*relation.as_ptr()).rd_tableam };
+    of(methods).unwrap_or_else(|| {
+        let message = "the table's access method does not scan ranges of rows";
+        Error::new(SqlState::ERRCODE_FEATURE_NOT_SUPPORTED, message).raise()
+    })
 }
 
 impl Drop for TableScan<'_> {

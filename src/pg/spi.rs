@@ -1,5 +1,7 @@
 //! Queries through SPI with typed rows.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::CStr;
 
 use pgrx::datum::DatumWithOid;
@@ -88,22 +90,37 @@ pub fn execute(sql: &str, args: &[DatumWithOid<'_>]) -> Result<u64> {
     })
 }
 
+/// Plans that are kept: scans of archives ask the same few questions for each partition.
+const KEPT_PLANS: usize = 64;
+
+thread_local! {
+    static PLANS: RefCell<HashMap<String, pg_sys::SPIPlanPtr>> = RefCell::new(HashMap::new());
+}
+
 /// Runs a query that returns one text, under the latest snapshot even where the transaction keeps an older one, and
 /// read-only. What an archive holds is decided like the table's shape: by what is committed now. While parallel workers
 /// share the query's snapshot no other can be had.
-pub fn latest_text(sql: &str) -> Result<Option<String>> {
+pub fn latest_text(sql: &str, args: &[i64]) -> Result<Option<String>> {
     let _snapshot = (!xact::is_parallel()).then(LatestSnapshot::take);
-    active_text(sql)
+    active_text(sql, args)
 }
 
-/// Runs a query that returns one text, read-only under the snapshot of the query that is running.
-pub fn active_text(sql: &str) -> Result<Option<String>> {
-    let sql = server_text::statement(sql)?;
+/// Runs a query that returns one text, read-only under the snapshot of the query that is running. The plan of one with arguments,
+/// which are of type `bigint`, is kept.
+pub fn active_text(sql: &str, args: &[i64]) -> Result<Option<String>> {
+    let statement = server_text::statement(sql)?;
     // SAFETY: SPI is connected for the call; the text is copied into Rust memory before SPI_finish frees it. An error
-    // unwinds and the transaction's abort closes SPI.
+    // unwinds and the transaction's abort closes SPI. A plan that is kept lives as long as the backend, and PostgreSQL makes it anew
+    // when what it is about changes.
     unsafe {
         pg_sys::SPI_connect();
-        let code = pg_sys::SPI_execute(sql.as_ptr(), true, 1);
+        let code = match plan(sql, &statement, args.len()) {
+            None => pg_sys::SPI_execute(statement.as_ptr(), true, 1),
+            Some(plan) => {
+                let mut values: Vec<_> = args.iter().map(|value| pg_sys::Datum::from(*value)).collect();
+                pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), std::ptr::null(), true, 1)
+            }
+        };
         let text = if code == pg_sys::SPI_OK_SELECT as i32 && pg_sys::SPI_processed > 0 {
             let table = pg_sys::SPI_tuptable;
             let value = pg_sys::SPI_getvalue(*(*table).vals, (*table).tupdesc, 1);
@@ -114,4 +131,26 @@ pub fn active_text(sql: &str) -> Result<Option<String>> {
         pg_sys::SPI_finish();
         Ok(text)
     }
+}
+
+/// The plan of a statement with so many arguments, made and kept where it was not; `None` for one without.
+///
+/// # Safety
+/// SPI is connected.
+unsafe fn plan(sql: &str, statement: &CStr, arguments: usize) -> Option<pg_sys::SPIPlanPtr> {
+    if arguments == 0 {
+        return None;
+    }
+    if let Some(plan) = PLANS.with_borrow(|plans| plans.get(sql).copied()) {
+        return Some(plan);
+    }
+    let mut types = vec![pg_sys::INT8OID; arguments];
+    // SAFETY: as many types as arguments; the plan is a live one of this connection.
+    let plan = unsafe { pg_sys::SPI_prepare(statement.as_ptr(), arguments as i32, types.as_mut_ptr()) };
+    if PLANS.with_borrow(|plans| plans.len() < KEPT_PLANS) {
+        // SAFETY: as above; it is moved out of the connection's memory.
+        unsafe { pg_sys::SPI_keepplan(plan) };
+        PLANS.with_borrow_mut(|plans| plans.insert(sql.to_owned(), plan));
+    }
+    Some(plan)
 }

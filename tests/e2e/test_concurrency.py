@@ -183,6 +183,27 @@ def test_p6_nothing_is_restored_from_objects_under_the_lock_of_a_swap(db, orders
     db.execute("SELECT reattach_partition('orders_2024_01')")
 
 
+def test_the_columns_stay_as_they_are_while_a_local_copy_comes_back(db, orders):
+    """ADD COLUMN in the midst of it waits: the copy would lack a column of the table that it is attached to."""
+    archive(db, "orders_2024_01")
+    local_copy = db.value("SELECT local_copy::regclass::text FROM archive_ext.partition WHERE partition_name = 'orders_2024_01'")
+    db.execute("ALTER TABLE orders ADD COLUMN extra int DEFAULT 7")
+    reader, altering, calling = db.connect(), db.connect(), db.connect()
+    reader.autocommit = False
+    reader.execute(f"LOCK TABLE {local_copy} IN ACCESS SHARE MODE")
+    calling.execute("SET archive_ext.lock_timeout = '20s'")
+    altering.execute("SET lock_timeout = '300ms'")
+    back = Call(calling.execute, "SELECT reattach_partition('orders_2024_01', writable => true)")
+    waits = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {calling.info.backend_pid} AND wait_event_type = 'Lock'"
+    wait_until(lambda: db.value(waits), 20, "the call to wait")
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        altering.execute("ALTER TABLE orders ADD COLUMN another int")
+    reader.rollback()
+    back.result(60)
+    altering.execute("ALTER TABLE orders ADD COLUMN another int")
+    assert db.row("SELECT count(*), sum(extra) FROM orders_2024_01") == (2000, 14000)
+
+
 def test_two_sessions_on_one_partition(db, orders):
     """One wins; the other is refused or finds it done. No deadlock."""
     calls = [Call(session.execute, "SELECT archive_partition('orders_2024_01')")

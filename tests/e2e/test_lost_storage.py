@@ -87,7 +87,7 @@ def test_p2_a_batch_whose_object_was_lost_deletes_nothing(db, orders, target):
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
 def test_p4_a_full_disk_that_is_enlarged(db, cluster, call):
-    with small_disk(cluster, f"{db.name}_full", "256k") as disk:
+    with small_disk(cluster, f"{db.name}_full", "96k") as disk:
         db.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{disk}/a')")
         db.execute("SET archive_ext.default_storage = 'cold'")
         create_orders(db.conn, months=2, rows=10_000)

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from harness.cluster import Database
+from harness.orders import create_orders
 
 
 @pytest.fixture
@@ -283,3 +284,21 @@ def test_rows_are_found_and_counted_through_compaction_and_restore(archive):
         assert archive.value("SELECT bool_and(key_filter_bytes IS NOT NULL) FROM archive_ext.objects WHERE rows > 0"), change
         absent = requests(archive, "SELECT * FROM archive.t WHERE id = %s", [uuid.uuid4()])
         assert absent == 0
+
+
+def test_p9_a_session_remembers_footers(archive):
+    """The next query asks for its pages only, as long as there is room for the footers; and what it reads is the same."""
+    create_orders(archive.conn, months=3, rows=500)
+    archive.execute("SELECT count(*) FROM archive_partitions(ARRAY['orders_2024_01', 'orders_2024_02']::regclass[])")
+    query = "SELECT sum(amount), count(note) FROM archive.orders WHERE id % 2 = 0"
+    archive.execute("SET archive_ext.metadata_cache = 0")
+    cold = requests(archive, query)
+    rows = archive.row(query)
+    assert requests(archive, query) == cold
+    archive.execute("SET archive_ext.metadata_cache = '16MB'")
+    assert requests(archive, query) == cold
+    assert requests(archive, query) == cold - 2
+    assert archive.row(query) == rows
+    archive.execute("SET archive_ext.metadata_cache = 0")
+    assert requests(archive, query) == cold
+    assert archive.row(query) == rows

@@ -227,10 +227,10 @@ def test_p11_helper_threads_block_all_signals(db, s3, fault_proxy):
 
 
 def test_p4_a_full_disk_fails_cleanly(db, cluster):
-    """file:// on a file system of 2 MB."""
+    """file:// on a file system of 512 kB."""
     disk = cluster.storage / f"{db.name}_small"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=0777", "tmpfs", disk], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k,mode=0777", "tmpfs", disk], check=True)
     try:
         db.execute(f"CREATE SERVER cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{disk}/a')")
         db.execute("SET archive_ext.default_storage = 'cold'")

@@ -155,6 +155,7 @@ def test_an_unchanged_partition_uploads_nothing(db, objects):
     db.execute("SELECT reattach_partition('orders_2024_01', writable => true)")
     archive(db, "orders_2024_01", drop_local="0")
     assert objects.files() == files
+    assert db.value("SELECT version FROM archive_ext.partition") == 1
     assert summary(db, "archive.orders_all") == before
 
 

@@ -149,6 +149,8 @@ def test_many_files(db, orders):
     db.execute("SET archive_ext.row_group_rows = 5000")
     db.execute("SET archive_ext.row_group_size = '1MB'")
     add_month(db.conn, 3, 60000)
+    # Nothing of it repeats, so that it takes more than one object.
+    db.execute("UPDATE orders_2024_04 SET note = md5(id::text) || md5('x' || id)")
     month = summary(db, "orders_2024_04")
 
     result = archive(db, "orders_2024_04", drop_local="0")

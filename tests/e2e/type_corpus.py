@@ -153,7 +153,7 @@ CREATE TABLE "Odd ""name" ();
 
 FLOATS = ("NaN", "Infinity", "-Infinity", "0", "-0", "0.1", "1", "-1.5")
 NUMERICS = ("NaN", "0", "1", "-1", "0.1", "-0.5")
-DATES = ("infinity", "-infinity", "4713-01-01 BC", "0001-12-31 BC", "0001-01-01", "1582-10-15", "1969-12-31",
+DATES = ("infinity", "-infinity", "4714-11-24 BC", "0001-12-31 BC", "0001-01-01", "1582-10-15", "1969-12-31",
          "1970-01-01", "2000-01-01", "2024-02-29", "9999-12-31", "10000-01-01", "5874897-12-31")
 TIMESTAMPS = ("infinity", "-infinity", "4713-01-01 00:00:00 BC", "4714-11-24 00:00:00 BC", "0001-01-01 00:00:00",
               "1969-12-31 23:59:59.999999", "1970-01-01 00:00:00", "2000-01-01 00:00:00.000001",
@@ -416,7 +416,7 @@ def row_literal(values):
 
 
 def arrays_of(type_, values):
-    """Array literals: empty, flat, with NULLs, of several dimensions, with lower bounds."""
+    """Array literals: empty, flat, with NULLs, of nothing else, of several dimensions, with lower bounds."""
     null = None if type_.nullable else values[0]
     yield "{}"
     if not values:
@@ -430,6 +430,9 @@ def arrays_of(type_, values):
     yield "[-2:-1][3:4]=" + square
     yield "[0:1]=" + array_literal([first, null], type_.delimiter)
     yield "[2:2]=" + array_literal([last], type_.delimiter)
+    yield "[3:4]=" + array_literal([null, null], type_.delimiter)
+    yield array_literal([[null], [null]], type_.delimiter)
+    yield "[0:1][5:5][1:2]=" + array_literal([[[first, last]], [[null, first]]], type_.delimiter)
     yield array_literal([[[[[[first]]]]]], type_.delimiter)
 
 

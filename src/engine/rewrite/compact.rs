@@ -66,8 +66,9 @@ pub fn compact(request: &Request) -> Result<Outcome> {
         let new = NewCompaction { table: request.source, table_name: &name, request: &new, started_by: &role };
         Ok((compact_job::start(&new, catalog::job::new_id()?)?, 1))
     })?;
-    if let Some(job) = outcome.job {
-        catalog::job::complete(job, outcome.rows)?;
+    match outcome.job {
+        Some(job) => catalog::job::complete(job, outcome.rows)?,
+        None => compact_job::end_interrupted(request.source, &request.stored())?,
     }
     Ok(outcome)
 }

@@ -7,6 +7,7 @@ use archive_core::store::BlockingStore;
 
 use crate::error::Result;
 use crate::export::ExportSource;
+use crate::pg::arena::Arena;
 use crate::pg::guc::GucNest;
 use crate::pg::interrupts;
 use crate::pg::memory::MemoryContext;
@@ -38,14 +39,15 @@ fn rows_as_owner(
     let options = ScanOptions { columns, ..ScanOptions::default() };
     let mut reader = ObjectReader::open(store.reader(&object.key, object.bytes), object.recorded()?, schema, options)?;
     let mut memory = MemoryContext::new(c"archive_ext rewritten row");
-    let mut buffer = RowBuffer::new(source.attributes());
+    let (mut buffer, mut arena) = (RowBuffer::new(source.attributes()), Arena::default());
     while let Some(batch) = reader.next_batch()? {
         for at in 0..batch.rows() {
             interrupts::check();
             memory.reset();
+            arena.reset();
             memory.within(|| {
                 for (column, io) in source.io.iter().enumerate() {
-                    io.write(&batch.get(column, at)?, &mut buffer)?;
+                    io.write(&batch.get(column, at)?, &mut buffer, &mut arena)?;
                 }
                 visit(&batch, at, &buffer)
             })?;

@@ -10,6 +10,7 @@ use pgrx::pg_sys;
 
 use super::node::{Node, RowType, Shape};
 use crate::error::{Error, Result, SqlState};
+use crate::pg::arena::Arena;
 
 thread_local! {
     /// Where a numeric is put together, so that not every one needs an allocation.
@@ -47,6 +48,30 @@ impl Node {
         })
     }
 
+    /// The same, with the bytes of plain values in `arena`.
+    pub(super) fn datum_in(&self, value: &Value<'_>, arena: &mut Arena) -> Result<pg_sys::Datum> {
+        let placed = match value {
+            Value::Uuid(v) => arena.copy(v),
+            Value::Bytes(v) => arena.varlena(v),
+            Value::Numeric(v) => SCRATCH.with_borrow_mut(|scratch| {
+                numeric_disk::build(v, scratch);
+                arena.varlena(scratch)
+            }),
+            Value::Text(v) if self.pg_type.is_plain_text() && matches!(self.shape, Shape::Scalar) => {
+                arena.varlena(&self.plain_text(v)?)
+            }
+            _ => None,
+        };
+        placed.map_or_else(|| self.datum(value), Ok)
+    }
+
+    /// The bytes of a text in the encoding of the database.
+    fn plain_text<'v>(&self, text: &'v str) -> Result<Cow<'v, [u8]>> {
+        let bytes = self.encoding.encode(text).ok_or_else(|| untranslatable(&self.pg_type))?;
+        // Nothing that PostgreSQL stores has one, and its functions would read past the end.
+        if bytes.contains(&0) { Err(holds_nul()) } else { Ok(bytes) }
+    }
+
     fn text_value(&self, text: &str) -> Result<pg_sys::Datum> {
         match &self.shape {
             Shape::Enum(labels) => {
@@ -54,11 +79,7 @@ impl Node {
                 let base = unsafe { pg_sys::getBaseType(self.io.oid) };
                 labels.value(text, base, self.encoding).map(pg_sys::Datum::from)
             }
-            _ if self.pg_type.is_plain_text() => {
-                let bytes = self.encoding.encode(text).ok_or_else(|| untranslatable(&self.pg_type))?;
-                // Nothing that PostgreSQL stores has one, and its functions would read past the end.
-                if bytes.contains(&0) { Err(holds_nul()) } else { Ok(palloc_varlena(&bytes)) }
-            }
+            _ if self.pg_type.is_plain_text() => Ok(palloc_varlena(&self.plain_text(text)?)),
             _ => self.parse(text),
         }
     }

@@ -14,6 +14,7 @@ use pgrx::pg_sys;
 
 use self::node::{Node, Origin, Shape};
 use self::type_io::TypeIo;
+use super::arena::Arena;
 use super::background;
 use super::columns::Column;
 use super::encoding::Encoding;
@@ -73,6 +74,17 @@ impl ColumnIo {
         if self.may_fail.0 { xact::explained(&self.about, value) } else { value() }.map(Some)
     }
 
+    /// Calls `visit` with what [`Self::read`] would give.
+    #[inline(always)]
+    pub fn visit<T>(&self, row: &Row<'_>, visit: impl FnOnce(Option<&Value<'_>>) -> T) -> Result<T> {
+        match row.datum(self.index) {
+            None => Ok(visit(None)),
+            Some(_) if self.may_fail.0 => Ok(visit(self.read(row)?.as_ref())),
+            // SAFETY: the datum is a non-null value of this column's type, valid while the row is borrowed.
+            Some(datum) => unsafe { self.node.visit(datum, |value| visit(Some(value))) },
+        }
+    }
+
     /// PostgreSQL's text form of this column in `row` for the sidecar, for values that the native Parquet type cannot
     /// hold.
     pub fn text<'r>(&self, row: &Row<'r>) -> Cow<'r, str> {
@@ -114,14 +126,20 @@ impl ColumnIo {
         xact::subtransaction(|| parsing.within(|| unsafe { node.is_made_of(datum, printed) })).unwrap_or(false)
     }
 
-    /// Rebuilds the datum of this column from an archived cell, in the current memory context.
-    pub fn write(&self, cell: &Decoded<'_>, row: &mut RowBuffer) -> Result<()> {
-        let datum = self.datum(cell)?;
+    /// Rebuilds the datum of this column from an archived cell, in `arena` where it can be, else in the current memory context.
+    pub fn write(&self, cell: &Decoded<'_>, row: &mut RowBuffer, arena: &mut Arena) -> Result<()> {
+        let datum = match cell {
+            Decoded::Null => None,
+            Decoded::Value(value) if !self.may_fail.1 && !self.depends_on_settings => {
+                Some(self.node.datum_in(value, arena)?)
+            }
+            _ => self.datum(cell)?,
+        };
         row.set(self.index, datum);
         Ok(())
     }
 
-    pub(super) fn datum(&self, cell: &Decoded<'_>) -> Result<Option<pg_sys::Datum>> {
+    fn datum(&self, cell: &Decoded<'_>) -> Result<Option<pg_sys::Datum>> {
         let _settings = self.depends_on_settings.then(GucNest::lossless_text);
         if self.may_fail.1 || matches!(cell, Decoded::Text(_)) {
             return xact::explained(&self.about, || self.make(cell));

@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 use super::node::{Node, RowType, Shape};
 use crate::error::{Error, Result, SqlState};
 use crate::pg::encoding::Encoding;
+use crate::pg::varlena::payload as varlena;
 
 /// Documents from this size on are printed by PostgreSQL.
 const LARGE: usize = 64 << 10;
@@ -18,6 +19,7 @@ impl Node {
     ///
     /// # Safety
     /// `datum` is a non-null value of this type; it, `self` and the current memory context stay valid for `'r`.
+    #[inline]
     pub(super) unsafe fn value<'r>(&self, datum: pg_sys::Datum) -> Result<Value<'r>> {
         // SAFETY: every arm reads the representation of its own type, by the caller's promise.
         unsafe {
@@ -48,6 +50,36 @@ impl Node {
                 PgType::Oid => Value::UInt4(datum.value() as u32),
                 PgType::Reg => Value::Reg(datum.value() as u32, self.reg_name(datum)),
                 PgType::Enum | PgType::Array(_) | PgType::Composite(_) => self.shaped(datum)?,
+            })
+        }
+    }
+
+    /// Calls `visit` with the codec's value of a datum. Of each type that is usual by a call of its own, so that all that is done with
+    /// the value is compiled for its kind: an export spends most of its time here.
+    ///
+    /// # Safety
+    /// As for [`Self::value`].
+    #[inline(always)]
+    pub(super) unsafe fn visit<T>(&self, datum: pg_sys::Datum, visit: impl FnOnce(&Value<'_>) -> T) -> Result<T> {
+        // SAFETY: as in `value`.
+        unsafe {
+            Ok(match &self.pg_type {
+                PgType::Bool => visit(&Value::Bool(datum.value() & 0xFF != 0)),
+                PgType::Int4 => visit(&Value::Int4(datum.value() as i32)),
+                PgType::Int8 => visit(&Value::Int8(datum.value() as i64)),
+                PgType::Float8 => visit(&Value::Float8(f64::from_bits(datum.value() as u64))),
+                PgType::Date => visit(&Value::Date(datum.value() as i32)),
+                PgType::Timestamp | PgType::TimestampTz => visit(&Value::Timestamp(datum.value() as i64)),
+                PgType::Uuid => visit(&Value::Uuid(*datum.cast_mut_ptr::<[u8; 16]>())),
+                PgType::Numeric { .. } => visit(&Value::Numeric(numeric_disk::parse(varlena(datum)))),
+                PgType::Text | PgType::Varchar if matches!(self.encoding, Encoding::Utf8) => {
+                    let bytes = varlena(datum);
+                    match std::str::from_utf8(bytes) {
+                        Ok(text) => visit(&Value::Text(text)),
+                        Err(_) => visit(&Value::Undecodable(bytes)),
+                    }
+                }
+                _ => visit(&self.value(datum)?),
             })
         }
     }
@@ -271,18 +303,6 @@ fn palloc_bytes<'r>(bytes: &[u8]) -> &'r [u8] {
         let copy = pg_sys::MemoryContextAllocHuge(pg_sys::CurrentMemoryContext, bytes.len().max(1)).cast::<u8>();
         std::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
         std::slice::from_raw_parts(copy, bytes.len())
-    }
-}
-
-/// The payload of a varlena, detoasted in the current memory context where needed.
-///
-/// # Safety
-/// `datum` points to a varlena that stays valid for `'r`, as does the current memory context's content.
-pub(super) unsafe fn varlena<'r>(datum: pg_sys::Datum) -> &'r [u8] {
-    // SAFETY: by the caller's promise.
-    unsafe {
-        let packed = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
-        std::slice::from_raw_parts(pgrx::vardata_any(packed).cast(), pgrx::varsize_any_exhdr(packed))
     }
 }
 

@@ -59,7 +59,7 @@ impl TypeIo {
                 }
                 Ok(len) => std::slice::from_raw_parts(datum.cast_mut_ptr(), len),
                 Err(_) if self.is_c_string() => CStr::from_ptr(datum.cast_mut_ptr()).to_bytes_with_nul(),
-                Err(_) => super::read::varlena(datum),
+                Err(_) => crate::pg::varlena::payload(datum),
             }
         }
     }

@@ -16,9 +16,21 @@ pub const DIGEST_ALGORITHM: &str = "xxh3-128-sum.v1";
 
 const NULL: u8 = 1;
 const NOT_NULL: u8 = 0;
-/// Tags of the kinds of values that may be large.
+/// Tags of the kinds of values.
+const BOOL: u8 = 1;
+const INT2: u8 = 2;
+const INT4: u8 = 3;
+const INT8: u8 = 4;
+const FLOAT4: u8 = 5;
+const FLOAT8: u8 = 6;
+const NUMERIC: u8 = 7;
 const TEXT: u8 = 8;
 const BYTES: u8 = 9;
+const DATE: u8 = 10;
+const TIME: u8 = 11;
+const TIMESTAMP: u8 = 12;
+const UUID: u8 = 13;
+const UINT4: u8 = 15;
 
 /// The digest of a set of rows.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -90,6 +102,7 @@ impl RowHasher {
     }
 
     /// The next column of the current row; `index` counts from 0 in schema order.
+    #[inline(always)]
     pub fn column(&mut self, index: usize, value: Option<&Value<'_>>) {
         let Some(id) = self.fields.get(index).copied() else { return };
         let hash = match value {
@@ -102,20 +115,58 @@ impl RowHasher {
         }
     }
 
+    #[inline(always)]
     fn cell(&mut self, id: i32, value: Option<&Value<'_>>) -> u128 {
+        match value {
+            None => self.fixed_cell(header(id, NULL, 0)),
+            Some(Value::Bool(v)) => self.fixed_cell(fixed::<15, 1>(id, BOOL, [u8::from(*v)])),
+            Some(Value::Int2(v)) => self.fixed_cell(fixed::<16, 2>(id, INT2, v.to_le_bytes())),
+            Some(Value::Int4(v)) => self.fixed_cell(fixed::<18, 4>(id, INT4, v.to_le_bytes())),
+            Some(Value::Int8(v)) => self.fixed_cell(fixed::<22, 8>(id, INT8, v.to_le_bytes())),
+            Some(Value::Float4(v)) => self.fixed_cell(fixed::<18, 4>(id, FLOAT4, v.to_bits().to_le_bytes())),
+            Some(Value::Float8(v)) => self.fixed_cell(fixed::<22, 8>(id, FLOAT8, v.to_bits().to_le_bytes())),
+            Some(Value::Date(v)) => self.fixed_cell(fixed::<18, 4>(id, DATE, v.to_le_bytes())),
+            Some(Value::Time(v)) => self.fixed_cell(fixed::<22, 8>(id, TIME, v.to_le_bytes())),
+            Some(Value::Timestamp(v)) => self.fixed_cell(fixed::<22, 8>(id, TIMESTAMP, v.to_le_bytes())),
+            Some(Value::Uuid(v)) => self.fixed_cell(fixed::<30, 16>(id, UUID, *v)),
+            Some(Value::UInt4(v)) => self.fixed_cell(fixed::<18, 4>(id, UINT4, v.to_le_bytes())),
+            Some(Value::Text(text)) => self.sized_cell(id, TEXT, text.as_bytes()),
+            Some(Value::Bytes(bytes)) => self.sized_cell(id, BYTES, bytes),
+            Some(_) => self.any_cell(id, value),
+        }
+    }
+
+    /// Bytes of a size that is known, so that they are copied and hashed without calls or loops.
+    #[inline]
+    fn fixed_cell<const SIZE: usize>(&mut self, cell: [u8; SIZE]) -> u128 {
+        self.row.extend_from_slice(&cell);
+        XxHash3_128::oneshot_with_seed(seed_of(&cell), &cell)
+    }
+
+    #[inline]
+    fn sized_cell(&mut self, id: i32, tag: u8, value: &[u8]) -> u128 {
+        let start = self.row.len();
+        self.row.reserve(TAGGED + value.len());
+        self.row.extend_from_slice(&fixed_header(id, value.len(), tag));
+        self.row.extend_from_slice(value);
+        self.hash_from(start, id)
+    }
+
+    fn any_cell(&mut self, id: i32, value: Option<&Value<'_>>) -> u128 {
         let start = self.row.len();
         self.row.extend_from_slice(&id.to_le_bytes());
         put_cell(&mut self.row, value);
+        self.hash_from(start, id)
+    }
+
+    fn hash_from(&self, start: usize, id: i32) -> u128 {
         self.row.get(start..).map_or(0, |cell| XxHash3_128::oneshot_with_seed(seed(id), cell))
     }
 
     /// The same bytes as [`Self::cell`] hashes.
     fn large_cell(&mut self, id: i32, tag: u8, value: &[u8]) -> u128 {
         let start = self.row.len();
-        self.row.extend_from_slice(&id.to_le_bytes());
-        self.row.push(NOT_NULL);
-        self.row.extend_from_slice(&(value.len() as u64 + 1).to_le_bytes());
-        self.row.push(tag);
+        self.row.extend_from_slice(&fixed_header(id, value.len(), tag));
         let mut column = XxHash3_128::with_seed(seed(id));
         column.write(self.row.get(start..).unwrap_or_default());
         column.write(value);
@@ -174,6 +225,46 @@ fn seed(id: i32) -> u64 {
     u64::from(id.cast_unsigned())
 }
 
+/// Bytes of field id, null flag and length; and of these and the tag.
+const HEADER: usize = 4 + 1 + 8;
+const TAGGED: usize = HEADER + 1;
+
+#[inline]
+fn header(id: i32, null: u8, length: u64) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
+    let (of_id, rest) = header.split_at_mut(4);
+    let (of_null, of_length) = rest.split_at_mut(1);
+    of_id.copy_from_slice(&id.to_le_bytes());
+    of_null.copy_from_slice(&[null]);
+    of_length.copy_from_slice(&length.to_le_bytes());
+    header
+}
+
+/// What comes before so many bytes that are tagged.
+#[inline]
+fn fixed_header(id: i32, bytes: usize, tag: u8) -> [u8; TAGGED] {
+    let mut tagged = [tag; TAGGED];
+    tagged[..HEADER].copy_from_slice(&header(id, NOT_NULL, bytes as u64 + 1));
+    tagged
+}
+
+/// The cell of a value of `BYTES` bytes, with its header `SIZE`.
+#[inline]
+fn fixed<const SIZE: usize, const BYTES: usize>(id: i32, tag: u8, bytes: [u8; BYTES]) -> [u8; SIZE] {
+    const { assert!(SIZE == TAGGED + BYTES) };
+    let mut cell = [0; SIZE];
+    cell[..TAGGED].copy_from_slice(&fixed_header(id, BYTES, tag));
+    cell[TAGGED..].copy_from_slice(&bytes);
+    cell
+}
+
+/// The seed of a cell that begins with its field id.
+#[inline]
+fn seed_of<const SIZE: usize>(cell: &[u8; SIZE]) -> u64 {
+    const { assert!(SIZE >= 4) };
+    u32::from_le_bytes([cell[0], cell[1], cell[2], cell[3]]).into()
+}
+
 /// Null flag, length, canonical bytes.
 pub(super) fn put_cell(out: &mut Vec<u8>, value: Option<&Value<'_>>) {
     let Some(value) = value else {
@@ -195,21 +286,21 @@ pub(super) fn put_cell(out: &mut Vec<u8>, value: Option<&Value<'_>>) {
 /// A tag for the kind of value, then its bytes: little-endian integers, raw float bits.
 fn put_value(out: &mut Vec<u8>, value: &Value<'_>) {
     match value {
-        Value::Bool(v) => out.extend_from_slice(&[1, u8::from(*v)]),
-        Value::Int2(v) => put(out, 2, &v.to_le_bytes()),
-        Value::Int4(v) => put(out, 3, &v.to_le_bytes()),
-        Value::Int8(v) => put(out, 4, &v.to_le_bytes()),
-        Value::Float4(v) => put(out, 5, &v.to_bits().to_le_bytes()),
-        Value::Float8(v) => put(out, 6, &v.to_bits().to_le_bytes()),
+        Value::Bool(v) => put(out, BOOL, &[u8::from(*v)]),
+        Value::Int2(v) => put(out, INT2, &v.to_le_bytes()),
+        Value::Int4(v) => put(out, INT4, &v.to_le_bytes()),
+        Value::Int8(v) => put(out, INT8, &v.to_le_bytes()),
+        Value::Float4(v) => put(out, FLOAT4, &v.to_bits().to_le_bytes()),
+        Value::Float8(v) => put(out, FLOAT8, &v.to_bits().to_le_bytes()),
         Value::Numeric(v) => put_numeric(out, v),
         Value::Text(v) => put(out, TEXT, v.as_bytes()),
         Value::Bytes(v) => put(out, BYTES, v),
-        Value::Date(v) => put(out, 10, &v.to_le_bytes()),
-        Value::Time(v) => put(out, 11, &v.to_le_bytes()),
-        Value::Timestamp(v) => put(out, 12, &v.to_le_bytes()),
-        Value::Uuid(v) => put(out, 13, v),
+        Value::Date(v) => put(out, DATE, &v.to_le_bytes()),
+        Value::Time(v) => put(out, TIME, &v.to_le_bytes()),
+        Value::Timestamp(v) => put(out, TIMESTAMP, &v.to_le_bytes()),
+        Value::Uuid(v) => put(out, UUID, v),
         Value::Array(v) => put_array(out, v),
-        Value::UInt4(v) => put(out, 15, &v.to_le_bytes()),
+        Value::UInt4(v) => put(out, UINT4, &v.to_le_bytes()),
         Value::Interval(v) => {
             put(out, 16, &v.months.to_le_bytes());
             out.extend_from_slice(&v.days.to_le_bytes());
@@ -233,9 +324,9 @@ fn put(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
 
 fn put_numeric(out: &mut Vec<u8>, numeric: &Numeric<'_>) {
     let (weight, digits) = numeric.normalized();
-    out.extend_from_slice(&[7, sign_code(numeric.sign)]);
-    out.extend_from_slice(&weight.to_le_bytes());
-    out.extend_from_slice(&numeric.dscale.to_le_bytes());
+    let ([w0, w1], [s0, s1]) = (weight.to_le_bytes(), numeric.dscale.to_le_bytes());
+    out.reserve(6 + 2 * digits.len());
+    out.extend_from_slice(&[NUMERIC, sign_code(numeric.sign), w0, w1, s0, s1]);
     for i in digits {
         out.extend_from_slice(&numeric.digits.get(i).to_le_bytes());
     }

@@ -11,7 +11,7 @@ use arrow::array::{
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, FieldRef, Fields};
 
-use super::outlier::{Cell, cell};
+use super::outlier::{Cell, cell, timestamp};
 use super::value::{ArrayValue, IntervalValue, Value};
 use crate::schema::{PgType, Storage, TableSchema};
 use crate::{Error, ErrorKind, Result};
@@ -35,6 +35,7 @@ impl ColumnBuffer {
     }
 
     /// The next value of a row. `false` for an outlier, which is NULL in its column.
+    #[inline(always)]
     pub(super) fn append(&mut self, column: usize, value: Option<&Value<'_>>) -> Result<bool> {
         self.columns.get_mut(column).ok_or_else(confused)?.append(value)
     }
@@ -152,7 +153,25 @@ impl ColumnBuilder {
     }
 
     /// Appends a value, or NULL. `false` means that the value is an outlier, and NULL was appended in its place.
+    #[inline(always)]
     fn append(&mut self, value: Option<&Value<'_>>) -> Result<bool> {
+        // Most values, without a look at what may be an outlier.
+        match (&mut self.cells, value) {
+            (Cells::Int32(b), Some(Value::Int4(v))) => b.append_value(*v),
+            (Cells::Int64(b), Some(Value::Int8(v))) => b.append_value(*v),
+            (Cells::Float64(b), Some(Value::Float8(v))) => b.append_value(*v),
+            (Cells::Bool(b), Some(Value::Bool(v))) => b.append_value(*v),
+            (Cells::Text(b), Some(Value::Text(v))) if matches!(self.storage, Storage::Text) => b.append_value(v),
+            (Cells::Timestamp(b), Some(Value::Timestamp(v))) => match timestamp(*v) {
+                Some(v) => b.append_value(v),
+                None => return self.append_checked(value),
+            },
+            _ => return self.append_checked(value),
+        }
+        Ok(true)
+    }
+
+    fn append_checked(&mut self, value: Option<&Value<'_>>) -> Result<bool> {
         let cell = match value {
             Some(value) => cell(&self.storage, value)?,
             None => None,

@@ -1,7 +1,5 @@
 //! The on-disk form of `jsonb` (src/include/utils/jsonb.h), printed as PostgreSQL's output function prints it.
 
-use std::io::Write as _;
-
 use super::numeric_disk;
 
 const COUNT: u32 = 0x0FFF_FFFF;
@@ -174,7 +172,8 @@ fn print_number(bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
     if !number.is_finite() {
         return None;
     }
-    write!(out, "{number}").ok()
+    number.print(out);
+    Some(())
 }
 
 /// As `escape_json` does: the encodings of a server have ASCII bytes for ASCII characters only.

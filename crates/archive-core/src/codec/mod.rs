@@ -14,6 +14,7 @@ mod format;
 mod guard;
 pub mod jsonb_disk;
 mod key_filter;
+mod layout;
 mod ndjson;
 mod numeric;
 pub mod numeric_disk;

@@ -1,11 +1,16 @@
 //! PostgreSQL's `numeric`, as `numeric.c` stores it: base-10000 digits, a weight and a display scale.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 /// Decimal digits per base-10000 digit.
 const DEC_DIGITS: i32 = 4;
 /// The base.
 const NBASE: i128 = 10_000;
+const NBASE_64: i64 = 10_000;
+/// Digits that make up 64 bits, and the power of ten by which what they are is still multiplied within 128.
+const SHORT: usize = 4;
+const SHORT_EXPONENT: i32 = 18;
 
 /// Sign of a numeric, with the values that are no numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,6 +140,15 @@ impl Numeric<'_> {
 
     /// |value| times 10^scale, truncated, and whether nothing was cut off.
     fn magnitude_at(&self, scale: i32) -> Option<(i128, bool)> {
+        let len = self.digits.len();
+        if (1..=SHORT).contains(&len) {
+            // The decimal exponent of the last digit's last decimal place after scaling.
+            let exponent = (i32::from(self.weight) - (len as i32 - 1)) * DEC_DIGITS + scale;
+            if (1 - DEC_DIGITS..=SHORT_EXPONENT).contains(&exponent) {
+                let joined = self.digits().fold(0i64, |joined, digit| joined * NBASE_64 + i64::from(digit));
+                return Some(shifted(joined, exponent));
+            }
+        }
         let mut magnitude: i128 = 0;
         let mut exact = true;
         for (i, digit) in self.digits().enumerate() {
@@ -202,9 +216,50 @@ impl Numeric<'_> {
         integer + usize::from(self.dscale) + 3
     }
 
+    /// The order of PostgreSQL's comparison operators (`cmp_numerics`): NaN is highest and equal to itself, scales do not matter.
+    pub fn compare(&self, other: &Numeric<'_>) -> Ordering {
+        match (self.sign, other.sign) {
+            (NumericSign::Positive, NumericSign::Positive) => self.compare_magnitude(other),
+            (NumericSign::Negative, NumericSign::Negative) => other.compare_magnitude(self),
+            _ => self.rank().cmp(&other.rank()),
+        }
+    }
+
+    /// The order of values of different kinds.
+    fn rank(&self) -> u8 {
+        match self.sign {
+            NumericSign::NegativeInfinity => 0,
+            NumericSign::Negative if !self.normalized().1.is_empty() => 1,
+            NumericSign::Positive if !self.normalized().1.is_empty() => 3,
+            NumericSign::Negative | NumericSign::Positive => 2,
+            NumericSign::PositiveInfinity => 4,
+            NumericSign::NaN => 5,
+        }
+    }
+
+    fn compare_magnitude(&self, other: &Numeric<'_>) -> Ordering {
+        let ((weight, range), (other_weight, other_range)) = (self.normalized(), other.normalized());
+        if range.is_empty() || other_range.is_empty() {
+            return other_range.is_empty().cmp(&range.is_empty());
+        }
+        weight.cmp(&other_weight).then_with(|| {
+            let digits = range.len().max(other_range.len());
+            let pairs = (0..digits).map(|at| (self.digit_in(&range, at), other.digit_in(&other_range, at)));
+            pairs.map(|(ours, theirs)| ours.cmp(&theirs)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+        })
+    }
+
+    fn digit_in(&self, range: &std::ops::Range<usize>, at: usize) -> i16 {
+        if at < range.len() { self.digits.get(range.start + at) } else { 0 }
+    }
+
     /// The weight, and the range of digits without zeros at either end: the same for every spelling of a value.
     pub(crate) fn normalized(&self) -> (i16, std::ops::Range<usize>) {
         let len = self.digits.len();
+        // As PostgreSQL stores them.
+        if len > 0 && self.digits.get(0) != 0 && self.digits.get(len - 1) != 0 {
+            return (self.weight, 0..len);
+        }
         let leading = (0..len).take_while(|i| self.digits.get(*i) == 0).count();
         if leading == len {
             return (0, 0..0);
@@ -213,6 +268,15 @@ impl Numeric<'_> {
         let weight = i32::from(self.weight) - i32::try_from(leading).unwrap_or(i32::MAX);
         (i16::try_from(weight).unwrap_or(i16::MIN), leading..len - trailing)
     }
+}
+
+/// A number below 10^16 times 10^exponent, truncated, and whether nothing was cut off.
+fn shifted(number: i64, exponent: i32) -> (i128, bool) {
+    let power = 10i64.pow(exponent.unsigned_abs());
+    if exponent >= 0 {
+        return (i128::from(number) * i128::from(power), true);
+    }
+    ((number / power).into(), number % power == 0)
 }
 
 impl PartialEq for Numeric<'_> {
@@ -227,55 +291,67 @@ impl PartialEq for Numeric<'_> {
 }
 
 impl fmt::Display for Numeric<'_> {
-    /// The text of `numeric_out`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.sign {
-            NumericSign::NaN => return f.write_str("NaN"),
-            NumericSign::PositiveInfinity => return f.write_str("Infinity"),
-            NumericSign::NegativeInfinity => return f.write_str("-Infinity"),
-            NumericSign::Negative => f.write_str("-")?,
-            NumericSign::Positive => {}
-        }
-        self.write_integer(f)?;
-        self.write_fraction(f)
+        let mut text = Vec::new();
+        self.print(&mut text);
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 
 impl Numeric<'_> {
+    /// Appends the text of `numeric_out`.
+    pub(super) fn print(&self, out: &mut Vec<u8>) {
+        match self.sign {
+            NumericSign::NaN => return out.extend_from_slice(b"NaN"),
+            NumericSign::PositiveInfinity => return out.extend_from_slice(b"Infinity"),
+            NumericSign::NegativeInfinity => return out.extend_from_slice(b"-Infinity"),
+            NumericSign::Negative => out.push(b'-'),
+            NumericSign::Positive => {}
+        }
+        self.print_integer(out);
+        self.print_fraction(out);
+    }
+
     /// The digit of weight `weight`, zero where none is stored.
     fn digit_at(&self, weight: i32) -> i16 {
         usize::try_from(i32::from(self.weight) - weight).map_or(0, |i| self.digits.get(i))
     }
 
-    fn write_integer(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut started = false;
+    fn print_integer(&self, out: &mut Vec<u8>) {
+        let start = out.len();
         for weight in (0..=i32::from(self.weight)).rev() {
-            let digit = self.digit_at(weight);
-            match (started, digit) {
-                (false, 0) => continue,
-                (false, _) => write!(f, "{digit}")?,
-                (true, _) => write!(f, "{digit:04}")?,
-            }
-            started = true;
+            let group = decimal(self.digit_at(weight));
+            let shown = match out.len() == start {
+                true => group.iter().position(|digit| *digit != b'0').unwrap_or(group.len()),
+                false => 0,
+            };
+            out.extend_from_slice(group.get(shown..).unwrap_or_default());
         }
-        if started { Ok(()) } else { f.write_str("0") }
+        if out.len() == start {
+            out.push(b'0');
+        }
     }
 
-    fn write_fraction(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn print_fraction(&self, out: &mut Vec<u8>) {
         let mut left = usize::from(self.dscale);
         if left > 0 {
-            f.write_str(".")?;
+            out.push(b'.');
         }
         let mut weight = -1;
         while left > 0 {
-            let group = format!("{:04}", self.digit_at(weight));
+            let group = decimal(self.digit_at(weight));
             let shown = left.min(group.len());
-            f.write_str(group.get(..shown).unwrap_or("0"))?;
+            out.extend_from_slice(group.get(..shown).unwrap_or_default());
             left -= shown;
             weight -= 1;
         }
-        Ok(())
     }
+}
+
+/// The four decimal digits of a base-10000 digit.
+fn decimal(digit: i16) -> [u8; 4] {
+    let digit = digit.unsigned_abs();
+    [digit / 1000, digit / 100 % 10, digit / 10 % 10, digit % 10].map(|digit| b'0' + digit as u8)
 }
 
 /// Powers of ten that 128 bits hold.
@@ -407,7 +483,42 @@ mod tests {
         assert_eq!(parse("NaN").to_i128(0), None);
     }
 
+    #[test]
+    fn order_of_numeric_c() {
+        let ascending = [
+            "-Infinity",
+            "-10000.5",
+            "-1.20",
+            "-1.2",
+            "-0.0001",
+            "0.00",
+            "0",
+            "0.00009",
+            "0.5",
+            "1",
+            "1.0",
+            "10000",
+            "Infinity",
+            "NaN",
+        ];
+        let equal = [("-1.20", "-1.2"), ("0.00", "0"), ("1", "1.0")];
+        for (i, low) in ascending.iter().enumerate() {
+            assert_eq!(parse(low).compare(&parse(low)), Ordering::Equal);
+            for high in &ascending[i + 1..] {
+                let wanted = if equal.contains(&(low, high)) { Ordering::Equal } else { Ordering::Less };
+                assert_eq!(parse(low).compare(&parse(high)), wanted, "{low} {high}");
+                assert_eq!(parse(high).compare(&parse(low)), wanted.reverse(), "{high} {low}");
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn order_is_that_of_integers(a in any::<i128>(), b in any::<i128>(), shift in 0u32..127, scale in 0u16..40) {
+            let (a, b) = (a >> shift, b >> shift);
+            prop_assert_eq!(Numeric::from_i128(a, scale).compare(&Numeric::from_i128(b, scale)), a.cmp(&b));
+        }
+
         #[test]
         fn integers_come_back(unscaled in any::<i128>(), shift in 0u32..127, scale in 0u16..40) {
             let unscaled = unscaled >> shift;
@@ -416,6 +527,15 @@ mod tests {
             let text = numeric.to_string();
             prop_assert_eq!(text.replace(['.', '-'], "").parse::<u128>().unwrap(), unscaled.unsigned_abs());
             prop_assert_eq!(parse(&text), numeric);
+        }
+
+        /// Few digits take a shorter way than many: zeros behind them do not change what comes out.
+        #[test]
+        fn few_digits_as_many(digits in prop::collection::vec(0i16..10_000, 1..=4), weight in -6i16..8, scale in -8i16..24) {
+            let of = |digits: Vec<i16>| {
+                Numeric { sign: NumericSign::Negative, weight, dscale: 0, digits: Digits::Owned(digits) }.floor_at(scale)
+            };
+            prop_assert_eq!(of(digits.clone()), of([digits, vec![0; 5]].concat()));
         }
     }
 }

@@ -73,10 +73,20 @@ enum File {
 }
 
 impl ObjectWriter {
-    /// Begins an object.
-    pub(super) fn new(schema: &TableSchema, opts: &WriterOptions, shape: Shape, ordinal: u32) -> Result<Self> {
+    /// Begins an object, of which `first` is the first batch, if it has one.
+    pub(super) fn new(
+        schema: &TableSchema,
+        opts: &WriterOptions,
+        shape: Shape,
+        ordinal: u32,
+        first: Option<&Batch>,
+    ) -> Result<Self> {
+        let columns = match first.map(|batch| &batch.encoded) {
+            Some(Encoded::Columns(columns, _)) => columns.as_slice(),
+            _ => &[],
+        };
         let file = match opts.format {
-            ObjectFormat::Parquet => File::Parquet(Box::new(ParquetFile::new(schema, opts, shape.clone())?)),
+            ObjectFormat::Parquet => File::Parquet(Box::new(ParquetFile::new(schema, opts, shape.clone(), columns)?)),
             ObjectFormat::NdjsonGz => File::Ndjson(NdjsonFile::new(true)),
             ObjectFormat::Ndjson => File::Ndjson(NdjsonFile::new(false)),
         };

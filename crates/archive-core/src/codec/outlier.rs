@@ -75,7 +75,9 @@ fn date(days: i32) -> Option<i32> {
     days.checked_add(EPOCH_DAYS).filter(|_| finite)
 }
 
-fn timestamp(micros: i64) -> Option<i64> {
+/// The native timestamp; `None` for an outlier.
+#[inline]
+pub(super) fn timestamp(micros: i64) -> Option<i64> {
     let finite = micros != i64::MIN && micros != i64::MAX;
     // Other engines read the largest number as infinity.
     micros.checked_add(EPOCH_MICROS).filter(|native| finite && *native != i64::MAX)

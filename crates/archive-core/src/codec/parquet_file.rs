@@ -14,6 +14,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use parquet::schema::types::ColumnPath;
 
 use super::digest::Digest;
+use super::layout::Layout;
 use super::object::Shape;
 use super::options::WriterOptions;
 use super::sink::ChunkBuffer;
@@ -52,11 +53,12 @@ pub(super) struct ParquetFile {
 type Finished = (Vec<Bytes>, u64, String, u32);
 
 impl ParquetFile {
-    /// Begins an object.
-    pub(super) fn new(schema: &TableSchema, opts: &WriterOptions, shape: Shape) -> Result<Self> {
+    /// Begins an object, whose values are like those of `first`, its first batch.
+    pub(super) fn new(schema: &TableSchema, opts: &WriterOptions, shape: Shape, first: &[ArrayRef]) -> Result<Self> {
         let arrow = Arc::new(arrow_schema(schema, &shape));
-        let options =
-            ArrowWriterOptions::new().with_properties(properties(schema, opts, &shape)?).with_skip_arrow_metadata(true);
+        let layouts: Vec<_> = first.iter().map(|array| Layout::of(array.as_ref())).collect();
+        let properties = properties(schema, opts, &shape, &layouts)?;
+        let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(ChunkBuffer::default(), Arc::clone(&arrow), options);
         Ok(Self { writer: writer.map_err(not_written)?, arrow, shape, group_rows: 0, group_bytes: 0 })
     }
@@ -144,7 +146,12 @@ fn arrow_schema(schema: &TableSchema, shape: &Shape) -> Schema {
     Schema::new(native.chain(sidecars).collect::<Vec<ArrowField>>())
 }
 
-fn properties(schema: &TableSchema, opts: &WriterOptions, shape: &Shape) -> Result<WriterProperties> {
+fn properties(
+    schema: &TableSchema,
+    opts: &WriterOptions,
+    shape: &Shape,
+    layouts: &[Layout],
+) -> Result<WriterProperties> {
     let level = ZstdLevel::try_new(opts.compression_level).map_err(|error| {
         Error::new(ErrorKind::InvalidParameter, format!("invalid zstd level {}", opts.compression_level)).source(error)
     })?;
@@ -157,7 +164,27 @@ fn properties(schema: &TableSchema, opts: &WriterOptions, shape: &Shape) -> Resu
         .set_max_row_group_row_count(None)
         .set_max_row_group_bytes(None)
         .set_key_value_metadata(Some(key_values(schema)?));
-    Ok(wide_columns(bloom_filters(builder, schema, opts), schema, shape).build())
+    let builder = encodings(bloom_filters(builder, schema, opts), schema, layouts);
+    Ok(wide_columns(builder, schema, shape).build())
+}
+
+/// Without a dictionary columns have the encoding of their layout, also where a dictionary is given up.
+fn encodings(
+    mut builder: WriterPropertiesBuilder,
+    schema: &TableSchema,
+    layouts: &[Layout],
+) -> WriterPropertiesBuilder {
+    for (field, layout) in schema.fields.iter().zip(layouts) {
+        let encoding = match layout {
+            Layout::Dictionary => continue,
+            Layout::Differences => Encoding::DELTA_BINARY_PACKED,
+            Layout::SplitBytes => Encoding::BYTE_STREAM_SPLIT,
+            Layout::Plain => Encoding::PLAIN,
+        };
+        let path = native_path(field);
+        builder = builder.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, encoding);
+    }
+    builder
 }
 
 fn key_values(schema: &TableSchema) -> Result<Vec<KeyValue>> {
@@ -219,6 +246,7 @@ fn wide_columns(mut builder: WriterPropertiesBuilder, schema: &TableSchema, shap
         for path in native.into_iter().chain([vec![sidecar.clone()]]).map(ColumnPath::new) {
             builder = builder
                 .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_encoding(path.clone(), Encoding::PLAIN)
                 .set_column_statistics_enabled(path.clone(), EnabledStatistics::None)
                 .set_column_bloom_filter_enabled(path, false);
         }

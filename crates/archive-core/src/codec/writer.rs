@@ -99,6 +99,7 @@ impl Encoder {
     }
 
     /// The next value of a row. `false` for an outlier, which is NULL in its place.
+    #[inline(always)]
     fn append(&mut self, column: usize, value: Option<&Value<'_>>) -> Result<bool> {
         match self {
             Self::Columns(columns) => columns.append(column, value),
@@ -163,6 +164,7 @@ impl<S: ObjectSink> PartitionWriter<S> {
     }
 
     /// The next value of the row. It is hashed too, before any conversion.
+    #[inline(always)]
     pub fn append(&mut self, column: usize, value: Option<&Value<'_>>) -> Result<Appended> {
         let in_order = column == self.pending.next && self.pending.owed.is_none();
         if !in_order || column >= self.schema.fields.len() {
@@ -196,6 +198,7 @@ impl<S: ObjectSink> PartitionWriter<S> {
         Ok(())
     }
 
+    #[inline]
     fn note_size(&mut self, column: usize, size: usize) {
         self.pending.bytes += size;
         self.appended_bytes += size as u64;
@@ -236,7 +239,7 @@ impl<S: ObjectSink> PartitionWriter<S> {
         self.make_room(&batch.shape)?;
         let mut object = match self.object.take() {
             Some(object) => object,
-            None => self.begin()?,
+            None => self.begin(Some(&batch))?,
         };
         let (rows, opts) = (batch.rows, Arc::clone(&self.opts));
         // A value larger than a batch is to be gone from memory before the next one comes.
@@ -298,10 +301,10 @@ impl<S: ObjectSink> PartitionWriter<S> {
         }
     }
 
-    fn begin(&mut self) -> Result<ObjectWriter> {
+    fn begin(&mut self, first: Option<&Batch>) -> Result<ObjectWriter> {
         let ordinal =
             u32::try_from(self.done.len()).map_err(|_| Error::new(ErrorKind::Internal, "too many objects"))?;
-        let object = ObjectWriter::new(&self.schema, &self.opts, self.shape.clone(), ordinal)?;
+        let object = ObjectWriter::new(&self.schema, &self.opts, self.shape.clone(), ordinal, first)?;
         self.sink.begin(ordinal)?;
         Ok(object)
     }
@@ -327,7 +330,7 @@ impl<S: ObjectSink> PartitionWriter<S> {
         let mut flushed = if self.pending.rows > 0 { self.flush()? } else { Vec::new() };
         flushed.extend(self.collect()?);
         if self.object.is_none() && self.done.is_empty() {
-            self.object = Some(self.begin()?);
+            self.object = Some(self.begin(None)?);
         }
         self.finish_object()?;
         Ok((self.done, flushed, self.sink))
