@@ -1,7 +1,7 @@
 //! The independent read-back (P2): every object through fresh requests, rebuilt into datums by the code that serves
 //! queries, hashed again, and compared with what the export hashed.
 
-use archive_core::codec::{ObjectReader, RowHasher, ScanOptions};
+use archive_core::codec::{Decoded, DecodedBatch, ObjectReader, RowHasher, ScanOptions};
 use archive_core::manifest::{Manifest, ManifestObject};
 use archive_core::schema::TableSchema;
 use archive_core::store::BlockingStore;
@@ -9,7 +9,7 @@ use archive_core::store::BlockingStore;
 use super::plan::Verify;
 use super::progress::{Phase, Progress};
 use crate::error::{Error, Result, SqlState};
-use crate::export::{self, ExportSource};
+use crate::export::ExportSource;
 use crate::pg::arena::Arena;
 use crate::pg::guc::GucNest;
 use crate::pg::interrupts;
@@ -115,17 +115,38 @@ impl<'a> ReadBack<'a> {
                 interrupts::check();
                 self.memory.reset();
                 arena.reset();
-                self.memory.within(|| {
-                    for (column, io) in self.source.io.iter().enumerate() {
-                        io.write(&batch.get(column, at)?, &mut buffer, &mut arena)?;
-                    }
-                    export::hash_row(self.source, &mut hasher, &buffer.row())
-                })?;
+                let whole = local.is_some();
+                self.memory.within(|| self.hash(&batch, at, whole, (&mut buffer, &mut arena), &mut hasher))?;
                 self.compare(object, &buffer.row(), local)?;
                 self.tick(object);
             }
         }
         compare_digests(schema, object, &hasher)
+    }
+
+    /// Adds a row to the digest as it would come back. Values are made of the cells where only that tells, or the `whole` row is wanted.
+    fn hash(
+        &self,
+        batch: &DecodedBatch,
+        at: usize,
+        whole: bool,
+        (buffer, arena): (&mut RowBuffer, &mut Arena),
+        hasher: &mut RowHasher,
+    ) -> Result<()> {
+        for (column, io) in self.source.io.iter().enumerate() {
+            let cell = batch.get(column, at)?;
+            if whole || !io.is_read_as(&cell) {
+                io.write(&cell, buffer, arena)?;
+                io.visit(&buffer.row(), |value| hasher.column(column, value))?;
+            } else {
+                match &cell {
+                    Decoded::Value(value) => hasher.column(column, Some(value)),
+                    _ => hasher.column(column, None),
+                }
+            }
+        }
+        hasher.end_row();
+        Ok(())
     }
 
     fn compare(&self, object: &ManifestObject, archived: &Row<'_>, local: &mut Option<TableScan<'_>>) -> Result<()> {

@@ -85,6 +85,41 @@ impl ColumnIo {
         }
     }
 
+    /// Whether an archived cell is, as it is, what [`Self::read`] gives of the value that is made of it: for the types of PostgreSQL
+    /// whose representation the codec knows, and documents, whose text says everything.
+    pub fn is_read_as(&self, cell: &Decoded<'_>) -> bool {
+        let known = matches!(
+            self.node.pg_type,
+            PgType::Bool
+                | PgType::Int2
+                | PgType::Int4
+                | PgType::Int8
+                | PgType::Money
+                | PgType::Float4
+                | PgType::Float8
+                | PgType::Numeric { .. }
+                | PgType::UnboundedNumeric
+                | PgType::Text
+                | PgType::Varchar
+                | PgType::Bpchar
+                | PgType::Json
+                | PgType::Jsonb
+                | PgType::Bytea
+                | PgType::Date
+                | PgType::Time
+                | PgType::Timestamp
+                | PgType::TimestampTz
+                | PgType::Interval
+                | PgType::Uuid
+                | PgType::Oid
+        );
+        match cell {
+            Decoded::Null => true,
+            Decoded::Value(_) => known && matches!(self.node.encoding, Encoding::Utf8),
+            Decoded::Text(_) => false,
+        }
+    }
+
     /// PostgreSQL's text form of this column in `row` for the sidecar, for values that the native Parquet type cannot
     /// hold.
     pub fn text<'r>(&self, row: &Row<'r>) -> Cow<'r, str> {
