@@ -447,6 +447,8 @@ mod tests {
         std::fs::remove_file(storage.0.join(&key)).unwrap();
         assert!(!outcome("SELECT count(*) FROM archive.events_1").starts_with("ok"));
         assert_eq!(outcome("SELECT count(*) FROM archive.events_1 WHERE id < 10"), "ok");
+        run("SET archive_ext.enable_catalog_answers = on");
+        assert_eq!(outcome("SELECT count(*), min(id), max(id) FROM archive.events_1"), "ok");
         run("DELETE FROM archive_ext.object WHERE ordinal = (SELECT max(ordinal) FROM archive_ext.object)");
         assert!(outcome("SELECT count(*) FROM archive.events_1").starts_with("XX001"));
     }

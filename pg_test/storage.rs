@@ -22,6 +22,8 @@ impl Storage {
              CREATE SERVER fdw_cold FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{}');
              SET archive_ext.default_storage = 'fdw_cold';
              SET archive_ext.drop_after = 0;
+             SET archive_ext.enable_catalog_answers = off;
+             SET archive_ext.metadata_cache = 0;
              {settings}",
             directory.display()
         ));

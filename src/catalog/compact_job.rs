@@ -76,8 +76,8 @@ pub fn end_interrupted(table: pg_sys::Oid, request: &Value) -> Result<()> {
     user::elevated(|| {
         spi::execute(
             "UPDATE archive_ext.archival_job j
-             SET status = 'completed', phase = 'done', completed_at = clock_timestamp(),
-                 rows_archived = coalesce((j.progress ->> 'rows')::bigint, 0)
+             SET status = 'completed', phase = 'done', completed_at = clock_timestamp(), error = NULL, error_code = NULL,
+                 next_attempt_at = NULL, rows_archived = coalesce((j.progress ->> 'rows')::bigint, 0)
              WHERE j.operation = 'compact' AND j.status IN ('pending', 'running') AND j.table_name = $1::oid AND j.request = $2
                AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = j.pid AND a.backend_start = j.pid_started
                                  AND a.pid <> pg_backend_pid())",

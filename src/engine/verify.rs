@@ -1,5 +1,6 @@
-//! The independent read-back (P2): every object through fresh requests, rebuilt into datums by the code that serves
-//! queries, hashed again, and compared with what the export hashed.
+//! The independent read-back (P2): every object through fresh requests, decoded by the code that serves queries, hashed again, and
+//! compared with what the export hashed. Datums are made where the codec does not know for sure what they would be
+//! ([`crate::pg::datum::ColumnIo::is_read_as`]), and of all values by `deep`.
 
 use archive_core::codec::{Decoded, DecodedBatch, ObjectReader, RowHasher, ScanOptions};
 use archive_core::manifest::{Manifest, ManifestObject};

@@ -15,6 +15,7 @@ use super::source::{ObjectSource, RangeCache};
 use crate::catalog::object::ArchivedObject;
 use crate::catalog::{storage, tier};
 use crate::error::Result;
+use crate::guc;
 use crate::pg::arena::Arena;
 use crate::pg::expr::{Evaluated, Expressions};
 use crate::pg::foreign_scan::ScanNode;
@@ -71,10 +72,12 @@ pub(super) fn begin(node: &mut ScanNode<Scan>, explain_only: bool) -> Result<()>
     if !explain_only {
         archive.refuse_older_snapshot()?;
     }
-    let asked = plan.columns.as_deref().filter(|_| plan.extremes).unwrap_or_default();
+    // A plan may be older than the setting.
+    let by_catalog = plan.extremes && guc::enable_catalog_answers();
+    let asked = plan.columns.as_deref().filter(|_| by_catalog).unwrap_or_default();
     let looked_at = pushdown::attributes(&plan.conditions).chain(asked.iter().copied());
     let files = archive.objects(&prune::fields(&archive, looked_at))?;
-    let extremes = if plan.extremes { Extremes::of(&archive, &files, asked) } else { None };
+    let extremes = if by_catalog { Extremes::of(&archive, &files, asked) } else { None };
     let pruner = FilePruner::new(&archive, &plan.conditions, &files);
     // What cannot be read can still be explained.
     let decoder = if explain_only { archive.lenient_reshaper()? } else { archive.reshaper(plan.columns.as_deref())? };
@@ -159,7 +162,11 @@ impl Scan {
                 return Ok(false);
             }
             if let Some(reader) = &mut run.reader {
-                run.batch = reader.next_batch()?;
+                let next = reader.next_batch();
+                if next.is_err() {
+                    reader.reader().forget();
+                }
+                run.batch = next?;
             }
             if run.batch.is_none() {
                 self.close(run);
@@ -278,6 +285,8 @@ pub(super) fn open(
     options: ScanOptions,
     cache: Option<Rc<RefCell<RangeCache>>>,
 ) -> Result<ObjectReader<ObjectSource>> {
-    let (source, _opening) = ObjectSource::new(store.reader(&file.key, file.bytes), file, cache);
-    Ok(ObjectReader::open(source, file.recorded()?, &archive.partition.schema, options)?)
+    let (source, opening) = ObjectSource::new(store.reader(&file.key, file.bytes), file, cache);
+    let reader = ObjectReader::open(source, file.recorded()?, &archive.partition.schema, options)?;
+    opening.done();
+    Ok(reader)
 }

@@ -19,6 +19,7 @@ mod exec;
 mod explain;
 mod extremes;
 mod key_filter;
+mod metadata_cache;
 mod modify;
 mod options;
 mod plan;

@@ -1,15 +1,15 @@
-//! The bytes of an object, and small memories of those that a repeated scan, or the next query, asks for again.
+//! The bytes of an object, and a small memory of those that a repeated scan asks for again.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
-use archive_core::codec::RangeReader;
+use archive_core::codec::{ObjectFormat, RangeReader};
 use archive_core::store::BlockingRangeReader;
 use bytes::Bytes;
-use lru::LruCache;
 
+use super::metadata_cache::{self, Piece};
 use crate::catalog::object::ArchivedObject;
 use crate::guc;
 
@@ -36,57 +36,41 @@ impl RangeCache {
     }
 }
 
-/// Footers and page indexes of objects that this backend read last, `archive_ext.metadata_cache` of them: the next query that reads
-/// the object asks for its pages at once. An object's id is never another's, and objects do not change.
-#[derive(Debug)]
-struct MetadataCache {
-    ranges: LruCache<(i64, u64, u64), Bytes>,
-    bytes: usize,
-}
-
-thread_local! {
-    static METADATA: RefCell<MetadataCache> = RefCell::new(MetadataCache { ranges: LruCache::unbounded(), bytes: 0 });
-}
-
-impl MetadataCache {
-    fn find(object: i64, range: &Range<u64>) -> Option<Bytes> {
-        METADATA.with_borrow_mut(|cache| cache.ranges.get(&(object, range.start, range.end)).cloned())
-    }
-
-    fn keep(object: i64, range: &Range<u64>, bytes: &Bytes) {
-        let limit = guc::metadata_cache_bytes();
-        METADATA.with_borrow_mut(|cache| {
-            if bytes.len() <= limit {
-                cache.bytes += bytes.len();
-                // A copy, as above.
-                let replaced = cache.ranges.put((object, range.start, range.end), Bytes::copy_from_slice(bytes));
-                cache.bytes -= replaced.map_or(0, |replaced| replaced.len());
-            }
-            while cache.bytes > limit {
-                let Some((_, oldest)) = cache.ranges.pop_lru() else { break };
-                cache.bytes -= oldest.len();
-            }
-        });
-    }
-}
-
 /// Reads one object of a scan.
 #[derive(Debug)]
 pub(super) struct ObjectSource {
     reader: BlockingRangeReader,
-    object: i64,
+    sha256: Rc<str>,
     ordinal: i32,
     cache: Option<Rc<RefCell<RangeCache>>>,
-    opening: Rc<Cell<bool>>,
+    opening: Reads,
 }
 
-/// What is read as long as this lives is an object's metadata.
+/// What was read while an object is opened; `None` afterwards, and where nothing of it is to be remembered.
+type Reads = Rc<RefCell<Option<Vec<Piece>>>>;
+
+/// As long as this lives, what is read is an object's metadata.
 #[derive(Debug)]
-pub(super) struct Opening(Rc<Cell<bool>>);
+pub(super) struct Opening {
+    sha256: Rc<str>,
+    reads: Reads,
+}
+
+impl Opening {
+    /// The object could be opened.
+    pub(super) fn done(self) {
+        if let Some(reads) = self.reads.take() {
+            metadata_cache::keep(&self.sha256, &reads);
+        }
+    }
+}
 
 impl Drop for Opening {
     fn drop(&mut self) {
-        self.0.set(false);
+        // It could not be opened, perhaps by what was remembered of it.
+        if self.reads.take().is_some() {
+            metadata_cache::forget(&self.sha256);
+        }
     }
 }
 
@@ -97,26 +81,33 @@ impl ObjectSource {
         object: &ArchivedObject,
         cache: Option<Rc<RefCell<RangeCache>>>,
     ) -> (Self, Opening) {
-        let opening = Rc::new(Cell::new(guc::metadata_cache_bytes() > 0));
-        let source = Self { reader, object: object.id, ordinal: object.ordinal, cache, opening: Rc::clone(&opening) };
-        (source, Opening(opening))
+        // Lines have no metadata.
+        let remembers =
+            guc::metadata_cache_bytes() > 0 && matches!(ObjectFormat::of_key(&object.key), Ok(ObjectFormat::Parquet));
+        let reads: Reads = Rc::new(RefCell::new(remembers.then(Vec::new)));
+        let sha256: Rc<str> = object.sha256.as_str().into();
+        let opening = Opening { sha256: Rc::clone(&sha256), reads: Rc::clone(&reads) };
+        (Self { reader, sha256, ordinal: object.ordinal, cache, opening: reads }, opening)
     }
 
-    /// The ranges, each from `known` or from the storage; those are given to `keep`.
-    fn read_through(
-        &mut self,
-        ranges: &[Range<u64>],
-        known: impl Fn(&Range<u64>) -> Option<Bytes>,
-        keep: impl Fn(&Range<u64>, &Bytes),
-    ) -> archive_core::Result<Vec<Bytes>> {
-        let known: Vec<Option<Bytes>> = ranges.iter().map(known).collect();
-        let missing: Vec<Range<u64>> =
-            ranges.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(range, _)| range.clone()).collect();
-        // No borrow of a cache is held while reading: it may unwind.
-        let read = if missing.is_empty() { Vec::new() } else { self.reader.read_ranges(&missing)? };
-        missing.iter().zip(&read).for_each(|(range, bytes)| keep(range, bytes));
-        let mut read = read.into_iter();
-        Ok(known.into_iter().map(|known| known.unwrap_or_else(|| read.next().unwrap_or_default())).collect())
+    /// Forgets what is remembered of the object, which is not what was written.
+    pub(super) fn forget(&self) {
+        metadata_cache::forget(&self.sha256);
+    }
+
+    fn find(&self, range: &Range<u64>) -> Option<Bytes> {
+        let key = (self.ordinal, range.start, range.end);
+        let of_scan = self.cache.as_ref().and_then(|cache| cache.borrow().ranges.get(&key).cloned());
+        of_scan.or_else(|| self.opening.borrow().as_ref().and_then(|_| metadata_cache::find(&self.sha256, range)))
+    }
+
+    fn keep(&self, range: &Range<u64>, bytes: &Bytes) {
+        if let Some(cache) = &self.cache {
+            cache.borrow_mut().keep((self.ordinal, range.start, range.end), bytes);
+        }
+        if let Some(reads) = self.opening.borrow_mut().as_mut() {
+            reads.push((range.clone(), bytes.clone()));
+        }
     }
 }
 
@@ -126,15 +117,13 @@ impl RangeReader for ObjectSource {
     }
 
     fn read_ranges(&mut self, ranges: &[Range<u64>]) -> archive_core::Result<Vec<Bytes>> {
-        if self.opening.get() {
-            let object = self.object;
-            let known = |range: &Range<u64>| MetadataCache::find(object, range);
-            return self.read_through(ranges, known, |range, bytes| MetadataCache::keep(object, range, bytes));
-        }
-        let Some(cache) = self.cache.clone() else { return self.reader.read_ranges(ranges) };
-        let ordinal = self.ordinal;
-        let key = |range: &Range<u64>| (ordinal, range.start, range.end);
-        let known = |range: &Range<u64>| cache.borrow().ranges.get(&key(range)).cloned();
-        self.read_through(ranges, known, |range, bytes| cache.borrow_mut().keep(key(range), bytes))
+        let known: Vec<Option<Bytes>> = ranges.iter().map(|range| self.find(range)).collect();
+        let missing: Vec<Range<u64>> =
+            ranges.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(range, _)| range.clone()).collect();
+        // No borrow of a cache is held while reading: it may unwind.
+        let read = if missing.is_empty() { Vec::new() } else { self.reader.read_ranges(&missing)? };
+        missing.iter().zip(&read).for_each(|(range, bytes)| self.keep(range, bytes));
+        let mut read = read.into_iter();
+        Ok(known.into_iter().map(|known| known.unwrap_or_else(|| read.next().unwrap_or_default())).collect())
     }
 }

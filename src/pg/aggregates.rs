@@ -33,6 +33,40 @@ impl BaseRel {
                 && (*self.rel).joininfo.is_null()
                 && list_pointers::<pg_sys::Node>((*(*self.rel).reltarget).exprs).into_iter().all(|node| is_column(node))
                 && [query.targetList.cast(), query.havingQual].into_iter().all(|tree| takes_extremes(tree))
+                && (!self.is_branch_of_union() || self.has_collations_of_aggregates())
+        }
+    }
+
+    /// Whether it is, or is a part of, a branch of UNION ALL: its columns may have another collation than those of the whole.
+    fn is_branch_of_union(&self) -> bool {
+        // SAFETY: the array, if there is one, has an entry for each relation of the query, NULL for those that are no children.
+        unsafe {
+            let children = (*self.root).append_rel_array;
+            let mut relation = (*self.rel).relid;
+            while !children.is_null() {
+                let Some(child) = (*children.add(relation as usize)).as_ref() else { break };
+                if child.parent_reltype == pg_sys::InvalidOid {
+                    return true;
+                }
+                relation = child.parent_relid;
+            }
+            false
+        }
+    }
+
+    /// Whether all columns that have a collation have that of every aggregate that has one.
+    fn has_collations_of_aggregates(&self) -> bool {
+        // SAFETY: live expression trees of the planner run; `takes_extremes` found nothing but aggregates in them.
+        unsafe {
+            let query = &*(*self.root).parse;
+            let columns = list_pointers::<pg_sys::Node>((*(*self.rel).reltarget).exprs);
+            let ours: Vec<_> = columns.into_iter().map(|node| pg_sys::exprCollation(node)).collect();
+            let wanted = [query.targetList.cast(), query.havingQual].into_iter().flat_map(|tree| aggregates(tree));
+            wanted.filter_map(|node| node.cast::<pg_sys::Aggref>().as_ref()).all(|aggregate| {
+                let valid = |collation: &pg_sys::Oid| *collation != pg_sys::InvalidOid;
+                !valid(&aggregate.inputcollid)
+                    || ours.iter().filter(|collation| valid(collation)).all(|ours| *ours == aggregate.inputcollid)
+            })
         }
     }
 
@@ -47,14 +81,22 @@ impl BaseRel {
 /// # Safety
 /// `tree` is NULL or live.
 unsafe fn takes_extremes(tree: *mut pg_sys::Node) -> bool {
-    let flags = pg_sys::PVC_INCLUDE_AGGREGATES | pg_sys::PVC_RECURSE_WINDOWFUNCS | pg_sys::PVC_RECURSE_PLACEHOLDERS;
     // SAFETY: by the caller's promise.
     unsafe {
-        let found = list_pointers::<pg_sys::Node>(pg_sys::pull_var_clause(tree, flags as i32));
-        found.into_iter().all(|node| {
+        aggregates(tree).into_iter().all(|node| {
             (*node).type_ == pg_sys::NodeTag::T_Aggref && is_count_or_extreme(&*node.cast::<pg_sys::Aggref>())
         })
     }
+}
+
+/// The aggregates of a tree, and the columns outside of them.
+///
+/// # Safety
+/// As for [`takes_extremes`].
+unsafe fn aggregates(tree: *mut pg_sys::Node) -> Vec<*mut pg_sys::Node> {
+    let flags = pg_sys::PVC_INCLUDE_AGGREGATES | pg_sys::PVC_RECURSE_WINDOWFUNCS | pg_sys::PVC_RECURSE_PLACEHOLDERS;
+    // SAFETY: by the caller's promise.
+    unsafe { list_pointers(pg_sys::pull_var_clause(tree, flags as i32)) }
 }
 
 /// # Safety

@@ -92,7 +92,8 @@ impl<T> ScanNode<T> {
 pub(super) unsafe fn fill_slot(slot: *mut pg_sys::TupleTableSlot, row: &RowBuffer) {
     // SAFETY: the slot has as many entries as its relation has attributes; no more are copied.
     unsafe {
-        // A virtual slot that owns nothing is cleared and stored to by these assignments alone.
+        // A slot that owns nothing is cleared and stored to by these assignments alone: that of a scan is made for heap tuples, but
+        // holds one only where it owns it.
         if u32::from((*slot).tts_flags) & pg_sys::TTS_FLAG_SHOULDFREE != 0 {
             pg_sys::ExecClearTuple(slot);
         }
@@ -107,7 +108,7 @@ pub(super) unsafe fn fill_slot(slot: *mut pg_sys::TupleTableSlot, row: &RowBuffe
 /// What `ExecStoreVirtualTuple` does.
 ///
 /// # Safety
-/// `slot` is live and empty, or virtual and owns nothing; its values and flags are set.
+/// `slot` is live and empty, or holds no tuple and owns nothing; its values and flags are set.
 pub(super) unsafe fn store_virtual(slot: *mut pg_sys::TupleTableSlot) {
     // SAFETY: by the caller's promise.
     unsafe {

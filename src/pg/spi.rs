@@ -114,7 +114,7 @@ pub fn active_text(sql: &str, args: &[i64]) -> Result<Option<String>> {
     // when what it is about changes.
     unsafe {
         pg_sys::SPI_connect();
-        let code = match plan(sql, &statement, args.len()) {
+        let code = match plan(sql, &statement, args.len())? {
             None => pg_sys::SPI_execute(statement.as_ptr(), true, 1),
             Some(plan) => {
                 let mut values: Vec<_> = args.iter().map(|value| pg_sys::Datum::from(*value)).collect();
@@ -137,20 +137,26 @@ pub fn active_text(sql: &str, args: &[i64]) -> Result<Option<String>> {
 ///
 /// # Safety
 /// SPI is connected.
-unsafe fn plan(sql: &str, statement: &CStr, arguments: usize) -> Option<pg_sys::SPIPlanPtr> {
+unsafe fn plan(sql: &str, statement: &CStr, arguments: usize) -> Result<Option<pg_sys::SPIPlanPtr>> {
     if arguments == 0 {
-        return None;
+        return Ok(None);
     }
     if let Some(plan) = PLANS.with_borrow(|plans| plans.get(sql).copied()) {
-        return Some(plan);
+        return Ok(Some(plan));
     }
     let mut types = vec![pg_sys::INT8OID; arguments];
     // SAFETY: as many types as arguments; the plan is a live one of this connection.
     let plan = unsafe { pg_sys::SPI_prepare(statement.as_ptr(), arguments as i32, types.as_mut_ptr()) };
+    if plan.is_null() {
+        // SAFETY: a code of this connection's last call.
+        let code = unsafe { pg_sys::SPI_result };
+        let message = format!("a query of the catalog cannot be planned: SPI error {code}");
+        return Err(Error::new(SqlState::ERRCODE_INTERNAL_ERROR, message));
+    }
     if PLANS.with_borrow(|plans| plans.len() < KEPT_PLANS) {
         // SAFETY: as above; it is moved out of the connection's memory.
         unsafe { pg_sys::SPI_keepplan(plan) };
         PLANS.with_borrow_mut(|plans| plans.insert(sql.to_owned(), plan));
     }
-    Some(plan)
+    Ok(Some(plan))
 }

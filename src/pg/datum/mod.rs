@@ -8,9 +8,10 @@ mod type_io;
 
 use std::borrow::Cow;
 
-use archive_core::codec::{Decoded, Sidecar, Value};
+use archive_core::codec::{Decoded, Sidecar, Value, jsonb_disk};
 use archive_core::schema::{PgType, TableSchema};
 use pgrx::pg_sys;
+use serde::de::IgnoredAny;
 
 use self::node::{Node, Origin, Shape};
 use self::type_io::TypeIo;
@@ -25,6 +26,9 @@ use super::xact;
 use crate::error::Result;
 
 pub(super) use self::label::find as find_label;
+
+/// Levels of a document that every parser goes into.
+const SHALLOW: usize = 100;
 
 /// Reads and rebuilds the values of one column.
 #[derive(Debug)]
@@ -85,12 +89,21 @@ impl ColumnIo {
         }
     }
 
-    /// Whether an archived cell is, as it is, what [`Self::read`] gives of the value that is made of it: for the types of PostgreSQL
-    /// whose representation the codec knows, and documents, whose text says everything.
+    /// Whether an archived cell is, as it is, what [`Self::read`] gives of the value that is made of it, and one can be made: for the
+    /// types of PostgreSQL whose representation the codec knows, and for documents that another parser finds to be some.
     pub fn is_read_as(&self, cell: &Decoded<'_>) -> bool {
-        let known = matches!(
-            self.node.pg_type,
-            PgType::Bool
+        let value = match cell {
+            Decoded::Null => return true,
+            Decoded::Value(value) if matches!(self.node.encoding, Encoding::Utf8) => value,
+            Decoded::Value(_) | Decoded::Text(_) => return false,
+        };
+        match (&self.node.pg_type, value) {
+            // What is nested deeply may be too deep for PostgreSQL's parser, by max_stack_depth.
+            (PgType::Jsonb, Value::Text(text)) => {
+                jsonb_disk::nesting(text) <= SHALLOW && serde_json::from_str::<IgnoredAny>(text).is_ok()
+            }
+            (
+                PgType::Bool
                 | PgType::Int2
                 | PgType::Int4
                 | PgType::Int8
@@ -103,7 +116,6 @@ impl ColumnIo {
                 | PgType::Varchar
                 | PgType::Bpchar
                 | PgType::Json
-                | PgType::Jsonb
                 | PgType::Bytea
                 | PgType::Date
                 | PgType::Time
@@ -111,12 +123,10 @@ impl ColumnIo {
                 | PgType::TimestampTz
                 | PgType::Interval
                 | PgType::Uuid
-                | PgType::Oid
-        );
-        match cell {
-            Decoded::Null => true,
-            Decoded::Value(_) => known && matches!(self.node.encoding, Encoding::Utf8),
-            Decoded::Text(_) => false,
+                | PgType::Oid,
+                _,
+            ) => true,
+            _ => false,
         }
     }
 

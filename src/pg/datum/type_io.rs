@@ -1,8 +1,17 @@
 //! Length, by-value flag, alignment and I/O functions of a type.
 
-use std::ffi::{CStr, CString, c_char};
+use std::cell::Cell;
+use std::ffi::{CStr, c_char};
 
 use pgrx::pg_sys;
+
+/// Capacity of the buffer that is kept between values.
+const KEPT: usize = 64 << 10;
+
+thread_local! {
+    /// Where a text gets its NUL byte, so that not every one needs an allocation.
+    static TERMINATED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// How values of a type lie in memory, and its I/O functions. Those of a domain are its base type's: a value that is
 /// stored is not checked again.
@@ -86,9 +95,20 @@ impl TypeIo {
     /// The value that the input function reads, in the current memory context; a text that it refuses raises
     /// PostgreSQL's error. `None` when the text holds a NUL byte.
     pub(super) fn parse(&self, text: &[u8]) -> Option<pg_sys::Datum> {
-        let text = CString::new(text).ok()?;
-        // SAFETY: the input function of the type, given a NUL-terminated string.
-        Some(unsafe { pg_sys::InputFunctionCall(self.input, text.as_ptr().cast_mut(), self.io_param, -1) })
+        if text.contains(&0) {
+            return None;
+        }
+        // Taken out meanwhile: a function of the type may read values itself.
+        let mut terminated = TERMINATED.take();
+        terminated.clear();
+        terminated.extend_from_slice(text);
+        terminated.push(0);
+        // SAFETY: the input function of the type, given a NUL-terminated string that nobody changes meanwhile.
+        let datum = unsafe { pg_sys::InputFunctionCall(self.input, terminated.as_mut_ptr().cast(), self.io_param, -1) };
+        if terminated.capacity() <= KEPT {
+            TERMINATED.set(terminated);
+        }
+        Some(datum)
     }
 }
 

@@ -88,6 +88,29 @@ ALTER TABLE bills ADD COLUMN later int DEFAULT 7;
 SELECT DISTINCT answered FROM reads('SELECT max(later) FROM archive.bills');
 SELECT max(later), max(empty), count(*) FROM archive.bills;
 
+-- A branch of UNION ALL has another order than the whole.
+SELECT min(x) FROM (SELECT region AS x FROM archive.bills_1 UNION ALL SELECT NULL::text COLLATE "en-x-icu") u;
+SELECT answered FROM reads('SELECT min(x) FROM (SELECT region AS x FROM archive.bills_1 UNION ALL SELECT NULL::text COLLATE "en-x-icu") u');
+SELECT answered FROM reads('SELECT min(x) FROM (SELECT region AS x FROM archive.bills_1 UNION ALL SELECT region FROM archive.bills_1) u');
+
+-- Several objects, one of them of one row, and one with a value that is too long for the catalog; scans that begin anew.
+CREATE TABLE notes (id int PRIMARY KEY, at date NOT NULL, body text);
+INSERT INTO notes SELECT n, date '2024-01-01' + n, CASE n WHEN 13 THEN repeat('z', 2000) ELSE 'note ' || n % 5 END FROM generate_series(1, 22) n;
+CREATE TABLE noted AS TABLE notes;
+CALL archive_table('notes', '2024-02-01', batch_rows => 7);
+SELECT count(*) AS objects, min(rows) FROM archive_ext.objects WHERE table_name = 'notes'::regclass;
+SELECT count(*), min(id), max(id), min(at), max(at) FROM archive.notes;
+SELECT count(*), min(id), max(id), min(at), max(at) FROM noted;
+SELECT * FROM reads('SELECT count(*), min(id), max(id), min(at), max(at) FROM archive.notes_all');
+SELECT count(*), max(length(body)), max(body) = repeat('z', 2000) AS longest FROM archive.notes;
+SELECT answered FROM reads('SELECT max(body) FROM archive.notes');
+SELECT g, c, m FROM generate_series(1, 3) g, LATERAL (SELECT count(*) AS c, max(id) AS m FROM archive.notes WHERE g <> 2) x ORDER BY g;
+
+PREPARE counts AS SELECT count(*) FROM archive.bills_1;
+EXECUTE counts;
+SET plan_cache_mode = force_generic_plan;
+SELECT answered, files > 0 AS read FROM reads('EXECUTE counts');
 SET archive_ext.enable_catalog_answers = off;
+SELECT answered, files > 0 AS read FROM reads('EXECUTE counts');
 SELECT answered, files > 0 AS read FROM reads('SELECT count(*) FROM archive.bills_1');
 DROP SCHEMA ca CASCADE;

@@ -14,7 +14,7 @@ WHERE c.relnamespace = 'archive_ext'::regnamespace AND c.relkind IN ('r', 'v')
 SELECT c.relname AS not_dumped FROM pg_class c
 WHERE c.relnamespace = 'archive_ext'::regnamespace AND c.relkind IN ('r', 'S')
   AND c.oid <> ALL (SELECT unnest(extconfig) FROM pg_extension WHERE extname = 'archive_ext');
-SELECT name, setting, unit, context FROM pg_settings WHERE name LIKE 'archive_ext.%' ORDER BY 1;
+SELECT name, boot_val, unit, context FROM pg_settings WHERE name LIKE 'archive_ext.%' ORDER BY 1;
 -- Each call resolves; most fail for want of the object named.
 \set VERBOSITY terse
 SELECT archive_partition('no_such', 'cold', 'deep', '1 day', 'true');

@@ -210,6 +210,35 @@ fn print_special(byte: u8, out: &mut Vec<u8>) {
     out.extend_from_slice(short);
 }
 
+/// How deeply arrays and objects are nested in the text of a document.
+pub fn nesting(text: &str) -> usize {
+    let (mut depth, mut deepest) = (0usize, 0);
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => skip_string(&mut bytes),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// Goes behind the end of a string whose begin was read.
+fn skip_string(bytes: &mut std::str::Bytes<'_>) {
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return,
+            b'\\' => drop(bytes.next()),
+            _ => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -278,5 +307,20 @@ mod tests {
     fn printed_lossy(payload: &[u8]) -> usize {
         let mut out = Vec::new();
         print(payload, &mut out).map_or(0, |()| out.len())
+    }
+
+    #[test]
+    fn nesting_counts_brackets_outside_strings() {
+        let cases = [
+            ("1", 0),
+            ("[]", 1),
+            (r#"{"a": [1, {"b": []}], "c": [[]]}"#, 4),
+            (r#"["[[[", "\"[[", "\\"]"#, 1),
+            (r#"{"[": "]"}"#, 1),
+        ];
+        for (text, depth) in cases {
+            assert_eq!(nesting(text), depth, "{text}");
+        }
+        assert_eq!(nesting(&"[".repeat(1000)), 1000);
     }
 }

@@ -178,7 +178,6 @@ fn encodings(
         let encoding = match layout {
             Layout::Dictionary => continue,
             Layout::Differences => Encoding::DELTA_BINARY_PACKED,
-            Layout::SplitBytes => Encoding::BYTE_STREAM_SPLIT,
             Layout::Plain => Encoding::PLAIN,
         };
         let path = native_path(field);
