@@ -518,4 +518,4 @@ def test_p1_p4_two_phase_commit_of_an_archive(db, end):
 
     table = "archive.orders" if end == "COMMIT" else "orders"
     assert db.value(f"SELECT count(*) FROM {table}") == 100
-    wait_until(lambda: guarded(db) == 0, 10, "the partition to be writable")
+    wait_until(lambda: not guarded(db), 10, "the partition to be writable")
