@@ -424,7 +424,8 @@ def test_p1_p6_archives_beside_dml_ddl_vacuum_dumps_and_replication(busy, db):
 
     explained = refused.value.diag.message_detail
     assert f"Process {blocker.info.backend_pid} (user postgres, idle in transaction, query started" in explained
-    assert len([text for text in told if "trying again" in text]) == 10
+    # Each step has its own attempts, and a dump may be in the way of another.
+    assert len([text for text in told if "trying again (10 of 10)" in text]) == 1
     blocker.execute("ROLLBACK")
 
     # Who is in the way is named, but where PostgreSQL itself waited for a lock within a statement of ours.

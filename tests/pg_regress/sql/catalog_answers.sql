@@ -52,7 +52,10 @@ SELECT count(*), min(id), max(id), min(at), max(at), min(region), max(region), m
        min(empty), max(empty), min(code), max(code) FROM archive.bills_all;
 SELECT count(*), min(id), max(id), min(at), max(at), min(region), max(region), min(amount), max(amount), min(ratio), max(ratio),
        min(empty), max(empty), min(code), max(code) FROM truth;
-SELECT * FROM reads('SELECT count(*), max(ratio), min(empty), min(code), max(region) FROM archive.bills_all');
+SELECT * FROM reads('SELECT count(*), max(ratio), min(empty), min(code) FROM archive.bills_all');
+SELECT * FROM reads('SELECT max(region) FROM archive.bills_all');
+-- In branches of UNION ALL columns of several collations are read.
+SELECT * FROM reads('SELECT max(code), max(region) FROM archive.bills_all');
 SELECT * FROM reads('SELECT count(*) FROM archive.bills_all HAVING max(amount) > 10');
 SELECT * FROM reads('SELECT EXISTS (SELECT FROM archive.bills_1)');
 SELECT * FROM reads('SELECT 1 FROM archive.bills_1 LIMIT 3');

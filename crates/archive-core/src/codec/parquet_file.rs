@@ -31,7 +31,7 @@ const DIGEST_KEY: &str = "archive_ext.digest";
 pub(super) const FORMAT: &str = "1";
 
 /// Encoded bytes of a row group that wait in memory at most.
-const MAX_ENCODED: usize = 64 << 20;
+const MAX_ENCODED: usize = 48 << 20;
 /// Rows per data page at most; a page ends at 1 MiB too.
 const PAGE_ROWS: usize = 20_000;
 /// Rows between two looks at the size of the page.
