@@ -158,31 +158,3 @@ def test_p4_a_procedure_that_waits_between_attempts_is_not_kept_by_a_clock_set_b
     call.result(60)
     assert_all_there(orders)
     assert orders.value("SELECT count(*) FROM archive.orders") == ROWS
-
-
-def copies(db):
-    return sorted(row[0] for row in db.all("SELECT partition_name FROM archive_ext.partition WHERE local_copy IS NOT NULL"))
-
-
-def test_p1_p2_p4_no_copy_goes_early_while_the_clock_jumps(orders, clock, cluster):
-    """None before its time by any clock that the server had, none whose archive is damaged, and the others all go in the end."""
-    orders.execute("SELECT set_archive_policy('orders', archive_after => '1 month', storage => 'cold')")
-    enable_worker(cluster, "on")
-    partitions = [f"orders_2024_{month:02}" for month in range(1, MONTHS + 1)]
-    wait_until(lambda: copies(orders) == partitions, 60, "all to be archived")
-    damaged = next(orders.location.rglob("*orders_2024_02*.parquet"))
-    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
-    for days in (5, -8, 3, -40, 6, 29, 12, 28):
-        clock.set(days)
-        # Three rounds of the worker.
-        time.sleep(3)
-        assert copies(orders) == partitions, f"on day {days}"
-        january = "(SELECT * FROM {} WHERE created_at < '2024-02-01') AS january"
-        assert_same_rows(orders, january.format("archive.orders_all"), january.format("truth"))
-    for days in (45, -3, 31, 50):
-        clock.set(days)
-        time.sleep(3)
-        assert "orders_2024_02" in copies(orders), f"on day {days}"
-    wait_until(lambda: copies(orders) == ["orders_2024_02"], 60, f"the others to go: {unfinished(orders)}")
-    gone = orders.all("SELECT partition_name FROM archive_ext.partition WHERE local_copy IS NULL AND reverified_at IS NULL")
-    assert not gone, "dropped without a second verification"
