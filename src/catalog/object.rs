@@ -65,7 +65,8 @@ pub fn of_row_set(partition: i64, version: i32, fields: &[i32]) -> Result<(Vec<A
     Ok((found.objects, found.rows))
 }
 
-/// The objects of partition `$1` and version `$2`. Not jsonb: of 100,000 objects it takes four times as long, and of more it may be larger than PostgreSQL lets it be.
+/// The objects of partition `$1` and version `$2`. Not jsonb: of 100,000 objects it takes four times as long, and of more it may be
+/// larger than PostgreSQL lets it be.
 fn as_json(fields: &[i32]) -> String {
     let (ranges, null_counts) = (only("ranges", ".field_id", fields), only("null_counts", "[0]", fields));
     format!(

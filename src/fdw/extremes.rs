@@ -73,7 +73,12 @@ impl Stand {
     /// Row 0 has the lowest values, row 1 the highest, row 2 and those after it have none.
     fn make(&self, number: u64, row: &mut RowBuffer) {
         for (index, range) in &self.columns {
-            row.put(*index, range.and_then(|(low, high)| [low, high].get(usize::try_from(number).ok()?).copied()));
+            let value = match number {
+                0 => range.map(|(low, _)| low),
+                1 => range.map(|(_, high)| high),
+                _ => None,
+            };
+            row.put(*index, value);
         }
     }
 }

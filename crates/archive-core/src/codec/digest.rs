@@ -118,18 +118,18 @@ impl RowHasher {
     #[inline(always)]
     fn cell(&mut self, id: i32, value: Option<&Value<'_>>) -> u128 {
         match value {
-            None => self.fixed_cell(header(id, NULL, 0)),
-            Some(Value::Bool(v)) => self.fixed_cell(fixed::<15, 1>(id, BOOL, [u8::from(*v)])),
-            Some(Value::Int2(v)) => self.fixed_cell(fixed::<16, 2>(id, INT2, v.to_le_bytes())),
-            Some(Value::Int4(v)) => self.fixed_cell(fixed::<18, 4>(id, INT4, v.to_le_bytes())),
-            Some(Value::Int8(v)) => self.fixed_cell(fixed::<22, 8>(id, INT8, v.to_le_bytes())),
-            Some(Value::Float4(v)) => self.fixed_cell(fixed::<18, 4>(id, FLOAT4, v.to_bits().to_le_bytes())),
-            Some(Value::Float8(v)) => self.fixed_cell(fixed::<22, 8>(id, FLOAT8, v.to_bits().to_le_bytes())),
-            Some(Value::Date(v)) => self.fixed_cell(fixed::<18, 4>(id, DATE, v.to_le_bytes())),
-            Some(Value::Time(v)) => self.fixed_cell(fixed::<22, 8>(id, TIME, v.to_le_bytes())),
-            Some(Value::Timestamp(v)) => self.fixed_cell(fixed::<22, 8>(id, TIMESTAMP, v.to_le_bytes())),
-            Some(Value::Uuid(v)) => self.fixed_cell(fixed::<30, 16>(id, UUID, *v)),
-            Some(Value::UInt4(v)) => self.fixed_cell(fixed::<18, 4>(id, UINT4, v.to_le_bytes())),
+            None => self.fixed_cell(id, header(id, NULL, 0)),
+            Some(Value::Bool(v)) => self.fixed_cell(id, fixed::<15, 1>(id, BOOL, [u8::from(*v)])),
+            Some(Value::Int2(v)) => self.fixed_cell(id, fixed::<16, 2>(id, INT2, v.to_le_bytes())),
+            Some(Value::Int4(v)) => self.fixed_cell(id, fixed::<18, 4>(id, INT4, v.to_le_bytes())),
+            Some(Value::Int8(v)) => self.fixed_cell(id, fixed::<22, 8>(id, INT8, v.to_le_bytes())),
+            Some(Value::Float4(v)) => self.fixed_cell(id, fixed::<18, 4>(id, FLOAT4, v.to_bits().to_le_bytes())),
+            Some(Value::Float8(v)) => self.fixed_cell(id, fixed::<22, 8>(id, FLOAT8, v.to_bits().to_le_bytes())),
+            Some(Value::Date(v)) => self.fixed_cell(id, fixed::<18, 4>(id, DATE, v.to_le_bytes())),
+            Some(Value::Time(v)) => self.fixed_cell(id, fixed::<22, 8>(id, TIME, v.to_le_bytes())),
+            Some(Value::Timestamp(v)) => self.fixed_cell(id, fixed::<22, 8>(id, TIMESTAMP, v.to_le_bytes())),
+            Some(Value::Uuid(v)) => self.fixed_cell(id, fixed::<30, 16>(id, UUID, *v)),
+            Some(Value::UInt4(v)) => self.fixed_cell(id, fixed::<18, 4>(id, UINT4, v.to_le_bytes())),
             Some(Value::Text(text)) => self.sized_cell(id, TEXT, text.as_bytes()),
             Some(Value::Bytes(bytes)) => self.sized_cell(id, BYTES, bytes),
             Some(_) => self.any_cell(id, value),
@@ -138,9 +138,9 @@ impl RowHasher {
 
     /// Bytes of a size that is known, so that they are copied and hashed without calls or loops.
     #[inline]
-    fn fixed_cell<const SIZE: usize>(&mut self, cell: [u8; SIZE]) -> u128 {
+    fn fixed_cell<const SIZE: usize>(&mut self, id: i32, cell: [u8; SIZE]) -> u128 {
         self.row.extend_from_slice(&cell);
-        XxHash3_128::oneshot_with_seed(seed_of(&cell), &cell)
+        XxHash3_128::oneshot_with_seed(seed(id), &cell)
     }
 
     #[inline]
@@ -256,13 +256,6 @@ fn fixed<const SIZE: usize, const BYTES: usize>(id: i32, tag: u8, bytes: [u8; BY
     cell[..TAGGED].copy_from_slice(&fixed_header(id, BYTES, tag));
     cell[TAGGED..].copy_from_slice(&bytes);
     cell
-}
-
-/// The seed of a cell that begins with its field id.
-#[inline]
-fn seed_of<const SIZE: usize>(cell: &[u8; SIZE]) -> u64 {
-    const { assert!(SIZE >= 4) };
-    u32::from_le_bytes([cell[0], cell[1], cell[2], cell[3]]).into()
 }
 
 /// Null flag, length, canonical bytes.
