@@ -408,7 +408,8 @@ def test_p2_objects_go_when_what_replaced_them_is_durable():
         time.sleep(1.1)  # times of garbage are in whole seconds
         assert len([row for row in collect(db) if row.removed]) == 2
         os.kill(writer, signal.SIGKILL)  # takes the server along
-        wait_until(lambda: "database system is ready" in cluster.log().split("was terminated by signal 9")[-1], 60, "recovery")
+        crash = "was terminated by signal 9"
+        wait_until(lambda: "database system is ready" in cluster.log().partition(crash)[2], 60, "recovery")
         db.reconnect()
         assert db.value("SELECT count(*) FROM archive.ticket") == 120
         assert_same_rows(db, "archive.ticket_all", "truth", WHOLE)
