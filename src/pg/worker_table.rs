@@ -10,7 +10,7 @@ use pgrx::{pg_guard, pg_shmem_init, pg_sys};
 pub const MAX_WORKERS: usize = 32;
 /// Bytes kept of [`WorkerSlot::detail`].
 const DETAIL: usize = 200;
-/// A worker that did not start within this time never will: microseconds.
+/// A worker that did not start within this time never will: microseconds. Either way: the clock may have been set back meanwhile.
 const START_LIMIT: i64 = 30_000_000;
 
 /// What a worker is at, as an index into [`STATES`].
@@ -142,7 +142,7 @@ pub fn reserve(database: pg_sys::Oid, role: pg_sys::Oid, limit: usize) -> Place 
     let (database, role) = (database.to_u32(), role.to_u32());
     let now = super::clock::now();
     let mut table = TABLE.exclusive();
-    for slot in table.workers.iter_mut().filter(|slot| slot.pid == 0 && now - slot.since > START_LIMIT) {
+    for slot in table.workers.iter_mut().filter(|slot| slot.pid == 0 && (now - slot.since).abs() > START_LIMIT) {
         *slot = WorkerSlot::EMPTY;
     }
     if table.workers.iter().any(|slot| slot.used && slot.database == database && slot.role == role) {

@@ -18,7 +18,7 @@ STEPS = "CALL archive_partition_steps(ARRAY['orders_2024_01']::regclass[])"
 
 @pytest.fixture(scope="module")
 def cluster():
-    with without_crashes("archive_ext.naptime=1s", "archive_ext.verify_after=7d", "archive_ext.drop_after=30d") as cluster:
+    with without_crashes("archive_ext.verify_after=7d", "archive_ext.drop_after=30d") as cluster:
         cluster.clock = Clock(cluster)
         yield cluster
 
@@ -27,14 +27,13 @@ def cluster():
 def clock(cluster):
     cluster.clock.set(0)
     yield cluster.clock
-    enable_worker(cluster, "off")
     cluster.clock.set(0)
 
 
-def enable_worker(cluster, on):
-    with cluster.connect() as conn:
-        conn.execute(f"ALTER SYSTEM SET archive_ext.worker_enabled = {on}")
-        conn.execute("SELECT pg_reload_conf()")
+def run_lifecycle(db):
+    """What the worker does, in a session of its own: of PostgreSQL before 16 background workers have the true time (harness.clock)."""
+    with db.connect() as session:
+        session.execute("CALL run_lifecycle()")
 
 
 @pytest.fixture
@@ -78,12 +77,16 @@ def test_p4_what_failed_at_another_time_is_tried_again(orders, clock, cluster, d
     clock.set(max(days, 0))
     orders.location.write_text("no directory")
     orders.execute("SELECT set_archive_policy('orders', archive_after => '1 month', storage => 'cold')")
-    enable_worker(cluster, "on")
-    failed = "SELECT count(*) FROM archive_ext.archival_job WHERE status = 'pending' AND attempts > 0"
-    wait_until(lambda: orders.value(failed), 30, "a job to fail")
+    run_lifecycle(orders)
+    assert orders.value("SELECT count(*) FROM archive_ext.archival_job WHERE status = 'pending' AND attempts > 0") == MONTHS
     orders.location.unlink()
     clock.set(min(days, 0))
-    wait_until(lambda: orders.exists("archive.orders") and not unfinished(orders), 60, "the jobs to be tried again")
+
+    def all_done():
+        run_lifecycle(orders)
+        return orders.exists("archive.orders") and not unfinished(orders)
+
+    wait_until(all_done, 60, "the jobs to be tried again")
     assert_all_there(orders)
     assert orders.value("SELECT count(*) FROM archive.orders") == MONTHS * ROWS
 
@@ -158,3 +161,33 @@ def test_p4_a_procedure_that_waits_between_attempts_is_not_kept_by_a_clock_set_b
     call.result(60)
     assert_all_there(orders)
     assert orders.value("SELECT count(*) FROM archive.orders") == ROWS
+
+
+def copies(db):
+    return [row[0] for row in db.all("SELECT partition_name FROM archive_ext.partition WHERE local_copy IS NOT NULL ORDER BY 1")]
+
+
+def test_p1_p2_p4_no_copy_goes_early_while_the_clock_jumps(orders, clock):
+    """None before its time by any clock that the server had, none whose archive is damaged, and the others all go in the end."""
+    orders.execute("SELECT set_archive_policy('orders', archive_after => '1 month', storage => 'cold')")
+    run_lifecycle(orders)
+    partitions = [f"orders_2024_{month:02}" for month in range(1, MONTHS + 1)]
+    assert copies(orders) == partitions
+    damaged = next(orders.location.rglob("*orders_2024_02*.parquet"))
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    january = "(SELECT * FROM {} WHERE created_at < '2024-02-01') AS january"
+    for days in (5, -8, 3, -40, 6, 29, 12, 28):
+        clock.set(days)
+        for _ in range(3):
+            run_lifecycle(orders)
+        assert copies(orders) == partitions, f"on day {days}"
+        assert_same_rows(orders, january.format("archive.orders_all"), january.format("truth"))
+    verified = "SELECT count(*) FROM archive_ext.partition WHERE reverified_at IS NOT NULL"
+    assert orders.value(verified) == MONTHS - 1, unfinished(orders)
+    for days in (45, -3, 31, 50):
+        clock.set(days)
+        for _ in range(3):
+            run_lifecycle(orders)
+        assert "orders_2024_02" in copies(orders), f"on day {days}"
+    assert copies(orders) == ["orders_2024_02"], unfinished(orders)
+    assert orders.value(verified) == MONTHS - 1

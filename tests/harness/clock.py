@@ -1,6 +1,9 @@
 """A server whose clock a test sets: libfaketime before the C library, with an offset that is read from a file once a second.
 
 Only the time of day is faked, as an administrator or NTP would set it. Monotonic clocks and timers go on.
+
+Background workers have the true time before PostgreSQL 16: their postmaster forks them in a signal handler, while the library lets select()
+wait with the true time. So what depends on the clock is driven from sessions.
 """
 
 import os
