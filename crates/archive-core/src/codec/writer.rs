@@ -231,8 +231,8 @@ impl<S: ObjectSink> PartitionWriter<S> {
             || self.group_rows + self.pending.rows >= self.opts.row_group_rows
     }
 
-    /// Hands the pending rows to their object and the object's output to the sink. The batches that are in their objects by now, in
-    /// order: this one, or where batches are encoded in the background the one before.
+    /// Hands the pending rows to their object, and the output of the batch before to the sink. The batches that are in their objects by
+    /// now, in order. With or without a background the same batches go to the same objects.
     pub fn flush(&mut self) -> Result<Vec<Flushed>> {
         let batch = self.take_batch()?;
         let mut flushed = self.collect()?;
@@ -243,16 +243,20 @@ impl<S: ObjectSink> PartitionWriter<S> {
         };
         let (rows, opts) = (batch.rows, Arc::clone(&self.opts));
         // A value larger than a batch is to be gone from memory before the next one comes.
-        if let Some(background) = self.background.as_ref().filter(|_| batch.bytes < 2 * opts.batch_bytes) {
-            let encode = move || object.write(batch, &opts).map(|()| object);
-            // A row group that this fills ends with it.
-            let grown = self.group_rows + rows;
-            self.group_rows = if grown >= self.opts.row_group_rows { 0 } else { grown };
-            self.away = Some(Away { object: background.run(encode)?, rows });
-        } else {
+        if batch.bytes >= 2 * opts.batch_bytes {
             object.write(batch, &opts)?;
             flushed.push(self.take_back(object, rows)?);
+            return Ok(flushed);
         }
+        let encode = move || object.write(batch, &opts).map(|()| object);
+        let object = match &self.background {
+            Some(background) => background.run(encode)?,
+            None => Running::done(encode()),
+        };
+        // A row group that this fills ends with it.
+        let grown = self.group_rows + rows;
+        self.group_rows = if grown >= self.opts.row_group_rows { 0 } else { grown };
+        self.away = Some(Away { object, rows });
         Ok(flushed)
     }
 
