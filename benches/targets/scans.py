@@ -103,7 +103,7 @@ def planning(db, report, partitions):
     days = f"day >= date '2000-01-01' + {partitions // 2} AND day < date '2000-01-01' + {partitions // 2 + 5}"
     times = {}
     with db.cluster.connect(db.name) as session:
-        for table in ["archive.plan", "twin"] * 6:
+        for table in ["archive.plan", "twin"] * 40:
             ((plan,),) = session.execute(f"EXPLAIN (SUMMARY, FORMAT JSON) SELECT count(id) FROM {table} WHERE {days}").fetchall()
             times.setdefault(table, []).append(plan[0]["Planning Time"])
     ours, heap = (statistics.median(times[table][1:]) for table in ["archive.plan", "twin"])

@@ -2,7 +2,7 @@
 //! before the column existed are filled.
 
 use pgrx::{JsonB, pg_sys};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use archive_core::manifest::{CastSettings, Fill, MappedColumn, TypeStep};
 
@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::pg::{background, spi, user};
 
 /// All columns of a managed table, dropped ones included.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ColumnMap {
     /// The columns by field id.

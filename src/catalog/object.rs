@@ -3,14 +3,14 @@
 use archive_core::codec::Recorded;
 use archive_core::manifest::ColumnRange;
 use pgrx::pg_sys;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::pg::tuple_id::TupleId;
 use crate::pg::{spi, user};
 
 /// One object, with what pruning needs to know about it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ArchivedObject {
     /// Its id, which no other object ever has.
     pub id: i64,

@@ -4,19 +4,20 @@ use archive_core::lifecycle::Status;
 use archive_core::manifest::{Manifest, ManifestObject};
 use archive_core::schema::TableSchema;
 use pgrx::{JsonB, pg_sys};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::column_map::{self, ColumnMap};
 use crate::error::Result;
+use crate::pg::row_version::{self, RowVersion};
 use crate::pg::{spi, user};
 
 /// What reading an archived partition needs.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ArchivedPartition {
     /// Catalog id, the foreign table's only option.
     pub id: i64,
     /// The foreign table that may read it.
-    #[serde(deserialize_with = "oid")]
+    #[serde(serialize_with = "oid_as_number", deserialize_with = "oid")]
     pub foreign_table: Option<pg_sys::Oid>,
     /// `schema.partition` for messages.
     pub name: String,
@@ -33,7 +34,7 @@ pub struct ArchivedPartition {
     /// When it was archived, in microseconds since 2000-01-01 UTC.
     pub archived_at: i64,
     /// The hot table at the root.
-    #[serde(deserialize_with = "oid")]
+    #[serde(serialize_with = "oid_as_number", deserialize_with = "oid")]
     pub source: Option<pg_sys::Oid>,
     /// Which field each column of the table is now.
     pub map: ColumnMap,
@@ -63,6 +64,11 @@ pub fn archived(id: i64) -> Result<Option<ArchivedPartition>> {
     Ok(Some(ArchivedPartition { map: partition.map.known_here(), ..partition }))
 }
 
+/// The version of its row, which changes with all that [`archived`] and the list of its objects say, but for its column map.
+pub fn row_version(id: i64) -> Option<RowVersion> {
+    row_version::committed(c"partition", c"partition_pkey", id)
+}
+
 /// Whether the snapshot of the query that is running sees this version as archived, too.
 pub fn is_in_snapshot(id: i64, version: i32) -> Result<bool> {
     let seen = user::elevated(|| {
@@ -76,6 +82,10 @@ pub fn is_in_snapshot(id: i64, version: i32) -> Result<bool> {
 
 fn oid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<pg_sys::Oid>, D::Error> {
     Ok(Option::<u32>::deserialize(deserializer)?.map(pg_sys::Oid::from))
+}
+
+fn oid_as_number<S: Serializer>(oid: &Option<pg_sys::Oid>, serializer: S) -> Result<S::Ok, S::Error> {
+    oid.map(pg_sys::Oid::to_u32).serialize(serializer)
 }
 
 /// A partition's row as the engine needs it.

@@ -36,20 +36,27 @@ impl Archive {
     /// The partition of foreign table `table`. The catalog must name that very table (42501): whoever copies the option
     /// into a table of their own reads nothing.
     pub(super) fn of(table: pg_sys::Oid) -> Result<Self> {
-        let Some(relation) = Relation::open(table, LockMode::AccessShare) else {
-            return Err(Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, "the foreign table was dropped meanwhile"));
-        };
+        let relation = open(table)?;
         let given = foreign::table_options(table);
         let id = options::partition_id(given.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
         let found = partition::archived(id)?.filter(|partition| partition.foreign_table == Some(table));
         let partition = found.ok_or_else(|| not_registered(&relation))?;
-        Ok(Self {
-            table,
+        Ok(Self::new(&relation, partition))
+    }
+
+    /// The partition that the leader of a parallel query found.
+    pub(super) fn of_leader(table: pg_sys::Oid, partition: ArchivedPartition) -> Result<Self> {
+        Ok(Self::new(&open(table)?, partition))
+    }
+
+    fn new(relation: &Relation, partition: ArchivedPartition) -> Self {
+        Self {
+            table: relation.oid(),
             partition,
-            owner: foreign::owner(&relation),
-            columns: columns::of_relation(&relation),
+            owner: foreign::owner(relation),
+            columns: columns::of_relation(relation),
             attributes: relation.attribute_count(),
-        })
+        }
     }
 
     /// Refuses a SERIALIZABLE transaction whose snapshot is older than the archive run (40001): the archive has no row versions, so
@@ -134,7 +141,7 @@ impl Archive {
             attributes.is_none_or(|wanted| wanted.iter().any(|a| usize::try_from(*a) == Ok(column.index + 1)))
         };
         let _path = GucNest::new().safe_search_path();
-        let relation = self.relation()?;
+        let relation = open(self.table)?;
         let mut builder = Builder::new(self.shape(), &relation, self.partition.source, Volatile::Refuse);
         for column in self.columns.iter().filter(is_wanted) {
             builder.add(column.index)?;
@@ -145,7 +152,7 @@ impl Archive {
     /// The same for the columns that can be read; others stay NULL. For statistics only.
     pub(super) fn lenient_reshaper(&self) -> Result<Reshaper> {
         let _path = GucNest::new().safe_search_path();
-        let relation = self.relation()?;
+        let relation = open(self.table)?;
         let mut builder = Builder::new(self.shape(), &relation, self.partition.source, Volatile::Refuse);
         for column in &self.columns {
             // What cannot be read has no statistics.
@@ -153,11 +160,11 @@ impl Archive {
         }
         Ok(builder.finish())
     }
+}
 
-    fn relation(&self) -> Result<Relation> {
-        Relation::open(self.table, LockMode::AccessShare)
-            .ok_or_else(|| Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, "the foreign table was dropped meanwhile"))
-    }
+fn open(table: pg_sys::Oid) -> Result<Relation> {
+    Relation::open(table, LockMode::AccessShare)
+        .ok_or_else(|| Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, "the foreign table was dropped meanwhile"))
 }
 
 fn not_registered(relation: &Relation) -> Error {

@@ -1,4 +1,4 @@
-//! Execution: objects are opened one after the other, as rows are asked for.
+//! Execution: objects are opened one after the other, as rows are asked for. `shared` divides them among the processes of a parallel query.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,8 +11,10 @@ use super::extremes::Extremes;
 use super::key_filter::KeyFilters;
 use super::prune::{self, FilePruner};
 use super::pushdown::{self, PlanData};
+use super::shared::Share;
 use super::source::{ObjectSource, RangeCache};
 use crate::catalog::object::ArchivedObject;
+use crate::catalog::partition::ArchivedPartition;
 use crate::catalog::{storage, tier};
 use crate::error::Result;
 use crate::guc;
@@ -22,14 +24,17 @@ use crate::pg::foreign_scan::ScanNode;
 use crate::pg::reshape::Reshaper;
 use crate::pg::row::RowBuffer;
 use crate::pg::tuple_id::TupleId;
+use crate::pg::xact;
 
 /// The state of a scan. The query's memory owns it; it holds nothing that must be given back to PostgreSQL.
 pub(super) struct Scan {
     archive: Archive,
     plan: PlanData,
     files: Vec<ArchivedObject>,
-    /// Place of each object's first row, where places are asked for.
+    /// Place of each object's first row.
     first_places: Vec<u64>,
+    /// What the processes of a parallel query share.
+    pub(super) share: Option<Share>,
     pruner: FilePruner,
     filters: KeyFilters,
     expressions: Expressions,
@@ -43,7 +48,9 @@ pub(super) struct Scan {
     extremes: Option<Extremes>,
     /// Objects left over by the values known last.
     planned: usize,
-    done: Totals,
+    pub(super) done: Totals,
+    /// What the workers of a parallel query did.
+    pub(super) others: Totals,
 }
 
 /// One pass over the objects, begun with the first row that is asked for.
@@ -63,10 +70,30 @@ struct Run {
 pub(super) struct Totals {
     pub(super) files: u64,
     pub(super) read: ReadMetrics,
+    pub(super) store: StoreMetrics,
 }
 
-/// `BeginForeignScan`: reads the catalog, never the storage.
-pub(super) fn begin(node: &mut ScanNode<Scan>, explain_only: bool) -> Result<()> {
+/// The state of a node: a worker's scan is made of what the leader left for it.
+pub(super) enum ScanState {
+    /// Nothing was asked of the worker yet.
+    Joining(Share),
+    /// Rows are read.
+    Scanning(Box<Scan>),
+}
+
+/// The scan of a node; `None` in a worker that nothing was asked of yet.
+pub(super) fn of(node: &mut ScanNode<ScanState>) -> Option<&mut Scan> {
+    match node.state() {
+        Some(ScanState::Scanning(scan)) => Some(scan),
+        Some(ScanState::Joining(_)) | None => None,
+    }
+}
+
+/// `BeginForeignScan`: reads the catalog, never the storage. Workers wait for what the leader found there.
+pub(super) fn begin(node: &mut ScanNode<ScanState>, explain_only: bool) -> Result<()> {
+    if node.is_shared() && xact::is_worker() {
+        return Ok(());
+    }
     let plan = PlanData::from_text(&node.plan_data())?;
     let archive = Archive::of(node.relation())?;
     if !explain_only {
@@ -78,38 +105,35 @@ pub(super) fn begin(node: &mut ScanNode<Scan>, explain_only: bool) -> Result<()>
     let looked_at = pushdown::attributes(&plan.conditions).chain(asked.iter().copied());
     let files = archive.objects(&prune::fields(&archive, looked_at))?;
     let extremes = if by_catalog { Extremes::of(&archive, &files, asked) } else { None };
-    let pruner = FilePruner::new(&archive, &plan.conditions, &files);
     // What cannot be read can still be explained.
     let decoder = if explain_only { archive.lenient_reshaper()? } else { archive.reshaper(plan.columns.as_deref())? };
-    let expressions = node.prepare_expressions();
-    let row = RowBuffer::new(archive.attributes);
-    let planned = if extremes.is_some() { 0 } else { files.len() };
-    let (store, cache, run, done) = (None, None, None, Totals::default());
-    let filters = KeyFilters::default();
-    let first_places = if plan.places { first_places(&files) } else { Vec::new() };
-    let mut scan = Scan {
-        archive,
-        plan,
-        files,
-        first_places,
-        pruner,
-        filters,
-        expressions,
-        decoder,
-        row,
-        arena: Arena::default(),
-        store,
-        cache,
-        run,
-        extremes,
-        planned,
-        done,
-    };
-    if explain_only && scan.extremes.is_none() {
-        let values = scan.expressions.evaluate_at_start();
-        scan.planned = scan.select(&values)?.map_or(0, |(files, _)| files.len());
+    let mut scan = Scan::new(plan, archive, files, decoder, node.prepare_expressions());
+    scan.extremes = extremes;
+    if scan.extremes.is_some() {
+        scan.planned = 0;
+    } else if explain_only {
+        scan.plan_files()?;
     }
-    node.keep(scan);
+    node.keep(ScanState::Scanning(Box::new(scan)));
+    Ok(())
+}
+
+/// A worker's first row is asked for: its scan, of the archive that the leader found.
+pub(super) fn join(node: &mut ScanNode<ScanState>) -> Result<()> {
+    let Some(ScanState::Joining(share)) = node.state() else { return Ok(()) };
+    let share = share.clone();
+    let (partition, files) = share.catalog()?;
+    let scan = node.in_query_memory(|| -> Result<Scan> {
+        let plan = PlanData::from_text(&node.plan_data())?;
+        let archive = Archive::of_leader(node.relation(), partition)?;
+        let decoder = archive.reshaper(plan.columns.as_deref())?;
+        let mut scan = Scan::new(plan, archive, files, decoder, node.prepare_expressions());
+        scan.share = Some(share);
+        Ok(scan)
+    })?;
+    if let Some(state) = node.state() {
+        *state = ScanState::Scanning(Box::new(scan));
+    }
     Ok(())
 }
 
@@ -119,6 +143,36 @@ fn first_places(files: &[ArchivedObject]) -> Vec<u64> {
 }
 
 impl Scan {
+    /// Keeps values in the current memory context.
+    fn new(
+        plan: PlanData,
+        archive: Archive,
+        files: Vec<ArchivedObject>,
+        decoder: Reshaper,
+        expressions: Expressions,
+    ) -> Self {
+        Self {
+            pruner: FilePruner::new(&archive, &plan.conditions, &files),
+            first_places: first_places(&files),
+            share: None,
+            filters: KeyFilters::default(),
+            row: RowBuffer::new(archive.attributes),
+            arena: Arena::default(),
+            store: None,
+            cache: None,
+            run: None,
+            extremes: None,
+            planned: files.len(),
+            done: Totals::default(),
+            others: Totals::default(),
+            archive,
+            plan,
+            files,
+            decoder,
+            expressions,
+        }
+    }
+
     /// The next row, whose values live until the one after it and in the current memory context; with its place, if the query asks for
     /// that.
     pub(super) fn next_row(&mut self) -> Result<Option<(&RowBuffer, Option<TupleId>)>> {
@@ -182,6 +236,18 @@ impl Scan {
         Ok(Run { files: files.into_iter(), predicates, reader: None, batch: None, at: 0, next_place: 0 })
     }
 
+    /// Finds out which objects are left over by what is known before the first row.
+    pub(super) fn plan_files(&mut self) -> Result<()> {
+        let values = self.expressions.evaluate_at_start();
+        self.planned = self.select(&values)?.map_or(0, |(files, _)| files.len());
+        Ok(())
+    }
+
+    /// The partition as the catalog has it, and its objects.
+    pub(super) fn found(&self) -> (&ArchivedPartition, &[ArchivedObject]) {
+        (&self.archive.partition, &self.files)
+    }
+
     /// Objects to read and predicates on their rows. `None` when no row can match.
     fn select(&mut self, values: &[Evaluated]) -> Result<Option<(Vec<usize>, Vec<Predicate>)>> {
         let Some(bounds) = pushdown::bind(&self.plan.conditions, values) else { return Ok(None) };
@@ -192,7 +258,12 @@ impl Scan {
     }
 
     fn open_next(&mut self, run: &mut Run) -> Result<bool> {
-        let Some(position) = run.files.next() else { return Ok(false) };
+        let first = |position: usize| self.first_places.get(position).copied().unwrap_or_default();
+        let taken = |position: usize| {
+            let end = first(position) + self.files.get(position).map_or(0, |file| file.rows);
+            self.share.as_ref().is_some_and(|share| share.is_past(end))
+        };
+        let Some(position) = run.files.find(|position| !taken(*position)) else { return Ok(false) };
         let Some(file) = self.files.get(position) else { return Ok(false) };
         if self.archive.partition.tier == tier::GLACIER {
             return Err(tier::in_glacier(&self.archive.partition.name));
@@ -204,18 +275,21 @@ impl Scan {
         let mut options = ScanOptions { columns: self.decoder.fields().to_vec(), ..ScanOptions::default() };
         if self.plan.places {
             // Rows are counted, so none may be skipped.
-            run.next_place = self.first_places.get(position).copied().unwrap_or_default();
+            run.next_place = first(position);
         } else {
             options.predicates.clone_from(&run.predicates);
         }
+        match &self.share {
+            Some(share) => options.share = Some(Rc::new(share.part(first(position)))),
+            None => self.done.files += 1,
+        }
         run.reader = Some(open(store, file, &self.archive, options, self.cache.clone())?);
-        self.done.files += 1;
         Ok(true)
     }
 
     fn close(&mut self, run: &mut Run) {
         if let Some(reader) = run.reader.take() {
-            self.done.add(&reader.metrics());
+            self.done.add_read(&reader.metrics());
         }
     }
 
@@ -257,18 +331,23 @@ impl Scan {
         self.filters.skipped
     }
 
-    /// What was done so far.
-    pub(super) fn totals(&self) -> (Totals, StoreMetrics) {
+    /// What was done so far, by this process and by workers that have ended.
+    pub(super) fn totals(&self) -> Totals {
         let mut totals = self.done;
+        totals.add_read(&self.others.read);
+        totals.files += self.others.files + self.share.as_ref().map_or(0, Share::begun);
         if let Some(reader) = self.run.as_ref().and_then(|run| run.reader.as_ref()) {
-            totals.add(&reader.metrics());
+            totals.add_read(&reader.metrics());
         }
-        (totals, self.store.as_ref().map(BlockingStore::metrics).unwrap_or_default())
+        totals.store = self.store.as_ref().map(BlockingStore::metrics).unwrap_or_default();
+        totals.store.requests += self.others.store.requests;
+        totals.store.bytes_read += self.others.store.bytes_read;
+        totals
     }
 }
 
 impl Totals {
-    fn add(&mut self, metrics: &ReadMetrics) {
+    fn add_read(&mut self, metrics: &ReadMetrics) {
         self.read.row_groups_read += metrics.row_groups_read;
         self.read.row_groups_skipped += metrics.row_groups_skipped;
         self.read.row_groups_skipped_by_bloom += metrics.row_groups_skipped_by_bloom;

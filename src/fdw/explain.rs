@@ -1,7 +1,5 @@
 //! What EXPLAIN says about a scan. Never a credential: a location has none.
 
-use archive_core::store::StoreMetrics;
-
 use super::exec::{Scan, Totals};
 use crate::catalog::storage;
 use crate::pg::explain::Explain;
@@ -10,8 +8,7 @@ use crate::pg::explain::Explain;
 pub(super) fn explain(scan: &Scan, out: &mut Explain) {
     identity(scan, out);
     if out.is_analyze() {
-        let (totals, store) = scan.totals();
-        work(&totals, &store, out);
+        work(&scan.totals(), out);
     }
 }
 
@@ -39,8 +36,8 @@ fn identity(scan: &Scan, out: &mut Explain) {
     }
 }
 
-fn work(totals: &Totals, store: &StoreMetrics, out: &mut Explain) {
-    let read = &totals.read;
+fn work(totals: &Totals, out: &mut Explain) {
+    let Totals { read, store, .. } = totals;
     out.integer(c"Files Read", totals.files);
     if out.is_text() {
         let bloom = match read.row_groups_skipped_by_bloom {

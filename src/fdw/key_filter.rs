@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use archive_core::codec::{Predicate, equality_fields, wanted_keys};
 
 use super::archive::Archive;
+use super::estimates::KnownArchive;
 use super::pushdown::{Condition, ConditionTest, Strategy};
 use crate::catalog::key_filter;
 use crate::catalog::object::ArchivedObject;
@@ -75,7 +76,8 @@ pub(super) struct Lookup {
 
 /// What conditions look for, if key filters will be asked about it; `None` when they will not. For the planner: it must not take a
 /// lookup for a scan of all objects.
-pub(super) fn lookup(archive: &Archive, conditions: &[Condition]) -> Result<Option<Lookup>> {
+pub(super) fn lookup(known: &KnownArchive, conditions: &[Condition]) -> Result<Option<Lookup>> {
+    let archive = known.archive();
     let mut asked: Vec<(i32, u64)> = Vec::new();
     for condition in conditions {
         let values = match &condition.test {
@@ -89,10 +91,10 @@ pub(super) fn lookup(archive: &Archive, conditions: &[Condition]) -> Result<Opti
     if asked.is_empty() {
         return Ok(None);
     }
-    let newest = key_filter::newest(archive.partition.id, archive.partition.version)?;
+    let newest = known.newest_filter()?;
     Ok(newest.and_then(|(key, rows_each)| {
         let values_of = |id: &i32| asked.iter().filter(|(field, _)| field == id).map(|(_, values)| *values).min();
         let keys = key.iter().map(values_of).product::<Option<u64>>()?;
-        Some(Lookup { keys, rows_each: rows_each.max(1) })
+        Some(Lookup { keys, rows_each: (*rows_each).max(1) })
     }))
 }

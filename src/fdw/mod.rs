@@ -3,8 +3,9 @@
 //! | phase | file |
 //! | --- | --- |
 //! | `CREATE SERVER`, `CREATE FOREIGN TABLE`, … | `options` |
-//! | planning | `plan`, with `pushdown` (clauses → conditions) and `prune` (conditions → objects) |
+//! | planning | `plan`, with `pushdown` (clauses → conditions), `prune` (conditions → objects) and `estimates`, which remembers archives |
 //! | `EXPLAIN` | `explain` |
+//! | parallel execution | `shared` |
 //! | execution | `exec`, after `key_filter` ruled out more objects, reading through `source` and `pg::reshape`; `extremes` where the catalog has the answer |
 //! | `ANALYZE` | `analyze` |
 //! | `INSERT`, `UPDATE`, `DELETE`, `TRUNCATE` | `modify`: refused |
@@ -15,6 +16,7 @@
 mod analyze;
 mod archive;
 mod datetime;
+mod estimates;
 mod exec;
 mod explain;
 mod extremes;
@@ -26,6 +28,7 @@ mod plan;
 mod prune;
 mod pushdown;
 mod routine;
+mod shared;
 mod source;
 
 use pgrx::{extension_sql, pg_extern, pg_sys};

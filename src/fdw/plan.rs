@@ -5,9 +5,11 @@ use std::ffi::CString;
 use pgrx::pg_sys;
 
 use super::archive::Archive;
+use super::estimates::KnownArchive;
 use super::key_filter::{self, Lookup};
 use super::prune::{self, FilePruner};
-use super::pushdown::{self, PlanData};
+use super::pushdown::{self, Condition, PlanData};
+use crate::catalog::object::ArchivedObject;
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
 use crate::pg::clause::{Clause, Expression};
@@ -46,35 +48,50 @@ struct Reach {
 /// `GetForeignRelSize`: rows from the catalog times the selectivity of the clauses, never more than the objects that
 /// constants leave over hold.
 pub(super) fn size(rel: &mut BaseRel, table: pg_sys::Oid) -> Result<()> {
-    let archive = Archive::of(table)?;
+    let known = KnownArchive::of(table)?;
+    let archive = known.archive();
     let pages = archive.partition.archived_bytes.div_ceil(BLOCK_BYTES);
     rel.set_size(archive.partition.rows as f64, u32::try_from(pages).unwrap_or(u32::MAX));
-    let reach = reach(&archive, &rel.restrictions())?;
+    let reach = reach(&known, &rel.restrictions())?;
     rel.limit_rows(reach.rows as f64);
     rel.keep(Planned { columns: archive.columns.len(), reach });
     Ok(())
 }
 
-fn reach(archive: &Archive, clauses: &[Clause]) -> Result<Reach> {
+fn reach(known: &KnownArchive, clauses: &[Clause]) -> Result<Reach> {
+    let archive = known.archive();
     let (rows, bytes) = (archive.partition.rows, archive.partition.archived_bytes);
     let (conditions, values) = pushdown::conditions(clauses)?;
     if conditions.is_empty() {
         return Ok(Reach { files: bytes.div_ceil(TYPICAL_OBJECT), rows, bytes });
     }
-    let objects = archive.objects(&prune::fields(archive, pushdown::attributes(&conditions)))?;
+    let objects = known.objects(prune::fields(archive, pushdown::attributes(&conditions)))?;
+    let reach = match &*objects {
+        // Whether the only one is ruled out is the selectivity of the conditions, more or less, and not worth the time here.
+        [_] => Reach { files: 1, rows, bytes },
+        objects => reach_of_several(archive, objects, &conditions, &values),
+    };
+    let lookup = key_filter::lookup(known, &conditions)?;
+    Ok(lookup.map_or(reach, |lookup| reach.limited_to(lookup)))
+}
+
+fn reach_of_several(
+    archive: &Archive,
+    objects: &[ArchivedObject],
+    conditions: &[Condition],
+    values: &[Expression],
+) -> Reach {
     let values: Vec<_> = values.iter().map(Expression::estimate).collect();
-    let surviving = match pushdown::bind(&conditions, &values) {
-        Some(bounds) => FilePruner::new(archive, &conditions, &objects).surviving(&bounds),
+    let surviving = match pushdown::bind(conditions, &values) {
+        Some(bounds) => FilePruner::new(archive, conditions, objects).surviving(&bounds),
         None => Vec::new(),
     };
     let reached = || surviving.iter().filter_map(|position| objects.get(*position));
-    let reach = Reach {
+    Reach {
         files: surviving.len() as u64,
         rows: reached().map(|object| object.rows).sum(),
         bytes: reached().map(|object| object.bytes).sum(),
-    };
-    let lookup = key_filter::lookup(archive, &conditions)?;
-    Ok(lookup.map_or(reach, |lookup| reach.limited_to(lookup)))
+    }
 }
 
 impl Reach {
@@ -96,30 +113,44 @@ pub(super) fn paths(rel: &mut BaseRel, table: pg_sys::Oid) -> Result<()> {
         full = PathCost { startup: 0.0, total: planned.reach.rows as f64 * operator.min(tuple), ..full };
     }
     rel.add_path(full, None);
+    add_shared(rel, planned, full);
     let usable = |clause: &Clause| pushdown::conditions(&[*clause]).is_ok_and(|(found, _)| !found.is_empty());
     let parameterisations = rel.parameterisations(&usable);
-    let archive = if parameterisations.is_empty() { None } else { Some(Archive::of(table)?) };
+    let known = if parameterisations.is_empty() { None } else { Some(KnownArchive::of(table)?) };
     for with in parameterisations {
         let share = |cost: f64| full.startup + (cost - full.startup) * PARAMETERISED_SHARE;
         let part = PathCost { rows: with.rows(), total: share(full.total), ..full };
-        let single = archive.as_ref().map(|archive| lookup_cost(rel, planned, archive, &with)).transpose()?.flatten();
+        let single = known.as_ref().map(|known| lookup_cost(rel, planned, known, &with)).transpose()?.flatten();
         let best = single.filter(|single| single.total < part.total).unwrap_or(part);
         rel.add_path(best, Some(with));
     }
     Ok(())
 }
 
+/// The scan that processes share. Where the rows' places are asked for they are counted in one process, and what the catalog answers
+/// is not divided.
+fn add_shared(rel: &mut BaseRel, planned: Planned, full: PathCost) {
+    let workers = rel.parallel_workers(planned.reach.bytes.div_ceil(BLOCK_BYTES) as f64);
+    if workers == 0 {
+        return;
+    }
+    let clauses = rel.restrictions();
+    if !rel.needs_places(&clauses) && !extremes(rel, &clauses) {
+        rel.add_partial_path(full, workers);
+    }
+}
+
 /// The cost of one scan that looks for keys from an outer row, where key filters tell which objects cannot have them.
 fn lookup_cost(
     rel: &BaseRel,
     planned: Planned,
-    archive: &Archive,
+    known: &KnownArchive,
     with: &Parameterisation,
 ) -> Result<Option<PathCost>> {
     let mut clauses = rel.restrictions();
     clauses.extend(rel.clauses_with(with));
     let (conditions, _) = pushdown::conditions(&clauses)?;
-    let Some(lookup) = key_filter::lookup(archive, &conditions)? else { return Ok(None) };
+    let Some(lookup) = key_filter::lookup(known, &conditions)? else { return Ok(None) };
     let cost = scan_cost(rel, planned, planned.reach.limited_to(lookup));
     let asked = planned.reach.rows.div_ceil(lookup.rows_each) as f64 * FILTER_COST * planner::cost_units().0;
     Ok(Some(PathCost { rows: with.rows(), startup: cost.startup + asked, total: cost.total + asked }))

@@ -1,17 +1,19 @@
 //! The callbacks that PostgreSQL calls. Each wraps what it is given and calls a safe function of its phase.
 #![allow(unsafe_code)]
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 
 use pgrx::{pg_guard, pg_sys};
 
-use super::exec::{self, Scan};
-use super::{analyze, explain, modify, plan};
+use super::exec::{self, ScanState};
+use super::{analyze, explain, modify, plan, shared};
 use crate::error::OrRaise;
 use crate::pg::explain::Explain;
 use crate::pg::foreign_scan::{self, ScanNode};
+use crate::pg::parallel_scan::SharedScan;
 use crate::pg::planner::BaseRel;
 use crate::pg::sample::SampleRows;
+use crate::pg::xact;
 
 /// Sets the callbacks.
 pub(super) fn fill(routine: &mut pg_sys::FdwRoutine) {
@@ -23,6 +25,12 @@ pub(super) fn fill(routine: &mut pg_sys::FdwRoutine) {
     routine.ReScanForeignScan = Some(rescan_foreign_scan);
     routine.EndForeignScan = Some(end_foreign_scan);
     routine.ExplainForeignScan = Some(explain_foreign_scan);
+    routine.IsForeignScanParallelSafe = Some(is_foreign_scan_parallel_safe);
+    routine.EstimateDSMForeignScan = Some(estimate_dsm_foreign_scan);
+    routine.InitializeDSMForeignScan = Some(initialize_dsm_foreign_scan);
+    routine.ReInitializeDSMForeignScan = Some(reinitialize_dsm_foreign_scan);
+    routine.InitializeWorkerForeignScan = Some(initialize_worker_foreign_scan);
+    routine.ShutdownForeignScan = Some(shutdown_foreign_scan);
     routine.AnalyzeForeignTable = Some(analyze_foreign_table);
     routine.IsForeignRelUpdatable = Some(is_foreign_rel_updatable);
     routine.PlanForeignModify = Some(plan_foreign_modify);
@@ -78,15 +86,18 @@ unsafe extern "C-unwind" fn get_foreign_plan(
 #[pg_guard]
 unsafe extern "C-unwind" fn begin_foreign_scan(node: *mut pg_sys::ForeignScanState, flags: c_int) {
     // SAFETY: the executor passes a live node whose state is NULL; only this callback keeps one.
-    let mut node = unsafe { ScanNode::<Scan>::new(node) };
+    let mut node = unsafe { ScanNode::<ScanState>::new(node) };
     exec::begin(&mut node, foreign_scan::explain_only(flags)).or_raise();
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn iterate_foreign_scan(node: *mut pg_sys::ForeignScanState) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: the executor passes a live node whose state begin_foreign_scan kept.
-    let (mut node, target) = unsafe { (ScanNode::<Scan>::new(node), ScanNode::<Scan>::new(node)) };
-    match node.state().and_then(|scan| scan.next_row().or_raise()) {
+    let (mut node, target) = unsafe { (ScanNode::<ScanState>::new(node), ScanNode::<ScanState>::new(node)) };
+    if exec::of(&mut node).is_none() {
+        exec::join(&mut node).or_raise();
+    }
+    match exec::of(&mut node).and_then(|scan| scan.next_row().or_raise()) {
         Some((row, place)) => target.slot(Some(row), place),
         None => target.slot(None, None),
     }
@@ -95,7 +106,7 @@ unsafe extern "C-unwind" fn iterate_foreign_scan(node: *mut pg_sys::ForeignScanS
 #[pg_guard]
 unsafe extern "C-unwind" fn rescan_foreign_scan(node: *mut pg_sys::ForeignScanState) {
     // SAFETY: as above.
-    if let Some(scan) = unsafe { ScanNode::<Scan>::new(node) }.state() {
+    if let Some(scan) = exec::of(&mut unsafe { ScanNode::<ScanState>::new(node) }) {
         scan.rewind();
     }
 }
@@ -103,8 +114,79 @@ unsafe extern "C-unwind" fn rescan_foreign_scan(node: *mut pg_sys::ForeignScanSt
 #[pg_guard]
 unsafe extern "C-unwind" fn end_foreign_scan(node: *mut pg_sys::ForeignScanState) {
     // SAFETY: as above.
-    if let Some(scan) = unsafe { ScanNode::<Scan>::new(node) }.state() {
+    if let Some(scan) = exec::of(&mut unsafe { ScanNode::<ScanState>::new(node) }) {
         scan.end();
+    }
+}
+
+/// Where a transaction keeps one snapshot the catalog that workers see may be older than the archive.
+#[pg_guard]
+unsafe extern "C-unwind" fn is_foreign_scan_parallel_safe(
+    _root: *mut pg_sys::PlannerInfo,
+    _rel: *mut pg_sys::RelOptInfo,
+    _entry: *mut pg_sys::RangeTblEntry,
+) -> bool {
+    !xact::keeps_one_snapshot()
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn estimate_dsm_foreign_scan(
+    node: *mut pg_sys::ForeignScanState,
+    _context: *mut pg_sys::ParallelContext,
+) -> pg_sys::Size {
+    // SAFETY: as above.
+    let mut node = unsafe { ScanNode::<ScanState>::new(node) };
+    exec::of(&mut node).map_or(0, |scan| SharedScan::size(&shared::text(scan).or_raise()))
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn initialize_dsm_foreign_scan(
+    node: *mut pg_sys::ForeignScanState,
+    _context: *mut pg_sys::ParallelContext,
+    memory: *mut c_void,
+) {
+    // SAFETY: as above.
+    let mut node = unsafe { ScanNode::<ScanState>::new(node) };
+    if let Some(scan) = exec::of(&mut node) {
+        let text = shared::text(scan).or_raise();
+        // SAFETY: the memory is as large as was estimated from the same text; shutdown_foreign_scan comes before it goes.
+        if let Some(memory) = unsafe { SharedScan::create(memory, &text) } {
+            shared::lead(scan, memory).or_raise();
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn reinitialize_dsm_foreign_scan(
+    node: *mut pg_sys::ForeignScanState,
+    _context: *mut pg_sys::ParallelContext,
+    memory: *mut c_void,
+) {
+    // SAFETY: as above; the memory is what initialize_dsm_foreign_scan filled.
+    let (mut node, memory) = unsafe { (ScanNode::<ScanState>::new(node), SharedScan::attach(memory)) };
+    if let (Some(scan), Some(memory)) = (exec::of(&mut node), memory) {
+        shared::lead(scan, memory).or_raise();
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn initialize_worker_foreign_scan(
+    node: *mut pg_sys::ForeignScanState,
+    _contents: *mut pg_sys::shm_toc,
+    memory: *mut c_void,
+) {
+    // SAFETY: as above; begin_foreign_scan kept nothing in a worker.
+    let (mut node, memory) = unsafe { (ScanNode::<ScanState>::new(node), SharedScan::attach(memory)) };
+    if let Some(memory) = memory {
+        shared::wait(&mut node, memory);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn shutdown_foreign_scan(node: *mut pg_sys::ForeignScanState) {
+    // SAFETY: as above.
+    if let Some(scan) = exec::of(&mut unsafe { ScanNode::<ScanState>::new(node) }) {
+        shared::shut_down(scan);
     }
 }
 
@@ -114,8 +196,8 @@ unsafe extern "C-unwind" fn explain_foreign_scan(
     state: *mut pg_sys::ExplainState,
 ) {
     // SAFETY: as above; the explain state is live during the call.
-    let (mut node, mut out) = unsafe { (ScanNode::<Scan>::new(node), Explain::new(state)) };
-    if let Some(scan) = node.state() {
+    let (mut node, mut out) = unsafe { (ScanNode::<ScanState>::new(node), Explain::new(state)) };
+    if let Some(scan) = exec::of(&mut node) {
         explain::explain(scan, &mut out);
     }
 }

@@ -61,6 +61,22 @@ impl<T> ScanNode<T> {
         }
     }
 
+    /// Whether the processes of a parallel query share the scan.
+    pub fn is_shared(&self) -> bool {
+        self.plan().scan.plan.parallel_aware
+    }
+
+    /// Runs `work` in the memory of the query, as BeginForeignScan is.
+    pub fn in_query_memory<R>(&self, work: impl FnOnce() -> R) -> R {
+        // SAFETY: as in `keep`; when an error leaves `work` the transaction's abort sets the memory to allocate from.
+        unsafe {
+            let before = pg_sys::MemoryContextSwitchTo((*(*self.node).ss.ps.state).es_query_cxt);
+            let result = work();
+            pg_sys::MemoryContextSwitchTo(before);
+            result
+        }
+    }
+
     /// The state, if it was kept.
     pub fn state(&mut self) -> Option<&mut T> {
         // SAFETY: NULL or a T by the promise of `new`; callbacks of one node never run inside each other.

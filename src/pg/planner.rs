@@ -161,13 +161,39 @@ impl BaseRel {
         members(set).map(|member| (member + FIRST_LOW_INVALID) as i16)
     }
 
-    /// Adds a path that scans the relation, with values from outer relations where given.
+    /// Adds a path that scans the relation, with values from outer relations where given. The leader's process takes it, no worker.
     pub fn add_path(&mut self, cost: PathCost, with: Option<Parameterisation>) {
         // SAFETY: the relids outlive the planner run; a NULL target means the relation's own.
         unsafe {
             let outer = with.map_or(self.rel().lateral_relids, |with| (*with.info).ppi_req_outer);
             let path = foreignscan_path(self.root, self.rel, cost, outer);
+            (*path).path.parallel_safe = false;
             pg_sys::add_path(self.rel, path.cast());
+        }
+    }
+
+    /// How many workers a scan of so many pages is worth; 0 where the query allows none, or the scan needs values from outer relations.
+    pub fn parallel_workers(&self, pages: f64) -> i32 {
+        if !self.rel().consider_parallel || !self.rel().lateral_relids.is_null() {
+            return 0;
+        }
+        // SAFETY: a live relation; reads settings on the main thread.
+        unsafe { pg_sys::compute_parallel_worker(self.rel, pages, -1.0, pg_sys::max_parallel_workers_per_gather) }
+    }
+
+    /// Adds a path that the leader and so many workers share. `cost` is that of one process that does it all.
+    pub fn add_partial_path(&mut self, cost: PathCost, workers: i32) {
+        let processes = parallel_divisor(workers);
+        let total = cost.startup + (cost.total - cost.startup) / processes;
+        // SAFETY: as in `add_path`.
+        unsafe {
+            let rows = pg_sys::clamp_row_est(cost.rows / processes);
+            let outer = self.rel().lateral_relids;
+            let path = foreignscan_path(self.root, self.rel, PathCost { rows, total, ..cost }, outer);
+            (*path).path.parallel_aware = true;
+            (*path).path.parallel_safe = true;
+            (*path).path.parallel_workers = workers;
+            pg_sys::add_partial_path(self.rel, path.cast());
         }
     }
 
@@ -265,6 +291,15 @@ unsafe extern "C-unwind" fn member_is_column(
             clause::varno(var) == (*rel).relid && var.varlevelsup == 0 && var.varattno == *attribute.cast::<i16>()
         })
     }
+}
+
+/// By how much workers divide a scan: `get_parallel_divisor` of PostgreSQL's `costsize.c`. A leader that has many workers to listen to
+/// does little itself.
+fn parallel_divisor(workers: i32) -> f64 {
+    // SAFETY: reads a setting on the main thread.
+    let takes_part = unsafe { pg_sys::parallel_leader_participation };
+    let leader = if takes_part { (1.0 - 0.3 * f64::from(workers)).max(0.0) } else { 0.0 };
+    f64::from(workers) + leader
 }
 
 fn members(set: *const pg_sys::Bitmapset) -> impl Iterator<Item = i32> {

@@ -38,7 +38,8 @@ pub fn rows<'a, T>(sql: &str, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) 
     let statement = server_text::statement(sql)?;
     let converted = server_text::arguments(args)?;
     let args = converted.as_deref().unwrap_or(args);
-    if !xact::has_id() && (is_select(sql) || xact::is_read_only()) {
+    // Nor may anything be written while parallel workers run.
+    if (!xact::has_id() || xact::is_parallel()) && (is_select(sql) || xact::is_read_only()) {
         let _snapshot = xact::may_take_snapshots().then(LatestSnapshot::take);
         return Spi::connect(|client| {
             let table = client.select(&statement, None, args)?;

@@ -43,6 +43,12 @@ pub fn may_take_snapshots() -> bool {
     !keeps_one_snapshot() && unsafe { !pg_sys::IsInParallelMode() }
 }
 
+/// Whether this process is a parallel worker.
+pub fn is_worker() -> bool {
+    // SAFETY: reads a backend-local variable.
+    unsafe { pg_sys::ParallelWorkerNumber >= 0 }
+}
+
 /// Whether parallel workers run, or this is one.
 pub fn is_parallel() -> bool {
     // SAFETY: reads a backend-local variable.

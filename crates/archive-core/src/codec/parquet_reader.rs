@@ -47,12 +47,14 @@ struct ColumnTest {
     test: Prepared,
 }
 
-/// A row group that may hold wanted rows.
+/// A row group that may hold wanted rows; any one where the object is shared.
 #[derive(Debug, Clone, Copy)]
 struct Group {
     index: usize,
     first_row: u64,
     rows: u64,
+    /// By its statistics.
+    is_ruled_out: bool,
 }
 
 /// The row group being read.
@@ -72,14 +74,18 @@ impl<R: RangeReader> ParquetReader<R> {
         let (bound, file) = bind::bind(&metadata, schema)?;
         let columns = wanted(&bound, &opts.columns)?;
         let tests = column_tests(&bound, &opts.predicates);
-        let all = groups(&metadata);
-        let groups: VecDeque<Group> = all.iter().copied().filter(|group| keeps(&metadata, group, &tests)).collect();
-        let skipped = (all.len() - groups.len()) as u64;
-        if !groups.is_empty() && (!tests.is_empty() || opts.row_ranges.is_some()) {
-            let indexes: Vec<usize> = groups.iter().map(|group| group.index).collect();
+        let mut groups = groups(&metadata, &tests);
+        let left: Vec<usize> = groups.iter().filter(|group| !group.is_ruled_out).map(|group| group.index).collect();
+        let mut skipped = 0;
+        // Where readers share the object, the one that takes a row group counts it.
+        if opts.share.is_none() {
+            skipped = (groups.len() - left.len()) as u64;
+            groups.retain(|group| !group.is_ruled_out);
+        }
+        if !left.is_empty() && (!tests.is_empty() || opts.row_ranges.is_some()) {
             let (tested, read) = leaves(&columns, &tests);
             let owned = Arc::unwrap_or_clone(metadata);
-            metadata = Arc::new(tail.page_index(&mut reader, owned, &indexes, &tested, &read)?);
+            metadata = Arc::new(tail.page_index(&mut reader, owned, &left, &tested, &read)?);
         }
         Ok(Self {
             reader,
@@ -141,8 +147,16 @@ impl<R: RangeReader> ParquetReader<R> {
         }
     }
 
-    /// Starts on a row group, unless page index, bloom filters or the sample rule it out.
+    /// Starts on a row group, unless it is another reader's, or page index, bloom filters or the sample rule it out.
     fn begin(&mut self, group: Group) -> Result<Option<Current>> {
+        let rows = group.first_row..group.first_row + group.rows;
+        if self.opts.share.as_ref().is_some_and(|share| !share.claim(rows)) {
+            return Ok(None);
+        }
+        if group.is_ruled_out {
+            self.metrics.row_groups_skipped += 1;
+            return Ok(None);
+        }
         let matching = self.matching_rows(group);
         if matching.is_empty() && group.rows > 0 || self.blooms_rule_out(group)? {
             self.metrics.row_groups_skipped += 1;
@@ -250,20 +264,16 @@ fn column_tests(bound: &[Bound], predicates: &[Predicate]) -> Vec<ColumnTest> {
     prepared.filter(|test| test.test != Prepared::Anything).collect()
 }
 
-fn groups(metadata: &ParquetMetaData) -> Vec<Group> {
+fn groups(metadata: &ParquetMetaData, tests: &[ColumnTest]) -> VecDeque<Group> {
     let mut first_row = 0;
-    let mut groups = Vec::with_capacity(metadata.num_row_groups());
+    let mut groups = VecDeque::with_capacity(metadata.num_row_groups());
     for (index, group) in metadata.row_groups().iter().enumerate() {
         let rows = u64::try_from(group.num_rows()).unwrap_or(0);
-        groups.push(Group { index, first_row, rows });
+        let keeps = |test: &ColumnTest| may_match(&test.test, &stats::group_stats(&test.column, group));
+        groups.push_back(Group { index, first_row, rows, is_ruled_out: !tests.iter().all(keeps) });
         first_row += rows;
     }
     groups
-}
-
-fn keeps(metadata: &ParquetMetaData, group: &Group, tests: &[ColumnTest]) -> bool {
-    let Some(group) = metadata.row_groups().get(group.index) else { return true };
-    tests.iter().all(|test| may_match(&test.test, &stats::group_stats(&test.column, group)))
 }
 
 /// Leaves whose column index, and those whose offset index is needed.

@@ -1,6 +1,7 @@
 //! Reads one object, of whatever format.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use bytes::Bytes;
 
@@ -12,6 +13,7 @@ use super::ndjson::NdjsonReader;
 use super::parquet_reader::ParquetReader;
 use super::predicate::Predicate;
 use super::rows;
+use super::share::ClaimRows;
 use crate::schema::TableSchema;
 use crate::{Error, ErrorKind, Result};
 
@@ -43,6 +45,8 @@ pub struct ScanOptions {
     pub max_batch_rows: usize,
     /// Only these rows of the object (a sample).
     pub row_ranges: Option<Vec<Range<u64>>>,
+    /// Where several readers share the object: which of its row groups are this one's.
+    pub share: Option<Rc<dyn ClaimRows>>,
 }
 
 /// What a scan did.

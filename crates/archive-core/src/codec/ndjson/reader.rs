@@ -30,6 +30,8 @@ pub(in crate::codec) struct NdjsonReader<R> {
     line: Vec<u8>,
     /// Lines read so far.
     rows: u64,
+    /// Another reader reads it.
+    is_anothers: bool,
     metrics: ReadMetrics,
 }
 
@@ -61,12 +63,22 @@ impl<R: RangeReader> NdjsonReader<R> {
             opts,
             line: Vec::new(),
             rows: 0,
+            is_anothers: false,
             metrics: ReadMetrics::default(),
         })
     }
 
     /// The next rows, `None` at the end. Errors: corrupt when the object ends before or after the rows that were recorded.
     pub(in crate::codec) fn next_batch(&mut self) -> Result<Option<DecodedBatch>> {
+        // Taken as a whole, as it is read.
+        if let Some(share) = self.opts.share.take()
+            && !share.claim(0..self.recorded.unwrap_or(u64::MAX))
+        {
+            self.is_anothers = true;
+        }
+        if self.is_anothers {
+            return Ok(None);
+        }
         let (mut rows, mut cells, mut bytes) = (0, Vec::new(), 0);
         while rows < self.opts.max_batch_rows && bytes < self.opts.batch_bytes {
             if !self.next_line()? {

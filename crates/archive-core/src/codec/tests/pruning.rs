@@ -1,5 +1,9 @@
 //! P9: pruning never hides a row that matches.
 
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::{Arc, Barrier};
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -82,6 +86,70 @@ proptest! {
                 row.iter().zip(&schema.fields).map(|(cell, f)| expected(&f.pg_type, cell.as_ref(), format)).collect();
             prop_assert!(seen.any(|row| row == wanted), "a row that matches {predicates:?} was hidden");
         }
+    }
+}
+
+/// A reader's part of one object.
+#[derive(Debug)]
+struct Part {
+    position: Arc<SharedPosition>,
+    first: u64,
+}
+
+impl ClaimRows for Part {
+    fn claim(&self, rows: Range<u64>) -> bool {
+        self.position.claim(self.first + rows.start..self.first + rows.end)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn readers_that_share_objects_read_each_row_once(
+        (schema, rows, predicates) in case(),
+        readers in 1_usize..4,
+        format in any_format(),
+    ) {
+        let written = write(&schema, WriterOptions { bloom_fields: vec![1, 2, 3], format, ..tiny() }, &rows);
+        let (position, barrier) = (Arc::new(SharedPosition::default()), Barrier::new(readers));
+        let read_with = |share: &dyn Fn(u64) -> Option<Rc<dyn ClaimRows>>| {
+            let (mut seen, mut metrics, mut first) = (Vec::new(), Vec::new(), 0);
+            for stored in &written.objects {
+                let share = share(first);
+                let opts = ScanOptions { predicates: predicates.clone(), share, ..scan_all(&schema) };
+                let (rows, read) = read(&schema, stored, opts).unwrap();
+                seen.extend(rows);
+                metrics.push(read);
+                first += stored.recorded.rows.unwrap_or(0);
+            }
+            (seen, metrics)
+        };
+        let part = |first| {
+            let part: Rc<dyn ClaimRows> = Rc::new(Part { position: Arc::clone(&position), first });
+            Some(part)
+        };
+        let one_of_them = || {
+            barrier.wait();
+            read_with(&part)
+        };
+        let (mut together, metrics) = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..readers).map(|_| scope.spawn(one_of_them)).collect();
+            let parts = threads.into_iter().map(|thread| thread.join().unwrap());
+            parts.reduce(|(rows, metrics), (more, others)| ([rows, more].concat(), [metrics, others].concat())).unwrap()
+        });
+        let (mut alone, once) = read_with(&|_| None);
+        together.sort();
+        alone.sort();
+        prop_assert_eq!(together, alone);
+        let counts = |metrics: &[ReadMetrics]| {
+            let each = metrics.iter().map(|read| {
+                let skipped = [read.row_groups_skipped, read.row_groups_skipped_by_bloom, read.rows_skipped_by_page_index];
+                [[read.row_groups_read, read.rows_read].as_slice(), &skipped].concat()
+            });
+            each.fold(vec![0; 5], |sums, more| sums.iter().zip(more).map(|(sum, more)| sum + more).collect())
+        };
+        prop_assert_eq!(counts(&metrics), counts(&once));
     }
 }
 
