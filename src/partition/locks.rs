@@ -9,7 +9,7 @@ use crate::catalog;
 use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::guc;
 use crate::pg::lock::{self, Owner};
-use crate::pg::relation::LockMode;
+use crate::pg::relation::{self, LockMode};
 use crate::pg::{background, spi, user, xact};
 
 /// Lock modes this transaction holds on a relation, as `pg_locks` prints them.
@@ -277,6 +277,8 @@ fn take_all(
 ) -> Result<()> {
     let begun = Instant::now();
     let mut wanted = wanted.to_vec();
+    // DETACH and ATTACH want these lists, and nobody is kept from the tables yet.
+    wanted.iter().for_each(|(table, _)| relation::list_partitions(*table));
     loop {
         let left = left_of(timeout, begun);
         let Some(missing) = collect(&wanted, left.clamp(1, longest_first_wait), &refuse) else { return Ok(()) };

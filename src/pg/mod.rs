@@ -25,6 +25,7 @@ pub mod foreign_scan;
 pub mod guc;
 pub mod interrupts;
 pub mod io;
+pub mod kept_plans;
 pub mod key_arg;
 pub mod limited_plans;
 pub mod load;

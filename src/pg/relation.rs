@@ -90,6 +90,27 @@ impl Relation {
     }
 }
 
+/// Has this backend make its list of the partitions of a table, if it has none: of thousands that takes milliseconds, which are better
+/// spent before the table is locked. Nothing where somebody holds the table in ACCESS EXCLUSIVE mode, or it is not partitioned.
+pub fn list_partitions(table: pg_sys::Oid) {
+    let lock = LockMode::AccessShare as i32;
+    // SAFETY: the lock is held while the relation is open, and given back by what opened it; the list lives with the relation.
+    unsafe {
+        if !pg_sys::ConditionalLockRelationOid(table, lock) {
+            return;
+        }
+        let relation = pg_sys::try_relation_open(table, pg_sys::NoLock as i32);
+        if relation.is_null() {
+            pg_sys::UnlockRelationOid(table, lock);
+            return;
+        }
+        if (*(*relation).rd_rel).relkind == pg_sys::RELKIND_PARTITIONED_TABLE as i8 {
+            pg_sys::RelationGetPartitionDesc(relation, true);
+        }
+        pg_sys::relation_close(relation, lock);
+    }
+}
+
 impl Drop for Relation {
     fn drop(&mut self) {
         if !std::thread::panicking() {

@@ -6,8 +6,9 @@ use std::ffi::CStr;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
-use pgrx::spi::SpiHeapTupleData;
+use pgrx::spi::{SpiClient, SpiHeapTupleData, SpiTupleTable};
 
+use super::kept_plans;
 use super::server_text::{self, Column};
 use super::snapshot::LatestSnapshot;
 use super::xact;
@@ -42,11 +43,14 @@ pub fn rows<'a, T>(sql: &str, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) 
     if (!xact::has_id() || xact::is_parallel()) && (is_select(sql) || xact::is_read_only()) {
         let _snapshot = xact::may_take_snapshots().then(LatestSnapshot::take);
         return Spi::connect(|client| {
-            let table = client.select(&statement, None, args)?;
+            let table = match kept_plans::find(sql, args, false, |types| client.prepare(&statement, types))? {
+                Some(plan) => client.select(&**plan, None, args)?,
+                None => client.select(&statement, None, args)?,
+            };
             table.into_iter().map(|tuple| map(&Row(tuple))).collect()
         });
     }
-    update(&statement, args, map)
+    update(sql, &statement, args, map)
 }
 
 /// Runs a query that writes or locks rows, whatever it begins with, and maps each row.
@@ -56,13 +60,30 @@ pub fn writing_rows<'a, T>(
     map: impl Fn(&Row<'_>) -> Result<T>,
 ) -> Result<Vec<T>> {
     let converted = server_text::arguments(args)?;
-    update(&server_text::statement(sql)?, converted.as_deref().unwrap_or(args), map)
+    update(sql, &server_text::statement(sql)?, converted.as_deref().unwrap_or(args), map)
 }
 
-fn update<'a, T>(statement: &CStr, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) -> Result<T>) -> Result<Vec<T>> {
+fn update<'a, T>(
+    sql: &str,
+    statement: &CStr,
+    args: &[DatumWithOid<'a>],
+    map: impl Fn(&Row<'_>) -> Result<T>,
+) -> Result<Vec<T>> {
     Spi::connect_mut(|client| {
-        let table = client.update(statement, None, args)?;
+        let table = run(client, sql, statement, args)?;
         table.into_iter().map(|tuple| map(&Row(tuple))).collect()
+    })
+}
+
+fn run<'conn>(
+    client: &mut SpiClient<'conn>,
+    sql: &str,
+    statement: &CStr,
+    args: &[DatumWithOid<'_>],
+) -> Result<SpiTupleTable<'conn>> {
+    Ok(match kept_plans::find(sql, args, true, |types| client.prepare_mut(statement, types))? {
+        Some(plan) => client.update(&**plan, None, args)?,
+        None => client.update(statement, None, args)?,
     })
 }
 
@@ -86,7 +107,7 @@ pub fn one<'a, T>(sql: &str, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) -
 pub fn execute(sql: &str, args: &[DatumWithOid<'_>]) -> Result<u64> {
     Spi::connect_mut(|client| {
         let converted = server_text::arguments(args)?;
-        let table = client.update(&server_text::statement(sql)?, None, converted.as_deref().unwrap_or(args))?;
+        let table = run(client, sql, &server_text::statement(sql)?, converted.as_deref().unwrap_or(args))?;
         Ok(table.len() as u64)
     })
 }

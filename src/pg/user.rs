@@ -4,6 +4,7 @@ use pgrx::pg_sys;
 
 use super::event_trigger::Quiet;
 use super::guc::GucNest;
+use super::kept_plans::Keeping;
 use super::limited_plans::Whole;
 
 /// Switches the current user until dropped. On an error the (sub)transaction abort switches back.
@@ -47,6 +48,7 @@ pub fn elevated<T>(statements: impl FnOnce() -> T) -> T {
     let _settings = GucNest::lossless_text().safe_search_path();
     let _user = UserGuard::become_user(extension_owner());
     let _quiet = Quiet::begin();
+    let _keeping = Keeping::begin(true);
     statements()
 }
 
@@ -57,6 +59,7 @@ pub fn as_user<T>(user: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
     let _settings = GucNest::new().safe_search_path();
     let _user = UserGuard::become_user(user);
     let _quiet = Quiet::begin();
+    let _keeping = Keeping::begin(false);
     work()
 }
 
@@ -66,6 +69,7 @@ pub fn as_user<T>(user: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
 pub fn own_sql<T>(user: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
     let _user = UserGuard::become_user(user);
     let _whole = Whole::begin();
+    let _keeping = Keeping::begin(false);
     work()
 }
 
