@@ -4,18 +4,24 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::mem::offset_of;
 
-use archive_core::codec::{ArrayValue, IntervalValue, Numeric, Value, numeric_disk};
+use archive_core::codec::{ArrayValue, IntervalValue, Numeric, Value, jsonb_disk, numeric_disk};
 use archive_core::schema::PgType;
 use pgrx::pg_sys;
 
 use super::node::{Node, RowType, Shape};
 use crate::error::{Error, Result, SqlState};
 use crate::pg::arena::Arena;
+use crate::pg::encoding::Encoding;
 
 thread_local! {
     /// Where a numeric is put together, so that not every one needs an allocation.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// Where a document is.
+    static DOCUMENT: RefCell<(jsonb_disk::Builder, Vec<u8>)> = RefCell::default();
 }
+
+/// Capacity of what documents are put together in that is kept for the next one.
+const KEPT_CAPACITY: usize = 1 << 20;
 
 impl Node {
     /// The datum of a value.
@@ -60,9 +66,20 @@ impl Node {
             Value::Text(v) if self.pg_type.is_plain_text() && matches!(self.shape, Shape::Scalar) => {
                 arena.varlena(&self.plain_text(v)?)
             }
+            Value::Text(v) if self.is_document() => {
+                return with_document(v, |document| {
+                    arena.varlena(document).unwrap_or_else(|| palloc_varlena(document))
+                })
+                .map_or_else(|| self.parse(v), Ok);
+            }
             _ => None,
         };
         placed.map_or_else(|| self.datum(value), Ok)
+    }
+
+    /// Whether texts are those of documents, and in the encoding of the database.
+    pub(super) fn is_document(&self) -> bool {
+        self.pg_type == PgType::Jsonb && matches!(self.shape, Shape::Scalar) && matches!(self.encoding, Encoding::Utf8)
     }
 
     /// The bytes of a text in the encoding of the database.
@@ -80,6 +97,7 @@ impl Node {
                 labels.value(text, base, self.encoding).map(pg_sys::Datum::from)
             }
             _ if self.pg_type.is_plain_text() => Ok(palloc_varlena(&self.plain_text(text)?)),
+            _ if self.is_document() => with_document(text, palloc_varlena).map_or_else(|| self.parse(text), Ok),
             _ => self.parse(text),
         }
     }
@@ -179,6 +197,17 @@ impl RowType {
             Ok(pg_sys::heap_copy_tuple_as_datum(tuple, self.tupdesc))
         }
     }
+}
+
+/// What `take` makes of the document whose text this is; `None` for a text that PostgreSQL's own function has to look at.
+pub(super) fn with_document<T>(text: &str, take: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    DOCUMENT.with_borrow_mut(|(builder, document)| {
+        let taken = builder.build(text, document).map(|()| take(document));
+        if document.capacity() > KEPT_CAPACITY {
+            (*builder, *document) = Default::default();
+        }
+        taken
+    })
 }
 
 fn numeric(value: &Numeric<'_>) -> pg_sys::Datum {

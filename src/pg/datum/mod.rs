@@ -8,10 +8,9 @@ mod type_io;
 
 use std::borrow::Cow;
 
-use archive_core::codec::{Decoded, Sidecar, Value, jsonb_disk};
+use archive_core::codec::{Decoded, Sidecar, Value};
 use archive_core::schema::{PgType, TableSchema};
 use pgrx::pg_sys;
-use serde::de::IgnoredAny;
 
 use self::node::{Node, Origin, Shape};
 use self::type_io::TypeIo;
@@ -26,9 +25,6 @@ use super::xact;
 use crate::error::Result;
 
 pub(super) use self::label::find as find_label;
-
-/// Levels of a document that every parser goes into.
-const SHALLOW: usize = 100;
 
 /// Reads and rebuilds the values of one column.
 #[derive(Debug)]
@@ -90,7 +86,7 @@ impl ColumnIo {
     }
 
     /// Whether an archived cell is, as it is, what [`Self::read`] gives of the value that is made of it, and one can be made: for the
-    /// types of PostgreSQL whose representation the codec knows, and for documents that another parser finds to be some.
+    /// types of PostgreSQL whose representation the codec knows, and for documents in the form in which PostgreSQL prints them.
     pub fn is_read_as(&self, cell: &Decoded<'_>) -> bool {
         let value = match cell {
             Decoded::Null => return true,
@@ -98,9 +94,8 @@ impl ColumnIo {
             Decoded::Value(_) | Decoded::Text(_) => return false,
         };
         match (&self.node.pg_type, value) {
-            // What is nested deeply may be too deep for PostgreSQL's parser, by max_stack_depth.
             (PgType::Jsonb, Value::Text(text)) => {
-                jsonb_disk::nesting(text) <= SHALLOW && serde_json::from_str::<IgnoredAny>(text).is_ok()
+                self.node.is_document() && build::with_document(text, |_| ()).is_some()
             }
             (
                 PgType::Bool

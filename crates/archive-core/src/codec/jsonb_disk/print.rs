@@ -1,26 +1,10 @@
-//! The on-disk form of `jsonb` (src/include/utils/jsonb.h), printed as PostgreSQL's output function prints it.
+//! Document to text.
 
-use super::numeric_disk;
-
-const COUNT: u32 = 0x0FFF_FFFF;
-const SCALAR: u32 = 0x1000_0000;
-const OBJECT: u32 = 0x2000_0000;
-const ARRAY: u32 = 0x4000_0000;
-
-const OFFSET_OR_LENGTH: u32 = 0x0FFF_FFFF;
-const HAS_OFFSET: u32 = 0x8000_0000;
-const KIND: u32 = 0x7000_0000;
-const STRING: u32 = 0x0000_0000;
-const NUMERIC: u32 = 0x1000_0000;
-const FALSE: u32 = 0x2000_0000;
-const TRUE: u32 = 0x3000_0000;
-const NULL: u32 = 0x4000_0000;
-const CONTAINER: u32 = 0x5000_0000;
-
-/// A document nests this deeply at most; PostgreSQL's own function prints deeper ones.
-const DEEPEST: u32 = 200;
-/// Bytes of a length word.
-const WORD: usize = 4;
+use super::{
+    ARRAY, CONTAINER, COUNT, DEEPEST, FALSE, HAS_OFFSET, KIND, NULL, NUMERIC, OBJECT, OFFSET_OR_LENGTH, SCALAR, STRING,
+    TRUE, WORD,
+};
+use crate::codec::numeric_disk;
 
 /// Appends the text of a document, of which `payload` is the varlena's content, in the database's encoding. `None`, and
 /// `out` as it was, for what is not understood.
@@ -210,35 +194,6 @@ fn print_special(byte: u8, out: &mut Vec<u8>) {
     out.extend_from_slice(short);
 }
 
-/// How deeply arrays and objects are nested in the text of a document.
-pub fn nesting(text: &str) -> usize {
-    let (mut depth, mut deepest) = (0usize, 0);
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'[' | b'{' => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            b'"' => skip_string(&mut bytes),
-            _ => {}
-        }
-    }
-    deepest
-}
-
-/// Goes behind the end of a string whose begin was read.
-fn skip_string(bytes: &mut std::str::Bytes<'_>) {
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => return,
-            b'\\' => drop(bytes.next()),
-            _ => {}
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -307,20 +262,5 @@ mod tests {
     fn printed_lossy(payload: &[u8]) -> usize {
         let mut out = Vec::new();
         print(payload, &mut out).map_or(0, |()| out.len())
-    }
-
-    #[test]
-    fn nesting_counts_brackets_outside_strings() {
-        let cases = [
-            ("1", 0),
-            ("[]", 1),
-            (r#"{"a": [1, {"b": []}], "c": [[]]}"#, 4),
-            (r#"["[[[", "\"[[", "\\"]"#, 1),
-            (r#"{"[": "]"}"#, 1),
-        ];
-        for (text, depth) in cases {
-            assert_eq!(nesting(text), depth, "{text}");
-        }
-        assert_eq!(nesting(&"[".repeat(1000)), 1000);
     }
 }
