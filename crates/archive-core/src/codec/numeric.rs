@@ -373,17 +373,11 @@ fn pow10(exponent: i32) -> Option<i128> {
 fn base10000(magnitude: u128, scale: i32) -> (Digits<'static>, i16) {
     // Base-10000 digits begin at the decimal point, so the lowest may hold fewer decimals than four.
     let padding = (DEC_DIGITS - scale % DEC_DIGITS) % DEC_DIGITS;
-    let shift = 10u16.pow(padding.unsigned_abs());
-    let (mut rest, lowest) = div_rem(magnitude, 10_000 / shift);
     let mut ascending = [0i16; 12];
-    ascending[0] = digit_of(lowest * shift);
-    let mut len = 1;
-    while rest != 0 && len < ascending.len() {
-        let digit;
-        (rest, digit) = div_rem(rest, 10_000);
-        ascending[len] = digit_of(digit);
-        len += 1;
-    }
+    let len = match u64::try_from(magnitude) {
+        Ok(magnitude) => split_64(magnitude, padding, &mut ascending),
+        Err(_) => split_128(magnitude, padding, &mut ascending),
+    };
     let zeros = ascending[..len].iter().take_while(|digit| **digit == 0).count();
     if zeros == len {
         return (Digits::Inline { len: 0, buf: [0; 12] }, 0);
@@ -397,17 +391,36 @@ fn base10000(magnitude: u128, scale: i32) -> (Digits<'static>, i16) {
     (digits, i16::try_from(weight).unwrap_or(0))
 }
 
-/// Division by a small number; most values fit 64 bits, where it is many times faster.
-fn div_rem(value: u128, by: u16) -> (u128, u16) {
-    let narrow = |rest: u64| u16::try_from(rest).unwrap_or(0);
-    match u64::try_from(value) {
-        Ok(value) => (u128::from(value / u64::from(by)), narrow(value % u64::from(by))),
-        Err(_) => (value / u128::from(by), u16::try_from(value % u128::from(by)).unwrap_or(0)),
+/// Digits from the lowest on, of which so many decimals are missing; how many. Most values fit 64 bits, and division by a constant is a
+/// multiplication there.
+fn split_64(magnitude: u64, padding: i32, ascending: &mut [i16; 12]) -> usize {
+    let (mut rest, lowest) = match padding {
+        0 => (magnitude / 10_000, magnitude % 10_000),
+        1 => (magnitude / 1000, magnitude % 1000 * 10),
+        2 => (magnitude / 100, magnitude % 100 * 100),
+        _ => (magnitude / 10, magnitude % 10 * 1000),
+    };
+    ascending[0] = lowest as i16;
+    let mut len = 1;
+    while rest != 0 && len < ascending.len() {
+        ascending[len] = (rest % 10_000) as i16;
+        rest /= 10_000;
+        len += 1;
     }
+    len
 }
 
-fn digit_of(digit: u16) -> i16 {
-    i16::try_from(digit).unwrap_or(0)
+fn split_128(magnitude: u128, padding: i32, ascending: &mut [i16; 12]) -> usize {
+    let shift = 10_u128.pow(padding.unsigned_abs());
+    let (mut rest, lowest) = (magnitude / (10_000 / shift), magnitude % (10_000 / shift));
+    ascending[0] = (lowest * shift) as i16;
+    let mut len = 1;
+    while rest != 0 && len < ascending.len() {
+        ascending[len] = (rest % 10_000) as i16;
+        rest /= 10_000;
+        len += 1;
+    }
+    len
 }
 
 fn group_by_four(integer: &str, fraction: &str) -> Vec<i16> {

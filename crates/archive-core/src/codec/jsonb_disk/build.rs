@@ -9,8 +9,9 @@ use super::{
 use crate::codec::numeric::Numeric;
 use crate::codec::numeric_disk;
 
-/// Digits of a number that surely fits into 128 bits.
+/// Digits of a number that surely fits into 128 bits, and into 64.
 const NUMBER_DIGITS: usize = 37;
+const SHORT_DIGITS: usize = 18;
 
 /// Makes documents of their texts; what it needs for that is kept for the next one.
 #[derive(Debug, Default)]
@@ -20,14 +21,18 @@ pub struct Builder {
     number: Vec<u8>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Token {
     /// Between its quotes.
     Text {
-        place: Range<usize>,
+        begin: usize,
+        end: usize,
         has_escapes: bool,
     },
-    Number(Range<usize>),
+    Number {
+        begin: usize,
+        end: usize,
+    },
     Word(u32),
     /// With the number of its elements, or of its pairs, and the token after all that it holds.
     Container {
@@ -130,7 +135,7 @@ impl Reader<'_> {
                 _ => self.at += 1,
             }
         }
-        tokens.push(Token::Text { place: begin..self.at, has_escapes });
+        tokens.push(Token::Text { begin, end: self.at, has_escapes });
         self.at += 1;
         Some(())
     }
@@ -154,7 +159,7 @@ impl Reader<'_> {
             }
             digits += fraction.len();
         }
-        tokens.push(Token::Number(begin..self.at));
+        tokens.push(Token::Number { begin, end: self.at });
         (digits <= NUMBER_DIGITS).then_some(())
     }
 
@@ -225,14 +230,14 @@ impl Writer<'_> {
 
     /// Writes the bytes of a value; its kind.
     fn value(&mut self, token: usize) -> Option<u32> {
-        match self.tokens.get(token)?.clone() {
+        match *self.tokens.get(token)? {
             Token::Word(kind) => Some(kind),
-            Token::Text { place, has_escapes: false } => {
-                self.out.extend_from_slice(self.text.get(place)?);
+            Token::Text { begin, end, has_escapes: false } => {
+                self.out.extend_from_slice(self.text.get(begin..end)?);
                 Some(STRING)
             }
-            Token::Text { place, .. } => unescape(self.text.get(place)?, self.out).map(|()| STRING),
-            Token::Number(place) => self.numeric(place),
+            Token::Text { begin, end, .. } => unescape(self.text.get(begin..end)?, self.out).map(|()| STRING),
+            Token::Number { begin, end } => self.numeric(self.text.get(begin..end)?),
             Token::Container { kind, count, .. } => {
                 self.pad();
                 self.word(kind | u32::try_from(count).ok().filter(|count| *count <= COUNT)?);
@@ -245,18 +250,26 @@ impl Writer<'_> {
         }
     }
 
-    fn numeric(&mut self, place: Range<usize>) -> Option<u32> {
-        let (mut unscaled, mut scale, mut negative) = (0_i128, None, false);
-        for byte in self.text.get(place)? {
+    fn numeric(&mut self, text: &[u8]) -> Option<u32> {
+        let (mut short, mut long, mut digits) = (0_u64, 0_i128, 0);
+        let (mut scale, mut negative) = (None, false);
+        for byte in text {
             match byte {
                 b'-' => negative = true,
                 b'.' => scale = Some(0),
                 digit => {
-                    unscaled = unscaled * 10 + i128::from(digit - b'0');
+                    // 128 bits are slow, and few numbers need them.
+                    match digits {
+                        ..SHORT_DIGITS => short = short * 10 + u64::from(digit - b'0'),
+                        SHORT_DIGITS => long = i128::from(short) * 10 + i128::from(digit - b'0'),
+                        _ => long = long * 10 + i128::from(digit - b'0'),
+                    }
+                    digits += 1;
                     scale = scale.map(|scale| scale + 1);
                 }
             }
         }
+        let unscaled = if digits > SHORT_DIGITS { long } else { i128::from(short) };
         if negative && unscaled == 0 {
             return None;
         }
@@ -440,8 +453,8 @@ mod tests {
             .prop_map(|chars| chars.into_iter().filter(|char| *char != '\0').collect::<String>()),
             "[a-c]{0,40}",
         ];
-        let number = (any::<i64>(), 0_u16..12)
-            .prop_map(|(unscaled, scale)| Numeric::from_i128(unscaled.into(), scale).to_string());
+        let number = (prop_oneof![any::<i64>().prop_map(i128::from), -10_i128.pow(37)..10_i128.pow(37)], 0_u16..36)
+            .prop_map(|(unscaled, scale)| Numeric::from_i128(unscaled, scale).to_string());
         let leaf = prop_oneof![
             Just("null".to_owned()),
             Just("true".to_owned()),
