@@ -178,7 +178,7 @@ def test_a_warm_partition_is_frozen_once_the_caller_has_committed(orders):
 
 def test_to_another_tablespace_and_back(orders, cluster):
     place = cluster.dir / "tablespace"
-    orders.execute(f"COPY (SELECT 1) TO PROGRAM 'mkdir -p {place}'")
+    orders.execute(f"COPY (SELECT 1) TO PROGRAM 'cat > /dev/null; mkdir -p {place}'")
     orders.execute(f"CREATE TABLESPACE slow_{orders.name} LOCATION '{place}'")
     try:
         orders.execute("SELECT set_archive_policy('orders', drop_after => '1 day')")

@@ -104,7 +104,7 @@ BEGIN
     SELECT regexp_replace((SELECT option_value FROM pg_foreign_server, pg_options_to_table(srvoptions)
                            WHERE srvname = 'cold' AND option_name = 'location'), '^file://', '') || '/' || key
     INTO path FROM archive_ext.objects WHERE partition_name = partition ORDER BY ordinal DESC LIMIT 1;
-    EXECUTE format('COPY (SELECT) TO PROGRAM %L', format(command, path));
+    EXECUTE format('COPY (SELECT) TO PROGRAM %L', 'cat > /dev/null; ' || format(command, path));
 END
 $$;
 SET client_min_messages = error;
