@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 
 use super::options;
 use crate::catalog;
+use crate::catalog::column_map::Fill;
 use crate::catalog::object::{self, ArchivedObject};
 use crate::catalog::partition::{self, ArchivedPartition};
 use crate::error::{Error, Result, SqlState};
@@ -37,11 +38,16 @@ impl Archive {
     /// into a table of their own reads nothing.
     pub(super) fn of(table: pg_sys::Oid) -> Result<Self> {
         let relation = open(table)?;
-        let given = foreign::table_options(table);
-        let id = options::partition_id(given.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
+        let id = Self::id_of(table)?;
         let found = partition::archived(id)?.filter(|partition| partition.foreign_table == Some(table));
         let partition = found.ok_or_else(|| not_registered(&relation))?;
         Ok(Self::new(&relation, partition))
+    }
+
+    /// The partition that a foreign table names.
+    pub(super) fn id_of(table: pg_sys::Oid) -> Result<i64> {
+        let given = foreign::table_options(table);
+        options::partition_id(given.iter().map(|(name, value)| (name.as_str(), value.as_str())))
     }
 
     /// The partition that the leader of a parallel query found.
@@ -105,6 +111,15 @@ impl Archive {
         match self.shape().origin(column) {
             Ok(Origin::Field(field)) if field.pg_type != PgType::Enum || self.has_same_labels(column) => Some(field),
             _ => None,
+        }
+    }
+
+    /// Whether no function of anybody's is called for the column's values: casts and generated columns call some.
+    pub(super) fn is_read_as_archived(&self, column: &Column) -> bool {
+        match self.shape().origin(column) {
+            Ok(Origin::Field(_)) => true,
+            Ok(Origin::Added(mapped)) => !matches!(mapped.fill, Fill::Generated),
+            Ok(Origin::Retyped(..)) | Err(_) => false,
         }
     }
 

@@ -48,6 +48,7 @@ pub(super) struct Scan {
     extremes: Option<Extremes>,
     /// Objects left over by the values known last.
     planned: usize,
+    planned_bytes: u64,
     pub(super) done: Totals,
     /// What the workers of a parallel query did.
     pub(super) others: Totals,
@@ -100,7 +101,7 @@ pub(super) fn begin(node: &mut ScanNode<ScanState>, explain_only: bool) -> Resul
         archive.refuse_older_snapshot()?;
     }
     // A plan may be older than the setting.
-    let by_catalog = plan.extremes && guc::enable_catalog_answers();
+    let by_catalog = plan.extremes && !node.is_shared() && guc::enable_catalog_answers();
     let asked = plan.columns.as_deref().filter(|_| by_catalog).unwrap_or_default();
     let looked_at = pushdown::attributes(&plan.conditions).chain(asked.iter().copied());
     let files = archive.objects(&prune::fields(&archive, looked_at))?;
@@ -110,7 +111,7 @@ pub(super) fn begin(node: &mut ScanNode<ScanState>, explain_only: bool) -> Resul
     let mut scan = Scan::new(plan, archive, files, decoder, node.prepare_expressions());
     scan.extremes = extremes;
     if scan.extremes.is_some() {
-        scan.planned = 0;
+        scan.note_planned(&[]);
     } else if explain_only {
         scan.plan_files()?;
     }
@@ -163,6 +164,7 @@ impl Scan {
             run: None,
             extremes: None,
             planned: files.len(),
+            planned_bytes: files.iter().map(|file| file.bytes).sum(),
             done: Totals::default(),
             others: Totals::default(),
             archive,
@@ -232,15 +234,21 @@ impl Scan {
     fn start(&mut self) -> Result<Run> {
         let values = self.expressions.evaluate();
         let (files, predicates) = self.select(&values)?.unwrap_or_default();
-        self.planned = files.len();
+        self.note_planned(&files);
         Ok(Run { files: files.into_iter(), predicates, reader: None, batch: None, at: 0, next_place: 0 })
     }
 
     /// Finds out which objects are left over by what is known before the first row.
     pub(super) fn plan_files(&mut self) -> Result<()> {
         let values = self.expressions.evaluate_at_start();
-        self.planned = self.select(&values)?.map_or(0, |(files, _)| files.len());
+        let (files, _) = self.select(&values)?.unwrap_or_default();
+        self.note_planned(&files);
         Ok(())
+    }
+
+    fn note_planned(&mut self, files: &[usize]) {
+        self.planned = files.len();
+        self.planned_bytes = files.iter().filter_map(|at| self.files.get(*at)).map(|file| file.bytes).sum();
     }
 
     /// The partition as the catalog has it, and its objects.
@@ -319,6 +327,11 @@ impl Scan {
     /// Objects that are read, and all.
     pub(super) fn planned(&self) -> (usize, usize) {
         (self.planned, self.files.len())
+    }
+
+    /// Bytes of the objects that are read, with all their columns.
+    pub(super) fn planned_bytes(&self) -> u64 {
+        self.planned_bytes
     }
 
     /// Whether the catalog has the answer.

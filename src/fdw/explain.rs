@@ -27,10 +27,12 @@ fn identity(scan: &Scan, out: &mut Explain) {
         out.text(c"Files", &format!("{planned} of {all}{filtered}"));
     } else {
         out.text(c"Archive", &location);
+        out.text(c"Storage", &partition.storage);
         out.text(c"Archived Partition", &partition.name);
         out.integer(c"Archive Version", partition.version.unsigned_abs().into());
         out.integer(c"Files", planned as u64);
         out.integer(c"Files Total", all as u64);
+        out.integer(c"Bytes of Files", scan.planned_bytes());
         out.integer(c"Files Ruled Out by Key Filters", scan.filtered() as u64);
         out.boolean(c"Answered by Catalog", scan.is_answered_by_catalog());
     }

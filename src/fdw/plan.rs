@@ -34,6 +34,7 @@ const PARAMETERISED_SHARE: f64 = 0.25;
 #[derive(Debug, Clone, Copy)]
 struct Planned {
     columns: usize,
+    is_plain: bool,
     reach: Reach,
 }
 
@@ -54,7 +55,7 @@ pub(super) fn size(rel: &mut BaseRel, table: pg_sys::Oid) -> Result<()> {
     rel.set_size(archive.partition.rows as f64, u32::try_from(pages).unwrap_or(u32::MAX));
     let reach = reach(&known, &rel.restrictions())?;
     rel.limit_rows(reach.rows as f64);
-    rel.keep(Planned { columns: archive.columns.len(), reach });
+    rel.keep(Planned { columns: archive.columns.len(), is_plain: known.is_plain(), reach });
     Ok(())
 }
 
@@ -131,7 +132,7 @@ pub(super) fn paths(rel: &mut BaseRel, table: pg_sys::Oid) -> Result<()> {
 /// is not divided.
 fn add_shared(rel: &mut BaseRel, planned: Planned, full: PathCost) {
     let workers = rel.parallel_workers(planned.reach.bytes.div_ceil(BLOCK_BYTES) as f64);
-    if workers == 0 {
+    if workers == 0 || !planned.is_plain {
         return;
     }
     let clauses = rel.restrictions();

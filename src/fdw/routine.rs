@@ -147,11 +147,12 @@ unsafe extern "C-unwind" fn initialize_dsm_foreign_scan(
 ) {
     // SAFETY: as above.
     let mut node = unsafe { ScanNode::<ScanState>::new(node) };
+    let is_explained = node.is_instrumented();
     if let Some(scan) = exec::of(&mut node) {
         let text = shared::text(scan).or_raise();
         // SAFETY: the memory is as large as was estimated from the same text; shutdown_foreign_scan comes before it goes.
         if let Some(memory) = unsafe { SharedScan::create(memory, &text) } {
-            shared::lead(scan, memory).or_raise();
+            shared::lead(scan, memory, is_explained).or_raise();
         }
     }
 }
@@ -164,8 +165,9 @@ unsafe extern "C-unwind" fn reinitialize_dsm_foreign_scan(
 ) {
     // SAFETY: as above; the memory is what initialize_dsm_foreign_scan filled.
     let (mut node, memory) = unsafe { (ScanNode::<ScanState>::new(node), SharedScan::attach(memory)) };
+    let is_explained = node.is_instrumented();
     if let (Some(scan), Some(memory)) = (exec::of(&mut node), memory) {
-        shared::lead(scan, memory).or_raise();
+        shared::lead(scan, memory, is_explained).or_raise();
     }
 }
 

@@ -90,10 +90,13 @@ pub(super) fn text(scan: &Scan) -> Result<String> {
 }
 
 /// `InitializeDSMForeignScan` and `ReInitializeDSMForeignScan`: the leader begins, from the first row.
-pub(super) fn lead(scan: &mut Scan, shared: SharedScan) -> Result<()> {
+pub(super) fn lead(scan: &mut Scan, shared: SharedScan, is_explained: bool) -> Result<()> {
     shared.position().reset();
-    scan.share = Some(Share::new(shared));
-    scan.plan_files()
+    if let Some(before) = scan.share.replace(Share::new(shared)) {
+        scan.done.files += before.begun();
+    }
+    // The leader itself may never come to a row.
+    if is_explained { scan.plan_files() } else { Ok(()) }
 }
 
 /// `InitializeWorkerForeignScan`: the worker waits for its first row.
@@ -110,6 +113,8 @@ pub(super) fn shut_down(scan: &mut Scan) {
     if xact::is_worker() {
         share.shared.count(to_counters(&scan.totals()));
     } else {
+        // Where the query has all rows that it wants, workers need not go on.
+        share.shared.position().finish();
         scan.others = from_counters(share.shared.take_counted());
     }
 }

@@ -66,6 +66,12 @@ impl<T> ScanNode<T> {
         self.plan().scan.plan.parallel_aware
     }
 
+    /// Whether EXPLAIN ANALYZE, or something like it, counts what the node does.
+    pub fn is_instrumented(&self) -> bool {
+        // SAFETY: a live node.
+        unsafe { !(*self.node).ss.ps.instrument.is_null() }
+    }
+
     /// Runs `work` in the memory of the query, as BeginForeignScan is.
     pub fn in_query_memory<R>(&self, work: impl FnOnce() -> R) -> R {
         // SAFETY: as in `keep`; when an error leaves `work` the transaction's abort sets the memory to allocate from.

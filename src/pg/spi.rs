@@ -39,8 +39,10 @@ pub fn rows<'a, T>(sql: &str, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) 
     let statement = server_text::statement(sql)?;
     let converted = server_text::arguments(args)?;
     let args = converted.as_deref().unwrap_or(args);
-    // Nor may anything be written while parallel workers run.
-    if (!xact::has_id() || xact::is_parallel()) && (is_select(sql) || xact::is_read_only()) {
+    if xact::is_parallel() {
+        return rows_in_parallel(&statement, args, map);
+    }
+    if !xact::has_id() && (is_select(sql) || xact::is_read_only()) {
         let _snapshot = xact::may_take_snapshots().then(LatestSnapshot::take);
         return Spi::connect(|client| {
             let table = match kept_plans::find(sql, args, false, |types| client.prepare(&statement, types))? {
@@ -51,6 +53,45 @@ pub fn rows<'a, T>(sql: &str, args: &[DatumWithOid<'a>], map: impl Fn(&Row<'_>) 
         });
     }
     update(sql, &statement, args, map)
+}
+
+/// The same while parallel workers run, or in one: nothing may be written, and no command begun, which SPI does even for a SELECT unless
+/// it is told that all is read-only.
+fn rows_in_parallel<'a, T>(
+    statement: &CStr,
+    args: &[DatumWithOid<'a>],
+    map: impl Fn(&Row<'_>) -> Result<T>,
+) -> Result<Vec<T>> {
+    let mut types: Vec<_> = args.iter().map(DatumWithOid::oid).collect();
+    let values = args.iter().map(|arg| arg.datum().map(|datum| datum.sans_lifetime()));
+    let (mut values, nulls): (Vec<_>, Vec<_>) = values
+        .map(|value| {
+            (value.unwrap_or(pg_sys::Datum::null()), if value.is_some() { b' ' } else { b'n' } as std::ffi::c_char)
+        })
+        .unzip();
+    Spi::connect(|_| {
+        // SAFETY: SPI is connected; one type, value and flag for each argument. The rows are those of the query, and live until SPI is
+        // closed.
+        unsafe {
+            let code = pg_sys::SPI_execute_with_args(
+                statement.as_ptr(),
+                args.len() as i32,
+                types.as_mut_ptr(),
+                values.as_mut_ptr(),
+                nulls.as_ptr(),
+                true,
+                0,
+            );
+            if code != pg_sys::SPI_OK_SELECT as i32 {
+                let message = format!("a query of the catalog returned no rows: SPI code {code}");
+                return Err(Error::new(SqlState::ERRCODE_INTERNAL_ERROR, message));
+            }
+            let table = &*pg_sys::SPI_tuptable;
+            let tuples = std::slice::from_raw_parts(table.vals, table.numvals as usize);
+            let row = |tuple: &pg_sys::HeapTuple| SpiHeapTupleData::new(table.tupdesc, *tuple);
+            tuples.iter().filter_map(|tuple| row(tuple).transpose()).map(|tuple| map(&Row(tuple?))).collect()
+        }
+    })
 }
 
 /// Runs a query that writes or locks rows, whatever it begins with, and maps each row.

@@ -142,6 +142,37 @@ def test_p9_workers_read_what_the_leader_found(orders, session):
         assert session.execute("SELECT count(*), count(note) FROM archive.orders").fetchone()[0] == (MONTHS - 1) * ROWS
 
 
+def test_p9_commands_that_write_read_in_parallel(orders, session):
+    """They have begun to write when the workers start; in a transaction with an id, besides."""
+    whole = (MONTHS - 1) * ROWS
+    session.execute("""CREATE FUNCTION archived_rows() RETURNS bigint STABLE LANGUAGE plpgsql AS $$
+        BEGIN RETURN (SELECT count(note) + count(*) FILTER (WHERE note IS NULL) FROM archive.orders WHERE status = 'paid'); END $$""")
+    with session.transaction(force_rollback=True):
+        session.execute("CREATE TABLE earlier (n int)")
+        session.execute("CREATE TABLE taken AS SELECT id, status FROM archive.orders WHERE status <> 'new'")
+        assert session.execute("SELECT count(*) FROM taken").fetchone()[0] == whole * 3 // 4
+        session.execute("CREATE MATERIALIZED VIEW seen AS SELECT customer_id, count(*) FROM archive.orders GROUP BY 1")
+        session.execute("REFRESH MATERIALIZED VIEW seen")
+        assert session.execute("SELECT sum(count) FROM seen").fetchone()[0] == whole
+        session.execute("INSERT INTO earlier SELECT archived_rows() FROM generate_series(1, 2)")
+        assert session.execute("SELECT array_agg(n) FROM earlier").fetchone()[0] == [whole // 4] * 2
+        session.execute("UPDATE earlier SET n = n + archived_rows()")
+    session.execute("DROP FUNCTION archived_rows()")
+
+
+def test_p9_functions_of_users_stay_in_one_process(db, files):
+    """A generated column that was added later calls one for each archived row, which need not be safe in parallel."""
+    archived(db, months=2, archived=1)
+    db.execute("""CREATE FUNCTION digits(text) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$
+        BEGIN RETURN substr($1, 6, 2)::int; EXCEPTION WHEN others THEN RETURN -1; END $$""")
+    db.execute("ALTER TABLE orders ADD digits int GENERATED ALWAYS AS (digits(note)) STORED")
+    with db.connect() as session:
+        eager(session)
+        query = "SELECT count(*), sum(digits) FROM archive.orders"
+        assert not any(scan["Parallel Aware"] for scan in scans(session, query))
+        assert session.execute(query).fetchone()[0] == ROWS
+
+
 def test_p12_a_damaged_object_stops_all_processes(db, cluster, files):
     archived(db, months=2, archived=1)
     with db.connect() as session:

@@ -29,6 +29,11 @@ impl SharedPosition {
         self.0.load(Ordering::Acquire) >= end
     }
 
+    /// Takes all that is left: the readers stop after what they have.
+    pub fn finish(&self) {
+        self.0.store(u64::MAX, Ordering::Release);
+    }
+
     /// Nothing is taken any more.
     pub fn reset(&self) {
         self.0.store(0, Ordering::Release);
@@ -52,6 +57,8 @@ mod tests {
         assert!(position.is_past(20));
         assert!(!position.is_past(21));
         assert!(position.claim(20..30));
+        position.finish();
+        assert!(!position.claim(30..40) && position.is_past(40));
         position.reset();
         assert!(position.claim(0..10));
     }
