@@ -16,6 +16,9 @@ COMMENT ON TABLE archive_ext.replaced_object IS 'objects that others stand for s
 COMMENT ON TABLE archive_ext.object_position IS 'where the rows of each object begin in the heap, so that archiving again uploads only what changed';
 COMMENT ON TABLE archive_ext.lifecycle_event IS 'history of what happened to partitions';
 COMMENT ON TABLE archive_ext.archive_schema IS 'schemas that archive_ext made for archive relations';
+COMMENT ON TABLE archive_ext.legal_hold IS 'partitions of whose archive nothing may be deleted, and why; see legal_hold';
+COMMENT ON TABLE archive_ext.expiry IS 'archived partitions whose end was announced: expire_after is over';
+COMMENT ON TABLE archive_ext.deletion_certificate IS 'what was deleted because it had expired: by which policy, when, which objects with which digests';
 COMMENT ON TABLE archive_ext.storage_price IS 'what storing costs, by storage class or storage: edit it, or INSERT, which replaces';
 COMMENT ON TABLE archive_ext.storage_claim IS 'the incarnation under which this database claimed each storage prefix';
 
@@ -29,6 +32,11 @@ COMMENT ON VIEW archive_ext.policies IS 'how tables age: all settings of their p
 COMMENT ON VIEW archive_ext.month_counts IS 'rows per month in tables and their archives when reconcile_counts last counted them, and those missing that were counted before';
 COMMENT ON TABLE archive_ext.storage_finding IS 'what is wrong with objects in the storages';
 COMMENT ON VIEW archive_ext.findings IS 'what is wrong with objects in the storages: missing, altered, unreadable, foreign, orphaned; open ones first';
+COMMENT ON VIEW archive_ext.expiring IS 'archived partitions that have expired, when they will be deleted, and what keeps them';
+COMMENT ON VIEW archive_ext.deletions IS 'certificates of what was deleted because it had expired, newest first';
+COMMENT ON VIEW archive_ext.legal_holds IS 'legal holds: on what, why, by whom, and those that were released';
+COMMENT ON VIEW archive_ext.costs IS 'what tables and their archives cost a month, by where their bytes are: local, local copy, cold, glacier';
+COMMENT ON VIEW archive_ext.savings IS 'what archiving saves a month, table by table';
 COMMENT ON VIEW archive_ext.alerts IS 'what somebody should look at: jobs given up, failing, interrupted or late, policies that nobody carries out, rows that are missing';
 
 COMMENT ON FUNCTION archive_partition IS 'archives a partition: freezes it, writes Parquet, reads it back, swaps in a foreign table';
@@ -49,6 +57,14 @@ COMMENT ON FUNCTION reattach_family IS 'puts an archived partition back with tho
 COMMENT ON FUNCTION get_archived_record IS 'the row with a key as jsonb, from the table or its archive: hot first, then warm, then cold; NULL when there is none';
 COMMENT ON FUNCTION archive_tier_of IS 'where the row with a key is: hot, warm, cold, glacier; NULL when it is nowhere';
 COMMENT ON FUNCTION reconcile_counts IS 'counts the rows of each month in a table and its archive, and tells which are missing that were counted before';
+COMMENT ON FUNCTION legal_hold IS 'keeps all that was archived of a partition or a table from being deleted, or ends that';
+COMMENT ON FUNCTION archive_cost IS 'what a table, or all, and their archives cost a month, what they would without an archive, and what is saved';
+COMMENT ON FUNCTION archive_plan_cost IS 'what doing all that plan_archive tells costs in requests, and what it saves a month';
+COMMENT ON FUNCTION archive_query_cost IS 'what the objects that a query would read cost in requests and retrieval; the query is explained, not run';
+COMMENT ON FUNCTION archive_restore_cost IS 'what reading all objects of an archived partition costs in requests and retrieval';
+COMMENT ON FUNCTION archive_ext.price_of IS 'the price of a storage by its name or class; of the own disks for NULL';
+COMMENT ON FUNCTION archive_ext.reading_cost IS 'what reading bytes of objects in a storage costs';
+COMMENT ON FUNCTION archive_ext.plan_reading_cost IS 'what reading the archives that a plan in JSON scans costs';
 COMMENT ON FUNCTION cancel_job IS 'ends a job, also one that runs in another session, and makes its partition writable again';
 COMMENT ON FUNCTION pause_job IS 'stops a job after its present step, until resume_job';
 COMMENT ON FUNCTION resume_job IS 'lets a paused job go on';

@@ -36,6 +36,7 @@ static LAG_STANDBYS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>
 static MAX_LOAD: GucSetting<f64> = GucSetting::<f64>::new(0.0);
 static ALLOWED_ENDPOINTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static ALLOW_SUBSCRIBED: GucSetting<bool> = GucSetting::<bool>::new(false);
+static EXPIRE_GRACE: GucSetting<i32> = GucSetting::<i32>::new(7 * 86_400);
 static METADATA_CACHE: GucSetting<i32> = GucSetting::<i32>::new(16);
 static ENABLE_CATALOG_ANSWERS: GucSetting<bool> = GucSetting::<bool>::new(true);
 
@@ -69,6 +70,14 @@ pub fn register() {
         c"archive_ext.garbage_retention",
         c"How long objects that nothing needs stay at least: point-in-time recovery and forks may need them.",
         &GARBAGE_RETENTION,
+        0..=i32::MAX,
+        GucFlags::UNIT_S,
+    );
+    int_of(
+        GucContext::Suset,
+        c"archive_ext.expire_grace",
+        c"How long after it was announced an archive that has expired is deleted.",
+        &EXPIRE_GRACE,
         0..=i32::MAX,
         GucFlags::UNIT_S,
     );
@@ -384,6 +393,11 @@ pub fn enable_catalog_answers() -> bool {
 /// `archive_ext.drop_after` in seconds.
 pub fn drop_after_seconds() -> i32 {
     DROP_AFTER.get()
+}
+
+/// `archive_ext.expire_grace` in seconds.
+pub fn expire_grace_seconds() -> i32 {
+    EXPIRE_GRACE.get()
 }
 
 /// `archive_ext.verify_after` in seconds.

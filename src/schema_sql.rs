@@ -24,6 +24,11 @@ extension_sql_file!(
     ]
 );
 extension_sql_file!("../sql/api/procedures.sql", name = "procedures", requires = ["tables", "fdw"]);
-extension_sql_file!("../sql/security/grants.sql", name = "grants", requires = ["views", "procedures", "triggers"]);
+extension_sql_file!("../sql/api/cost.sql", name = "cost", requires = ["views", "fdw", plan_archive]);
+extension_sql_file!(
+    "../sql/security/grants.sql",
+    name = "grants",
+    requires = ["views", "procedures", "triggers", "cost"]
+);
 extension_sql_file!("../sql/security/roles.sql", name = "roles", requires = ["grants", "fdw"]);
 extension_sql_file!("../sql/comments.sql", name = "comments", finalize);

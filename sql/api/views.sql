@@ -155,6 +155,42 @@ CREATE VIEW archive_ext.alerts WITH (security_barrier) AS
 SELECT a.alert, a.table_name, a.partition_name, a.since, a.detail, a.remedy, a.job_id
 FROM archive_ext.standing_alerts() a;
 
+CREATE VIEW archive_ext.expiring WITH (security_barrier) AS
+SELECT m.source AS table_name,
+       p.partition_name,
+       p.archived_at,
+       a.expire_after,
+       e.announced_at,
+       e.delete_after,
+       p.rows,
+       pg_size_pretty(p.archived_bytes) AS archived_size,
+       (SELECT string_agg(h.reason, '; ' ORDER BY h.id) FROM archive_ext.legal_hold h
+        WHERE h.partition_id = p.id AND h.released_at IS NULL) AS held_for,
+       p.local_copy
+FROM archive_ext.expiry e
+JOIN archive_ext.partition p ON p.id = e.partition_id
+JOIN archive_ext.managed_table m ON m.id = p.managed_table
+JOIN archive_ext.archive_policy a ON a.source = m.source AND a.enabled AND a.changed_at = e.policy_changed_at
+WHERE has_table_privilege(m.source, 'SELECT') >= NOT (SELECT archive_ext.sees_all())
+  AND p.status = 'ARCHIVED' AND p.archived_at + a.expire_after <= clock_timestamp()
+ORDER BY e.delete_after, p.id;
+
+CREATE VIEW archive_ext.deletions WITH (security_barrier) AS
+SELECT c.id AS certificate, c.table_name, c.partition_name, c.storage, c.location, c.archived_at, c.expire_after, c.policy_owner,
+       c.announced_at, c.withdrawn_at, c.withdrawn_by, c.rows, c.bytes, c.digest, c.objects, c.manifests, c.deleted_at,
+       c.deleted_versions, c.kept
+FROM archive_ext.deletion_certificate c
+WHERE has_table_privilege(c.source, 'SELECT') >= NOT (SELECT archive_ext.sees_all())
+ORDER BY c.id DESC;
+
+CREATE VIEW archive_ext.legal_holds WITH (security_barrier) AS
+SELECT m.source AS table_name, p.partition_name, h.reason, h.set_by, h.set_at, h.released_by, h.released_at
+FROM archive_ext.legal_hold h
+JOIN archive_ext.partition p ON p.id = h.partition_id
+JOIN archive_ext.managed_table m ON m.id = p.managed_table
+WHERE has_table_privilege(m.source, 'SELECT') >= NOT (SELECT archive_ext.sees_all())
+ORDER BY h.released_at NULLS FIRST, h.id DESC;
+
 CREATE VIEW archive_ext.month_counts WITH (security_barrier) AS
 SELECT m.source AS table_name,
        nullif(m.month, '-infinity') AS month,

@@ -9,6 +9,7 @@ mod ddl;
 mod family;
 mod garbage;
 mod guard;
+mod hold;
 mod import;
 mod lifecycle;
 mod lookup;

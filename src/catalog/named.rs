@@ -88,7 +88,8 @@ fn others(storage: &str) -> Result<Vec<(String, Expected)>> {
          SELECT b.key, NULL, NULL, NULL, floor(extract(epoch FROM p.superseded_at))::bigint, p.id, false
          FROM archive_ext.batch_manifest b JOIN archive_ext.partition p ON p.id = b.partition_id WHERE b.storage = $1::name
          UNION ALL
-         SELECT r.key, r.bytes, NULL, NULL, floor(extract(epoch FROM r.replaced_at))::bigint, NULL,
+         SELECT r.key, r.bytes, NULL, NULL, floor(extract(epoch FROM r.replaced_at))::bigint,
+                (SELECT b.partition_id FROM archive_ext.batch_manifest b WHERE b.storage = r.storage AND b.key = r.replaced_by),
                 coalesce(r.replaced_at >= running.since, false)
                 OR coalesce(r.replaced_xid::text::numeric >= horizon.xid, false)
                    AND coalesce(adopted.at < r.replaced_at, true)

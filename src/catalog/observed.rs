@@ -272,6 +272,10 @@ pub struct ArchivedLeaf {
     pub ended: Option<Moment>,
     /// When it is older than `expire_after`, which counts from the time of archiving.
     pub expires_at: Option<i64>,
+    /// When it will be deleted, once that was announced.
+    pub delete_after: Option<i64>,
+    /// The legal holds on it.
+    pub held_for: Option<String>,
 }
 
 /// The archived partitions of `source`, oldest first.
@@ -281,11 +285,15 @@ pub fn archived(source: pg_sys::Oid) -> Result<Vec<ArchivedLeaf>> {
         "SELECT format('%I.%I', p.schema_name, p.partition_name), p.label, p.lower_bound, p.upper_bound,
                 coalesce(p.archived_bytes, 0), p.storage::text, p.tier, p.rows,
                 (SELECT count(*)::int FROM archive_ext.object o WHERE o.partition_id = p.id AND o.version = p.version), {expires},
-                p.row_set
+                p.row_set, {delete_after},
+                (SELECT string_agg(h.reason, '; ' ORDER BY h.id) FROM archive_ext.legal_hold h
+                 WHERE h.partition_id = p.id AND h.released_at IS NULL)
          FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
          LEFT JOIN archive_ext.archive_policy a ON a.source = m.source
+         LEFT JOIN archive_ext.expiry e ON e.partition_id = p.id AND e.policy_changed_at = a.changed_at
          WHERE m.source = $1::oid AND p.status = 'ARCHIVED' ORDER BY p.lower_bound, p.id",
-        expires = micros("(p.archived_at + a.expire_after)")
+        expires = micros("(p.archived_at + a.expire_after)"),
+        delete_after = micros("e.delete_after"),
     );
     user::elevated(|| {
         spi::rows(&sql, &[source.into()], |row| {
@@ -303,6 +311,8 @@ pub fn archived(source: pg_sys::Oid) -> Result<Vec<ArchivedLeaf>> {
                 objects: row.get(9)?,
                 expires_at: row.get(10)?,
                 by_rows: row.need(11)?,
+                delete_after: row.get(12)?,
+                held_for: row.get(13)?,
             })
         })
     })

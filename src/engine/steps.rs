@@ -10,6 +10,7 @@ use pgrx::{Uuid, pg_sys};
 use super::archive::{self, Finished};
 use super::batch;
 use super::drift;
+use super::expiry;
 use super::family;
 use super::lifecycle::steer;
 use super::manifest;
@@ -67,6 +68,7 @@ fn any_step(id: Uuid) -> Result<(bool, String)> {
         "batch" => batch::step(&job),
         "compact" => rewrite::step(&job),
         "verify" | "drop_local" => verification::step(&job),
+        "expire" => expiry::step(&job),
         "premake" | "drain" | "hot" | "warm" | "merge" | "split" => transition::step(&job),
         other => Err(stopped(&job, &format!("{other} has no steps"))),
     }
@@ -283,7 +285,7 @@ fn cancel_one(job: &Job, status: &str, reason: &str) -> Result<()> {
         transition::abandon(job)?;
         return catalog::job::stop(job.id, status, reason);
     }
-    if matches!(job.operation.as_str(), "verify" | "drop_local") {
+    if matches!(job.operation.as_str(), "verify" | "drop_local" | "expire") {
         return catalog::job::stop(job.id, status, reason);
     }
     if let Some(leaf) = left_guarded(job)? {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::family::{self, Candidate};
 use super::{AUDIT, CLOCKS, orphan, uploads};
-use crate::catalog::{event, finding, named, storage, writers};
+use crate::catalog::{event, finding, hold, named, storage, writers};
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
 use crate::partition::check;
@@ -103,6 +103,11 @@ fn check_retention(options: &Options) -> Result<()> {
     .hint("Point-in-time recovery and forks need what was needed then. A superuser can set archive_ext.garbage_retention."))
 }
 
+/// Keeps every collection of a storage's garbage out until the end of the transaction (55006 while one is under way).
+pub fn keep_out(storage: &str) -> Result<()> {
+    alone(storage)
+}
+
 fn alone(storage: &str) -> Result<()> {
     if writers::try_hold_family(&format!("garbage of {storage}"))? {
         return Ok(());
@@ -128,6 +133,7 @@ struct Found {
 
 fn survey(name: &str, store: &BlockingStore, retention: Retention) -> Result<Found> {
     let mut expected = named::all(name)?;
+    let holds = hold::all()?;
     let (mut found, mut orphans, mut known) = (Found::default(), Vec::new(), HashSet::new());
     store.list_pages("", |page| {
         interrupts::check();
@@ -139,6 +145,12 @@ fn survey(name: &str, store: &BlockingStore, retention: Retention) -> Result<Fou
             match seen {
                 Seen::Replaced(replaced) => {
                     let over = retention.is_over(replaced.replaced_at, replaced.replaced_at) && !replaced.held;
+                    if let Some(reason) =
+                        replaced.partition.and_then(|partition| holds.get(&partition)).filter(|_| over)
+                    {
+                        found.kept.push(kept(&object, &format!("under legal hold: {reason}")));
+                        continue;
+                    }
                     let candidate = Candidate { object, replaced_at: replaced.replaced_at };
                     found.put(candidate, over);
                 }

@@ -6,7 +6,7 @@ mod family;
 mod uploads;
 
 pub use audit::{audit, newer_than_catalog};
-pub use collect::{Options, collect};
+pub use collect::{Options, collect, keep_out};
 
 use archive_core::lifecycle::Moment;
 

@@ -29,7 +29,11 @@ pub(super) fn known(found: &Found, root: pg_sys::Oid) -> Result<Option<Option<St
         return Ok(None);
     };
     if let Some(successors) = catalog::partition::superseded_by(known.id)? {
-        return Ok(Some(Some(format!("it was merged or split; its rows are in {successors}"))));
+        let became = match successors.is_empty() {
+            true => "it has expired; archive_ext.deletions tells when its objects go".to_owned(),
+            false => format!("it was merged or split; its rows are in {successors}"),
+        };
+        return Ok(Some(Some(became)));
     }
     let version = known.version.cast_unsigned();
     Ok(Some(if known.status != "ARCHIVED" {

@@ -16,7 +16,7 @@ mod window;
 
 use pgrx::{Uuid, pg_sys};
 
-use super::{batch, clock, rewrite, steps, verification};
+use super::{batch, clock, expiry, rewrite, steps, verification};
 use crate::catalog;
 use crate::catalog::policy::TablePolicy;
 use crate::catalog::queue::NewJob;
@@ -83,7 +83,7 @@ fn schedule_table(table: &TablePolicy) -> Result<i32> {
     if outlook.kind == Kind::Lifecycle {
         added += labels::schedule(table, &outlook)?;
     }
-    Ok(added + verification::schedule(table)?)
+    Ok(added + verification::schedule(table)? + expiry::schedule(table)?)
 }
 
 /// Jobs for a table whose rows are archived one by one: for its rows, and for the objects that they became.

@@ -202,6 +202,8 @@ impl Planner<'_> {
             _ => None,
         };
         let expires = policy.expire_after.zip(leaf.expires_at);
+        // Not before what was announced, and not before it was.
+        let expires = expires.map(|(age, at)| (age, leaf.delete_after.unwrap_or(at + grace_micros()).max(at)));
         let (action, setting, age, starts) = match (glacier, expires) {
             (Some((age, at)), Some((_, end))) if at <= end => ("glacier", "glacier_after", age, at),
             (_, Some((age, end))) => ("expire", "expire_after", age, end),
@@ -225,7 +227,7 @@ impl Planner<'_> {
             saved_per_month: saved,
             locks: locks_of(action),
             reason: because(setting, age, action),
-            note: Some(format!("not acted on yet: {setting} is only stored and checked by this version")),
+            note: note_of(action, setting, leaf),
         }))
     }
 
@@ -267,6 +269,26 @@ fn then_archived(granularity: &str) -> String {
 /// The end of the period of a label, for partitions of LIST tables.
 fn period_end(leaf: &ArchivedLeaf) -> Option<archive_core::lifecycle::Moment> {
     leaf.label.as_deref()?.parse::<Label>().ok()?.period?.end()
+}
+
+fn grace_micros() -> i64 {
+    i64::from(guc::expire_grace_seconds()) * 1_000_000
+}
+
+fn note_of(action: &str, setting: &str, leaf: &ArchivedLeaf) -> Option<String> {
+    match &leaf.held_for {
+        _ if action != "expire" => {
+            Some(format!("not acted on yet: {setting} is only stored and checked by this version"))
+        }
+        _ if leaf.by_rows => Some("rows that were archived one by one do not expire yet".to_owned()),
+        Some(reason) => Some(format!("not while it is under a legal hold: {reason}")),
+        None if leaf.delete_after.is_some() => {
+            Some("announced: every version of its objects will be deleted".to_owned())
+        }
+        None => Some(
+            "it is announced first, and every version of its objects deleted after archive_ext.expire_grace".to_owned(),
+        ),
+    }
 }
 
 fn because(setting: &str, age: Age, action: &str) -> String {

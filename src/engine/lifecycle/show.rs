@@ -77,7 +77,11 @@ pub fn explain(source: pg_sys::Oid) -> Result<Vec<Explained>> {
     let mut archived = Vec::new();
     for place in catalog::observed::archived(source)? {
         let fate = fates.iter().position(|(one, _)| one.name == place.name).map(|at| fates.swap_remove(at).1);
-        archived.push(explain_archived(place, fate.unwrap_or(Fate::Settled), &doers)?);
+        let ends = table.policy.expire_after.is_some() && !place.by_rows;
+        archived.push(match fate.unwrap_or(Fate::Settled) {
+            Fate::Settled if ends => explain_end(place, &doers)?,
+            fate => explain_archived(place, fate, &doers)?,
+        });
     }
     let rows = (outlook.kind == Kind::Plain).then(|| explain_rows(&table, &doers)).transpose()?;
     Ok(archived.into_iter().chain(lines.into_iter().map(|(_, line)| line)).chain(rows).collect())
@@ -116,6 +120,33 @@ fn explain_archived(place: ArchivedLeaf, fate: Fate, doers: &Doers) -> Result<Ex
             Explained { reason: doers.reason(&held.reason), freed_by: Some(doers.names()), ..line }
         }
         Fate::Held(held) => Explained { reason: held.reason, freed_by: Some(held.freed_by), ..line },
+    })
+}
+
+/// A partition in the storage that will be deleted.
+fn explain_end(place: ArchivedLeaf, doers: &Doers) -> Result<Explained> {
+    let (ends, announced, held) = (place.expires_at, place.delete_after, place.held_for.clone());
+    let line = explain_archived(place, Fate::Settled, doers)?;
+    let Some(ends) = ends else { return Ok(line) };
+    let (when, reason) = match announced {
+        Some(at) => (at, "it has expired, and all its objects will be deleted".to_owned()),
+        None => (ends, "it will be announced that its objects will be deleted: expire_after".to_owned()),
+    };
+    Ok(match held {
+        Some(why) => Explained {
+            reason: format!("{reason}; not while it is under a legal hold: {why}"),
+            freed_by: Some("legal_hold(partition, false)".to_owned()),
+            next: Some("expire".to_owned()),
+            when: Some(timestamp(when)?),
+            ..line
+        },
+        None => Explained {
+            next: Some("expire".to_owned()),
+            when: Some(timestamp(when)?),
+            reason,
+            freed_by: Some("time; another expire_after, or a legal hold, keeps it".to_owned()),
+            ..line
+        },
     })
 }
 

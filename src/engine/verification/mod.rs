@@ -23,7 +23,7 @@ use check::{Checker, Fault};
 
 pub use job::{fates, schedule, step};
 pub use local_copy::drop_local_copy;
-pub use name::resolve;
+pub use name::{find, resolve};
 pub use reconcile::reconcile;
 
 /// How closely what is in the storage is looked at.

@@ -12,16 +12,21 @@ use crate::pg::{spi, user};
 ///
 /// Errors: 42704 when nothing archived has the name, 42725 when several have it, 42501 for who may not act as the owner.
 pub fn resolve(name: &str) -> Result<Vec<Subject>> {
+    let found = find(name)?;
+    if let Some(first) = found.first() {
+        check_owner(first.source)?;
+    }
+    Ok(found)
+}
+
+/// The same for whoever asks: the caller checks what he may do.
+pub fn find(name: &str) -> Result<Vec<Subject>> {
     let relation = relation(name)?;
     let found = match relation {
         Some(relation) => archived::of_relation(relation)?,
         None => Vec::new(),
     };
-    let found = if found.is_empty() { by_name(name, relation)? } else { found };
-    if let Some(first) = found.first() {
-        check_owner(first.source)?;
-    }
-    Ok(found)
+    if found.is_empty() { by_name(name, relation) } else { Ok(found) }
 }
 
 /// The one partition or row set that `name` stands for.

@@ -160,6 +160,18 @@ impl BlockingStore {
         self.run(|store| async move { store.delete(&key).await })
     }
 
+    /// Removes every version of the object; how many there were.
+    pub fn delete_versions(&self, key: &str) -> Result<u64> {
+        let key = key.to_owned();
+        self.run(|store| async move { store.delete_versions(&key).await })
+    }
+
+    /// Puts a legal hold on an object, or lifts it.
+    pub fn set_legal_hold(&self, key: &str, on: bool) -> Result<()> {
+        let key = key.to_owned();
+        self.run(|store| async move { store.set_legal_hold(&key, on).await })
+    }
+
     /// Uploads under `prefix` that were begun and not finished.
     pub fn pending_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {
         let prefix = prefix.to_owned();

@@ -83,6 +83,21 @@ pub trait ObjectStore: Send + Sync + Debug {
     /// Removes the object; succeeds when there is none.
     async fn delete(&self, key: &str) -> Result<()>;
 
+    /// Removes the object and every earlier version of it that the store keeps; how many versions went, markers of deletions not
+    /// counted. Succeeds when there is none.
+    async fn delete_versions(&self, key: &str) -> Result<u64> {
+        let there = self.head(key).await?.is_some();
+        self.delete(key).await?;
+        Ok(there.into())
+    }
+
+    /// Puts a legal hold on the object, or lifts it: as long as it has one the store deletes this version of it for nobody.
+    /// `Unsupported` where the store knows no such thing.
+    async fn set_legal_hold(&self, key: &str, on: bool) -> Result<()> {
+        let _ = on;
+        Err(Error::new(ErrorKind::Unsupported, format!("{} knows no legal hold", self.location().url_of(key))))
+    }
+
     /// Uploads under `prefix` that were begun and not finished, by anyone, at any time.
     async fn pending_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>>;
 

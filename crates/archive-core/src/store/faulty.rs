@@ -179,6 +179,15 @@ impl ObjectStore for FaultyStore {
         after(fault, self.inner.delete(key).await?)
     }
 
+    async fn delete_versions(&self, key: &str) -> Result<u64> {
+        let fault = self.enter(Op::Delete).await?;
+        after(fault, self.inner.delete_versions(key).await?)
+    }
+
+    async fn set_legal_hold(&self, key: &str, on: bool) -> Result<()> {
+        self.inner.set_legal_hold(key, on).await
+    }
+
     async fn pending_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {
         self.inner.pending_uploads(prefix).await
     }

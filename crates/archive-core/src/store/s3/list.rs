@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::common::{ObjectMeta, PendingUpload};
 use crate::store::key::validate_prefix;
 use aws_sdk_s3::operation::list_multipart_uploads::ListMultipartUploadsOutput;
+use aws_sdk_s3::operation::list_object_versions::ListObjectVersionsOutput;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::types::{MultipartUpload, Object};
 
@@ -49,6 +50,64 @@ impl S3Store {
         }
         let found = page.contents.unwrap_or_default().into_iter().filter_map(|object| self.object_meta(object));
         Ok((found.collect(), next))
+    }
+
+    /// The ids of all versions of an object, and whether each is a marker of a deletion; `None` where the server keeps no versions.
+    pub(super) async fn versions(&self, key: &str) -> Result<Option<Vec<(String, bool)>>> {
+        let full_key = self.full_key(key)?;
+        let mut found = Vec::new();
+        let mut marker = (None, None);
+        loop {
+            let Some(page) = self.versions_page(key, &full_key, marker.clone()).await? else { return Ok(None) };
+            let is_it = |of: &Option<String>| of.as_deref() == Some(full_key.as_str());
+            let versions = page.versions.unwrap_or_default().into_iter().filter(|one| is_it(&one.key));
+            found.extend(versions.filter_map(|one| Some((one.version_id?, false))));
+            let markers = page.delete_markers.unwrap_or_default().into_iter().filter(|one| is_it(&one.key));
+            found.extend(markers.filter_map(|one| Some((one.version_id?, true))));
+            if page.is_truncated != Some(true) {
+                return Ok(Some(found));
+            }
+            let next = (page.next_key_marker, page.next_version_id_marker);
+            if next == marker {
+                return Err(endless(key));
+            }
+            marker = next;
+        }
+    }
+
+    async fn versions_page(
+        &self,
+        key: &str,
+        full_key: &str,
+        (key_marker, version_marker): (Option<String>, Option<String>),
+    ) -> Result<Option<ListObjectVersionsOutput>> {
+        let attempt = |_| async {
+            let request = self.client().list_object_versions().bucket(self.bucket()).prefix(full_key);
+            let request = request.set_key_marker(key_marker.clone()).set_version_id_marker(version_marker.clone());
+            match request.send().await {
+                Ok(page) => Ok(Some(page)),
+                Err(error) => match Failure::of(&error) {
+                    failure if failure.has_status(501) || failure.has_code("NotImplemented") => Ok(None),
+                    failure => Err(self.attempt("list the versions of", key, &failure)),
+                },
+            }
+        };
+        self.retry().run(attempt).await
+    }
+
+    pub(super) async fn delete_version(&self, key: &str, version: &str) -> Result<()> {
+        let full_key = self.full_key(key)?;
+        let attempt = |_| async {
+            let request = self.client().delete_object().bucket(self.bucket()).key(&full_key).version_id(version);
+            match request.send().await {
+                Ok(_) => Ok(()),
+                Err(error) => match Failure::of(&error) {
+                    failure if failure.has_code("NoSuchKey") || failure.has_code("NoSuchVersion") => Ok(()),
+                    failure => Err(self.attempt("delete", key, &failure)),
+                },
+            }
+        };
+        self.retry().run(attempt).await
     }
 
     async fn objects_page(&self, prefix: &str, full: &str, token: Option<String>) -> Result<ListObjectsV2Output> {

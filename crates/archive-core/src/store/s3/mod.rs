@@ -18,7 +18,10 @@ use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
-use aws_sdk_s3::types::{ChecksumAlgorithm, ObjectLockMode, ServerSideEncryption, StorageClass};
+use aws_sdk_s3::types::{
+    ChecksumAlgorithm, ObjectLockLegalHold, ObjectLockLegalHoldStatus, ObjectLockMode, ServerSideEncryption,
+    StorageClass,
+};
 use bytes::Bytes;
 use failure::{Failure, Scrubber};
 use retry::{Attempt, Retry};
@@ -310,6 +313,32 @@ impl ObjectStore for S3Store {
                     failure => Err(self.attempt("delete", key, &failure)),
                 },
             }
+        };
+        self.retry().run(attempt).await
+    }
+
+    async fn delete_versions(&self, key: &str) -> Result<u64> {
+        let Some(versions) = self.versions(key).await? else {
+            // The server keeps none.
+            let there = self.head(key).await?.is_some();
+            return self.delete(key).await.map(|()| there.into());
+        };
+        let mut deleted = 0;
+        for (version, is_marker) in versions {
+            self.delete_version(key, &version).await?;
+            deleted += u64::from(!is_marker);
+        }
+        Ok(deleted)
+    }
+
+    async fn set_legal_hold(&self, key: &str, on: bool) -> Result<()> {
+        let full_key = self.full_key(key)?;
+        let status = if on { ObjectLockLegalHoldStatus::On } else { ObjectLockLegalHoldStatus::Off };
+        let hold = ObjectLockLegalHold::builder().status(status).build();
+        let attempt = |_| async {
+            let request = self.client().put_object_legal_hold().bucket(self.bucket()).key(&full_key);
+            let sent = request.legal_hold(hold.clone()).send().await;
+            sent.map(drop).map_err(|e| self.attempt("hold", key, &Failure::of(&e)))
         };
         self.retry().run(attempt).await
     }

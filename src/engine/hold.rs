@@ -1,0 +1,112 @@
+//! `legal_hold`: while one lasts nothing is deleted of what was archived of a partition, in whatever version.
+
+use archive_core::store::BlockingStore;
+use pgrx::datum::TimestampWithTimeZone;
+
+use super::{clock, garbage, verification};
+use crate::catalog::archived::{self, Subject};
+use crate::catalog::{self, hold, storage};
+use crate::error::{Error, Result, SqlState};
+use crate::partition::discover;
+use crate::pg::server_text::notice;
+use crate::pg::{interrupts, user};
+
+/// What a call did to one partition or row set.
+#[derive(Debug)]
+pub struct Held {
+    /// Qualified name.
+    pub partition: String,
+    /// Why it is held now; `None` when it is not.
+    pub reason: Option<String>,
+    /// Objects that the store itself holds, or lets go.
+    pub objects: i64,
+    /// When.
+    pub at: TimestampWithTimeZone,
+}
+
+/// Puts a hold on everything that `name` stands for.
+///
+/// Where the storage locks objects, as its option `object_lock` says, each of them and the manifests get a legal hold of S3's, too. Locks:
+/// those of garbage collection. Errors: 22023 without a reason, 42501 for who may neither act as the owner nor administers archives, 55006 while garbage is
+/// collected, and those of the storage, whose objects may be held already then.
+pub fn set(name: &str, reason: Option<&str>) -> Result<Vec<Held>> {
+    let Some(reason) = reason.map(str::trim).filter(|reason| !reason.is_empty()) else {
+        return Err(Error::new(SqlState::ERRCODE_INVALID_PARAMETER_VALUE, "a legal hold needs a reason")
+            .hint("legal_hold('partition', reason => 'case 4711'): whoever is refused is told."));
+    };
+    let subjects = subjects(name)?;
+    let mut held = Vec::with_capacity(subjects.len());
+    for subject in &subjects {
+        let new = hold::set(subject.id, reason)?;
+        let objects = at_the_store(subject, true)?;
+        if new {
+            record(subject, "held", reason, objects)?;
+        }
+        held.push(of(subject, objects)?);
+    }
+    Ok(held)
+}
+
+/// Releases the hold for this reason, or all of them, of everything that `name` stands for. Errors: 42501 for others than
+/// `archive_ext_admin` and superusers, and those of [`set`].
+pub fn release(name: &str, reason: Option<&str>) -> Result<Vec<Held>> {
+    if !user::administers_archives() {
+        return Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, "permission denied to release a legal hold")
+            .detail("The owner of a table may set one, and not end it.")
+            .hint("A superuser or a member of archive_ext_admin can do this."));
+    }
+    let subjects = subjects(name)?;
+    let mut released = Vec::with_capacity(subjects.len());
+    for subject in &subjects {
+        if hold::release(subject.id, reason)? == 0 {
+            notice!("{} has no such hold", subject.name);
+            continue;
+        }
+        let objects = if hold::reasons(subject.id)?.is_none() { at_the_store(subject, false)? } else { 0 };
+        record(subject, "released", reason.unwrap_or("all"), objects)?;
+        released.push(of(subject, objects)?);
+    }
+    Ok(released)
+}
+
+/// Nobody may be about to delete what is to be held.
+fn subjects(name: &str) -> Result<Vec<Subject>> {
+    let subjects = verification::find(name)?;
+    if let Some(first) = subjects.first()
+        && !user::may_administer(discover::owner(first.source)?)
+    {
+        let table = catalog::qualified_name(first.source)?;
+        return Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("must be owner of table {table}")));
+    }
+    let mut storages: Vec<_> = subjects.iter().map(|subject| subject.storage.as_str()).collect();
+    storages.sort_unstable();
+    storages.dedup();
+    storages.into_iter().try_for_each(garbage::keep_out)?;
+    Ok(subjects)
+}
+
+fn of(subject: &Subject, objects: i64) -> Result<Held> {
+    Ok(Held { partition: subject.name.clone(), reason: hold::reasons(subject.id)?, objects, at: clock::now()? })
+}
+
+/// Sets or lifts the store's own holds where it has such; on how many objects.
+fn at_the_store(subject: &Subject, on: bool) -> Result<i64> {
+    if storage::options(&subject.storage)?.object_lock.is_none() {
+        return Ok(0);
+    }
+    let store = storage::open(&subject.storage, discover::owner(subject.source)?)?;
+    let mut keys: Vec<String> = archived::objects(subject)?.into_iter().map(|stored| stored.object.key).collect();
+    keys.extend(hold::manifests(subject.id)?);
+    keys.iter().try_for_each(|key| set_one(&store, key, on))?;
+    Ok(keys.len() as i64)
+}
+
+fn set_one(store: &BlockingStore, key: &str, on: bool) -> Result<()> {
+    interrupts::check();
+    Ok(store.set_legal_hold(key, on)?)
+}
+
+fn record(subject: &Subject, event: &str, reason: &str, objects: i64) -> Result<()> {
+    let details = serde_json::json!({ "reason": reason, "objects_held_by_store": objects });
+    catalog::event::record(subject.source, &subject.name, event, "ARCHIVED", None, details)
+}

@@ -1,0 +1,43 @@
+"""A server that dies while an archive that has expired is deleted: the partition is in the archive with all its objects, or it left it,
+and the next run goes on (P2, P4)."""
+
+import psycopg
+import pytest
+
+from harness.failpoints import Failpoints
+from harness.orders import create_orders
+
+
+
+
+@pytest.mark.parametrize("point", ["step_begins", "step_done", "step_begins@2", "step_done@2"])
+def test_p2_p4_killed_while_an_archive_is_deleted(cold, cluster, point):
+    create_orders(cold.conn, months=3, rows=50)
+    for month in (1, 2):
+        cold.execute(f"SELECT archive_partition('orders_2024_0{month}', drop_local => '0')")
+    cold.execute("SELECT set_archive_policy('orders', expire_after => '7 years', storage => 'cold')")
+    cold.execute("UPDATE archive_ext.partition SET archived_at = now() - interval '8 years' WHERE partition_name = 'orders_2024_01'")
+    cold.execute("CALL run_lifecycle()")
+    cold.execute("UPDATE archive_ext.expiry SET delete_after = now() - interval '1 second'")
+    files = lambda month: [file.name for file in (cluster.storage / cold.name).rglob(f"*orders_2024_0{month}*") if file.is_file()]
+    assert len(files(1)) == 2
+    points = Failpoints(cluster)
+    points.arm(cold.name, f"{point if '@' in point else point + '@1'}=kill")
+    with pytest.raises(psycopg.OperationalError), cold.connect() as session:
+        session.execute("CALL run_lifecycle()")
+    cluster.wait_ready()
+    points.disarm(cold.name)
+    cold.reconnect()
+    left = not cold.exists("archive.orders_2024_01")
+    assert cold.value("SELECT count(*) FROM archive.orders_all") == (100 if left else 150)
+    assert len(files(1)) == 2 or left
+    assert cold.value("SELECT count(*) FROM archive_ext.deletions") == left
+    # A job whose session is gone is tried again, half a minute later at first.
+    cold.execute("CALL run_lifecycle()")
+    cold.execute("UPDATE archive_ext.archival_job SET next_attempt_at = now() WHERE status = 'pending'")
+    cold.execute("CALL run_lifecycle()")
+    assert files(1) == [] and len(files(2)) == 2
+    (certificate,) = cold.all("SELECT partition_name, deleted_at, jsonb_array_length(objects) AS objects FROM archive_ext.deletions")
+    assert (certificate.partition_name, certificate.objects) == ("public.orders_2024_01", 1) and certificate.deleted_at
+    assert cold.value("SELECT count(*) FROM archive.orders_all") == 100
+    assert cold.all("SELECT * FROM check_consistency()") == [] and cold.all("SELECT * FROM audit_storage('cold')") == []
