@@ -114,26 +114,38 @@ LANGUAGE plpgsql AS $$
 DECLARE
     plan pg_catalog.jsonb;
 BEGIN
+    -- More than one would be run, not explained.
+    IF query OPERATOR(pg_catalog.~) ';\s*\S' THEN
+        RAISE EXCEPTION 'a query is one statement' USING ERRCODE = 'syntax_error',
+            HINT = 'Name values that hold a semicolon otherwise, as by chr(59).';
+    END IF;
     EXECUTE pg_catalog.concat('EXPLAIN (FORMAT JSON) ', query) INTO plan;
     RETURN QUERY SELECT * FROM archive_ext.plan_reading_cost(plan);
 END $$;
 
 CREATE FUNCTION archive_restore_cost("partition" text)
-RETURNS TABLE (storage name, storage_class text, objects bigint, bytes bigint, requests bigint, requests_cost numeric, retrieval_cost numeric,
-               total numeric, currency text)
+RETURNS TABLE (table_name regclass, storage name, storage_class text, objects bigint, bytes bigint, requests bigint, requests_cost numeric,
+               retrieval_cost numeric, total numeric, currency text)
 STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    SELECT o.storage, c.storage_class, o.objects, o.bytes, c.requests, c.requests_cost, c.retrieval_cost, c.total, c.currency
-    FROM (SELECT o.storage, count(*) AS objects, sum(o.bytes)::bigint AS bytes
-          FROM archive_ext.objects o JOIN archive_ext.partitions p USING (table_name, partition_name, version)
-          WHERE p.status = 'ARCHIVED' AND $1 IN (o.partition_name, quote_ident(o.partition_name)) GROUP BY o.storage) o
+    SELECT o.table_name, o.storage, c.storage_class, o.objects, o.bytes, c.requests, c.requests_cost, c.retrieval_cost, c.total, c.currency
+    FROM (SELECT o.table_name, o.storage, count(*) AS objects, sum(o.bytes)::bigint AS bytes
+          FROM archive_ext.partitions p
+          JOIN archive_ext.objects o USING (table_name, partition_name, version, storage)
+          JOIN pg_class t ON t.oid = p.table_name::oid JOIN pg_namespace n ON n.oid = t.relnamespace
+          WHERE p.status = 'ARCHIVED'
+            AND $1 IN (p.partition_name, quote_ident(p.partition_name), format('%I.%I', n.nspname, p.partition_name))
+          GROUP BY o.table_name, o.storage) o
     CROSS JOIN LATERAL archive_ext.reading_cost(o.storage, o.objects, o.bytes) c
-    ORDER BY o.storage
+    ORDER BY o.table_name::text, o.storage
 $$;
 
 CREATE FUNCTION archive_plan_cost(source regclass DEFAULT NULL,
     OUT steps bigint, OUT objects bigint, OUT requests_cost numeric, OUT bytes_freed bigint, OUT saved_per_month numeric)
 STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    SELECT count(*), sum(p.objects)::bigint, round(sum(p.objects * c.put_1000 / 1000), 6), sum(p.bytes_freed)::bigint, sum(p.saved_per_month)
+    -- Verifying and deleting write nothing.
+    SELECT count(*), sum(p.objects) FILTER (WHERE p.action = 'archive')::bigint,
+           round(sum(p.objects * c.put_1000 / 1000) FILTER (WHERE p.action = 'archive'), 6), sum(p.bytes_freed)::bigint,
+           sum(p.saved_per_month)
     FROM @extschema@.plan_archive($1) p
     LEFT JOIN archive_ext.policies a ON a.table_name = p.table_name
     CROSS JOIN LATERAL archive_ext.price_of(coalesce(a.storage, nullif(current_setting('archive_ext.default_storage', true), ''))::name) c

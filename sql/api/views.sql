@@ -171,6 +171,7 @@ FROM archive_ext.expiry e
 JOIN archive_ext.partition p ON p.id = e.partition_id
 JOIN archive_ext.managed_table m ON m.id = p.managed_table
 JOIN archive_ext.archive_policy a ON a.source = m.source AND a.enabled AND a.changed_at = e.policy_changed_at
+     AND e.announced_at > p.archived_at
 WHERE has_table_privilege(m.source, 'SELECT') >= NOT (SELECT archive_ext.sees_all())
   AND p.status = 'ARCHIVED' AND p.archived_at + a.expire_after <= clock_timestamp()
 ORDER BY e.delete_after, p.id;
@@ -180,7 +181,9 @@ SELECT c.id AS certificate, c.table_name, c.partition_name, c.storage, c.locatio
        c.announced_at, c.withdrawn_at, c.withdrawn_by, c.rows, c.bytes, c.digest, c.objects, c.manifests, c.deleted_at,
        c.deleted_versions, c.kept
 FROM archive_ext.deletion_certificate c
-WHERE has_table_privilege(c.source, 'SELECT') >= NOT (SELECT archive_ext.sees_all())
+-- Of a table that is gone administrators see them still; its number may be another table's by now.
+WHERE coalesce((SELECT has_table_privilege(k.oid, 'SELECT') FROM pg_class k JOIN pg_namespace n ON n.oid = k.relnamespace
+                WHERE k.oid = c.source::oid AND format('%I.%I', n.nspname, k.relname) = c.table_name), false) >= NOT (SELECT archive_ext.sees_all())
 ORDER BY c.id DESC;
 
 CREATE VIEW archive_ext.legal_holds WITH (security_barrier) AS
@@ -188,7 +191,7 @@ SELECT m.source AS table_name, p.partition_name, h.reason, h.set_by, h.set_at, h
 FROM archive_ext.legal_hold h
 JOIN archive_ext.partition p ON p.id = h.partition_id
 JOIN archive_ext.managed_table m ON m.id = p.managed_table
-WHERE has_table_privilege(m.source, 'SELECT') >= NOT (SELECT archive_ext.sees_all())
+WHERE coalesce(has_table_privilege(m.source, 'SELECT'), false) >= NOT (SELECT archive_ext.sees_all())
 ORDER BY h.released_at NULLS FIRST, h.id DESC;
 
 CREATE VIEW archive_ext.month_counts WITH (security_barrier) AS

@@ -41,7 +41,7 @@ pub struct Subject {
 }
 
 /// As in `catalog::partition`: the name must be that of a local copy, too.
-const LOCAL_COPY: &str = "(SELECT c.oid FROM pg_class c WHERE c.oid = p.local_copy::oid AND c.relkind = 'r'
+pub(super) const LOCAL_COPY: &str = "(SELECT c.oid FROM pg_class c WHERE c.oid = p.local_copy::oid AND c.relkind = 'r'
     AND starts_with(c.relname, p.partition_name || '__local_'))";
 
 const SOURCES: &str = "archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
@@ -289,7 +289,7 @@ pub(super) fn has_due(now: &str) -> String {
                         AND (p.local_copy_until <= {now}
                              OR p.reverified_at IS NULL AND p.archived_at + make_interval(secs => $2) <= {now}))
               OR EXISTS (SELECT FROM archive_ext.archival_job j WHERE j.table_name = m.source AND j.scheduled
-                           AND j.operation IN ('verify', 'drop_local') AND j.status IN ('pending', 'running')))"
+                           AND j.operation IN ('verify', 'drop_local', 'expire') AND j.status IN ('pending', 'running')))"
     )
 }
 

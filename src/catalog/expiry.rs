@@ -5,6 +5,7 @@
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
+use super::archived::LOCAL_COPY;
 use crate::error::Result;
 use crate::pg::{spi, user};
 
@@ -29,7 +30,20 @@ pub struct Expiring {
     pub held_for: Option<String>,
     /// Whether its local copy is still kept.
     pub has_local_copy: bool,
+    /// Whether the job that was to delete it failed or was cancelled, since the policy is what it is: `retry_job` begins it again.
+    pub is_given_up: bool,
 }
+
+/// SQL over partition `p` and policy `a`: how the last job that was to delete it ended, if it was given up.
+pub(super) const GIVEN_UP: &str = "(SELECT g.status FROM (
+      SELECT j.status, j.completed_at FROM archive_ext.archival_job j
+      WHERE j.operation = 'expire' AND j.table_name = a.source AND (j.request ->> 'id')::bigint = p.id
+      ORDER BY j.started_at DESC LIMIT 1) g
+    WHERE g.status IN ('failed', 'cancelled') AND g.completed_at > a.changed_at)";
+
+/// SQL over partition `p`, policy `a` and announcement `e`: whether it is about this archive, by this policy.
+pub(super) const ANNOUNCED: &str =
+    "e.partition_id = p.id AND e.policy_changed_at = a.changed_at AND e.announced_at > p.archived_at";
 
 const NOW: &str = "least($2, clock_timestamp())";
 
@@ -41,10 +55,10 @@ pub fn expired(source: pg_sys::Oid, now: TimestampWithTimeZone) -> Result<Vec<Ex
                 e.partition_id IS NOT NULL, coalesce(e.delete_after <= {NOW}, false),
                 (SELECT string_agg(h.reason, '; ' ORDER BY h.id) FROM archive_ext.legal_hold h
                  WHERE h.partition_id = p.id AND h.released_at IS NULL),
-                p.local_copy IS NOT NULL
+                {LOCAL_COPY} IS NOT NULL, {GIVEN_UP} IS NOT NULL
          FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
          JOIN archive_ext.archive_policy a ON a.source = m.source AND a.enabled
-         LEFT JOIN archive_ext.expiry e ON e.partition_id = p.id AND e.policy_changed_at = a.changed_at
+         LEFT JOIN archive_ext.expiry e ON {ANNOUNCED}
          WHERE m.source = $1::oid AND p.status = 'ARCHIVED' AND NOT p.row_set AND p.foreign_table IS NOT NULL
            AND p.storage IS NOT NULL AND p.archived_at + a.expire_after <= {NOW}
          ORDER BY p.archived_at, p.id"
@@ -61,6 +75,7 @@ pub fn expired(source: pg_sys::Oid, now: TimestampWithTimeZone) -> Result<Vec<Ex
                 is_over: row.need(7)?,
                 held_for: row.get(8)?,
                 has_local_copy: row.need(9)?,
+                is_given_up: row.need(10)?,
             })
         })
     })
@@ -104,13 +119,15 @@ pub fn withdraw(partition: i64, location: &str) -> Result<i64> {
             "INSERT INTO archive_ext.deletion_certificate
                (source, table_name, partition_name, storage, location, archived_at, rows, bytes, digest, expire_after, policy_owner,
                 announced_at, withdrawn_by, objects, manifests)
-             SELECT m.source, m.source::text, format('%I.%I', p.schema_name, p.partition_name), p.storage, $2, p.archived_at, p.rows,
+             SELECT m.source, (SELECT format('%I.%I', n.nspname, k.relname) FROM pg_class k JOIN pg_namespace n ON n.oid = k.relnamespace
+                               WHERE k.oid = m.source::oid), format('%I.%I', p.schema_name, p.partition_name), p.storage, $2, p.archived_at, p.rows,
                     p.archived_bytes, p.digest, a.expire_after, a.owner, e.announced_at, $3::name,
                     (SELECT coalesce(jsonb_agg(jsonb_build_object('key', o.key, 'bytes', o.bytes, 'rows', o.rows, 'sha256', o.sha256,
                             'digest', o.digest) ORDER BY o.key), '[]')
-                     FROM (SELECT DISTINCT ON (key) * FROM archive_ext.object WHERE partition_id = p.id ORDER BY key, version DESC) o),
+                     FROM (SELECT DISTINCT ON (key) * FROM archive_ext.object WHERE partition_id = p.id AND storage = p.storage
+                           ORDER BY key, version DESC) o),
                     ARRAY(SELECT regexp_replace(p.manifest_key, '\\.v\\d+\\.json$', '.v' || v.version || '.json')
-                          FROM (SELECT DISTINCT version FROM archive_ext.object WHERE partition_id = p.id
+                          FROM (SELECT DISTINCT version FROM archive_ext.object WHERE partition_id = p.id AND storage = p.storage
                                 UNION SELECT p.version) v ORDER BY v.version)
              FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
              JOIN archive_ext.archive_policy a ON a.source = m.source
@@ -121,15 +138,24 @@ pub fn withdraw(partition: i64, location: &str) -> Result<i64> {
         )?;
         for sql in [
             "DELETE FROM archive_ext.expiry WHERE partition_id = $1",
-            // What was counted of its months would be taken for lost.
-            "DELETE FROM archive_ext.month_count c USING archive_ext.partition p, archive_ext.managed_table m
-             WHERE p.id = $1 AND m.id = p.managed_table AND c.source = m.source
-               AND c.month >= CASE WHEN p.lower_bound ~ '^\\d{4,}-\\d\\d-\\d\\d' THEN date_trunc('month', p.lower_bound::timestamptz)::date
-                              ELSE '-infinity' END
-               AND c.month < CASE WHEN p.upper_bound ~ '^\\d{4,}-\\d\\d-\\d\\d' THEN p.upper_bound::timestamptz ELSE 'infinity' END",
+            // What was counted of its months would be taken for lost: its rows where it is within a month, all archived ones where it has
+            // whole months; where its bounds do not tell, rows that are missing already stay missing, and of the others the archived count no more.
+            "UPDATE archive_ext.month_count c
+             SET recorded = greatest(c.recorded - CASE WHEN b.single THEN p.rows ELSE c.archived END, 0),
+                 archived = greatest(c.archived - CASE WHEN b.single THEN p.rows ELSE c.archived END, 0)
+             FROM archive_ext.partition p
+             JOIN archive_ext.managed_table m ON m.id = p.managed_table
+             CROSS JOIN LATERAL (
+               SELECT CASE WHEN p.lower_bound ~ '^\\d{4}-\\d\\d-\\d\\d( |$)' THEN p.lower_bound::timestamptz END,
+                      CASE WHEN p.upper_bound ~ '^\\d{4}-\\d\\d-\\d\\d( |$)' THEN p.upper_bound::timestamptz END) r (first, last)
+             CROSS JOIN LATERAL (
+               SELECT date_trunc('month', r.first) = date_trunc('month', r.last - interval '1 microsecond')) b (single)
+             WHERE p.id = $1 AND c.source = m.source
+               AND CASE WHEN r.first IS NULL OR r.last IS NULL THEN c.missing_since IS NULL AND c.archived > 0
+                        ELSE c.month >= date_trunc('month', r.first)::date AND c.month < r.last END",
             "UPDATE archive_ext.partition
              SET status = 'WARM', foreign_table = NULL, hot_table = NULL, label = NULL, keep_until = NULL, removal_time = NULL,
-                 status_since = clock_timestamp(), superseded_at = clock_timestamp(), superseded_by = '{}'
+                 manifest_key = NULL, status_since = clock_timestamp(), superseded_at = clock_timestamp(), superseded_by = '{}'
              WHERE id = $1",
         ] {
             spi::execute(sql, &[partition.into()])?;
@@ -171,13 +197,51 @@ pub fn remaining(certificate: i64) -> Result<Option<Remaining>> {
     })
 }
 
-/// All that the certificate names is gone.
-pub fn certify(certificate: i64, versions: u64, kept: &[String]) -> Result<()> {
+/// Which of these keys something else needs: another partition, here or in a storage that may be the same place, or the partition itself,
+/// if it was archived again.
+pub fn needed(partition: i64, storage: &str, keys: &[String]) -> Result<Vec<String>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT k.key FROM unnest($3::text[]) AS k (key)
+             WHERE EXISTS (SELECT FROM archive_ext.object o JOIN archive_ext.partition p ON p.id = o.partition_id
+                           WHERE o.key = k.key AND CASE WHEN p.id = $1 THEN p.status = 'ARCHIVED' AND o.version = p.version
+                                                        ELSE o.storage <> $2::name OR o.version = p.version AND p.superseded_at IS NULL END)
+                OR EXISTS (SELECT FROM archive_ext.partition p WHERE p.manifest_key = k.key AND (p.id <> $1 OR p.status = 'ARCHIVED'))
+                OR EXISTS (SELECT FROM archive_ext.batch_manifest b WHERE b.key = k.key)
+                OR EXISTS (SELECT FROM archive_ext.replaced_object r WHERE r.storage <> $2::name AND r.key = k.key)",
+            &[partition.into(), storage.into(), keys.to_vec().into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// So many versions more are gone.
+pub fn note_deleted(certificate: i64, versions: u64) -> Result<()> {
     user::elevated(|| {
         spi::execute(
-            "UPDATE archive_ext.deletion_certificate
-             SET deleted_at = clock_timestamp(), deleted_versions = $2, kept = $3 WHERE id = $1",
-            &[certificate.into(), (versions as i64).into(), kept.to_vec().into()],
+            "UPDATE archive_ext.deletion_certificate SET deleted_versions = coalesce(deleted_versions, 0) + $2 WHERE id = $1",
+            &[certificate.into(), (versions as i64).into()],
+        )
+        .map(drop)
+    })
+}
+
+/// All that the certificate names is gone, but for what is kept.
+pub fn certify(certificate: i64, partition: i64, gone: &[String], kept: &[String]) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "DELETE FROM archive_ext.object o USING archive_ext.deletion_certificate c
+             WHERE c.id = $1 AND o.partition_id = $2 AND o.storage = c.storage AND o.key = ANY ($3)",
+            &[certificate.into(), partition.into(), gone.to_vec().into()],
+        )?;
+        spi::execute(
+            "DELETE FROM archive_ext.object_position o USING archive_ext.deletion_certificate c
+             WHERE c.id = $1 AND o.storage = c.storage AND o.key = ANY ($2)",
+            &[certificate.into(), gone.to_vec().into()],
+        )?;
+        spi::execute(
+            "UPDATE archive_ext.deletion_certificate SET deleted_at = clock_timestamp(), kept = $2 WHERE id = $1",
+            &[certificate.into(), kept.to_vec().into()],
         )
         .map(drop)
     })

@@ -2,8 +2,63 @@
 
 use std::collections::HashMap;
 
+use pgrx::pg_sys;
+
 use crate::error::Result;
 use crate::pg::{spi, user};
+
+/// A partition or row set of which something was archived once, wherever its rows are now.
+#[derive(Debug)]
+pub struct Holdable {
+    /// Id in `archive_ext.partition`.
+    pub id: i64,
+    /// The hot table at the root.
+    pub source: pg_sys::Oid,
+    /// Qualified name.
+    pub name: String,
+    /// Storage of its last objects.
+    pub storage: String,
+}
+
+const HOLDABLE: &str = "SELECT p.id, m.source::oid, format('%I.%I', p.schema_name, p.partition_name), p.storage::text
+    FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
+    WHERE (p.version > 0 OR p.row_set) AND p.storage IS NOT NULL";
+
+fn holdable(row: &spi::Row<'_>) -> Result<Holdable> {
+    Ok(Holdable { id: row.need(1)?, source: row.need(2)?, name: row.need(3)?, storage: row.need(4)? })
+}
+
+/// Those with this name, whether it says the schema or not.
+pub fn named(name: &str) -> Result<Vec<Holdable>> {
+    let sql = format!(
+        "{HOLDABLE} AND parse_ident($1) IN (ARRAY[p.partition_name::text], ARRAY[p.schema_name::text, p.partition_name::text]) ORDER BY p.id"
+    );
+    user::elevated(|| spi::rows(&sql, &[name.into()], holdable))
+}
+
+/// Those of a table that are archived, or held.
+pub fn of_table(source: pg_sys::Oid) -> Result<Vec<Holdable>> {
+    let sql = format!(
+        "{HOLDABLE} AND m.source = $1::oid AND (p.status = 'ARCHIVED' OR EXISTS (
+           SELECT FROM archive_ext.legal_hold h WHERE h.partition_id = p.id AND h.released_at IS NULL)) ORDER BY p.id"
+    );
+    user::elevated(|| spi::rows(&sql, &[source.into()], holdable))
+}
+
+/// The keys of everything that was archived of a partition in this storage, in whatever version, and of its manifests.
+pub fn keys(partition: i64, storage: &str) -> Result<Vec<String>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT o.key FROM archive_ext.object o WHERE o.partition_id = $1 AND o.storage = $2::name
+             UNION SELECT p.manifest_key FROM archive_ext.partition p
+                   WHERE p.id = $1 AND p.manifest_key IS NOT NULL AND p.storage = $2::name
+             UNION SELECT b.key FROM archive_ext.batch_manifest b WHERE b.partition_id = $1 AND b.storage = $2::name
+             ORDER BY 1",
+            &[partition.into(), storage.into()],
+            |row| row.need(1),
+        )
+    })
+}
 
 /// Puts a hold on a partition; whether it had none for this reason.
 pub fn set(partition: i64, reason: &str) -> Result<bool> {
@@ -38,18 +93,6 @@ pub fn reasons(partition: i64) -> Result<Option<String>> {
              WHERE partition_id = $1 AND released_at IS NULL",
             &[partition.into()],
             |row| row.get(1),
-        )
-    })
-}
-
-/// The manifests of a partition or row set, of its present version.
-pub fn manifests(partition: i64) -> Result<Vec<String>> {
-    user::elevated(|| {
-        spi::rows(
-            "SELECT manifest_key FROM archive_ext.partition WHERE id = $1 AND manifest_key IS NOT NULL
-             UNION SELECT key FROM archive_ext.batch_manifest WHERE partition_id = $1 ORDER BY 1",
-            &[partition.into()],
-            |row| row.need(1),
         )
     })
 }

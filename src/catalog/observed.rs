@@ -5,6 +5,7 @@ use archive_core::policy::{Access, Age, Held, Observed};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
+use super::expiry::{ANNOUNCED, GIVEN_UP};
 use super::time_key::{self, EPOCH_MILLIS};
 use crate::error::Result;
 use crate::pg::{spi, user};
@@ -276,6 +277,8 @@ pub struct ArchivedLeaf {
     pub delete_after: Option<i64>,
     /// The legal holds on it.
     pub held_for: Option<String>,
+    /// How the job that was to delete it ended, if it was given up: `failed` or `cancelled`.
+    pub given_up: Option<String>,
 }
 
 /// The archived partitions of `source`, oldest first.
@@ -287,10 +290,10 @@ pub fn archived(source: pg_sys::Oid) -> Result<Vec<ArchivedLeaf>> {
                 (SELECT count(*)::int FROM archive_ext.object o WHERE o.partition_id = p.id AND o.version = p.version), {expires},
                 p.row_set, {delete_after},
                 (SELECT string_agg(h.reason, '; ' ORDER BY h.id) FROM archive_ext.legal_hold h
-                 WHERE h.partition_id = p.id AND h.released_at IS NULL)
+                 WHERE h.partition_id = p.id AND h.released_at IS NULL), {GIVEN_UP}
          FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
          LEFT JOIN archive_ext.archive_policy a ON a.source = m.source
-         LEFT JOIN archive_ext.expiry e ON e.partition_id = p.id AND e.policy_changed_at = a.changed_at
+         LEFT JOIN archive_ext.expiry e ON {ANNOUNCED}
          WHERE m.source = $1::oid AND p.status = 'ARCHIVED' ORDER BY p.lower_bound, p.id",
         expires = micros("(p.archived_at + a.expire_after)"),
         delete_after = micros("e.delete_after"),
@@ -313,6 +316,7 @@ pub fn archived(source: pg_sys::Oid) -> Result<Vec<ArchivedLeaf>> {
                 by_rows: row.need(11)?,
                 delete_after: row.get(12)?,
                 held_for: row.get(13)?,
+                given_up: row.get(14)?,
             })
         })
     })

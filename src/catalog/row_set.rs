@@ -9,7 +9,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::{JsonB, pg_sys};
 
 use super::{key_filter, partition};
-use crate::error::Result;
+use crate::error::{Error, Result, SqlState};
 use crate::guc;
 use crate::pg::guc::GucNest;
 use crate::pg::{spi, user};
@@ -333,7 +333,17 @@ pub fn of_partition(partition: pg_sys::Oid) -> Result<Option<OfPartition>> {
 
 /// Forgets a row set without rows, whose foreign table is gone. Its manifests may be needed by a recovery to an earlier time, so they
 /// stay in the storage as long as objects do that others stand for.
+///
+/// Errors: 55000 while it is under a legal hold, which would go with it.
 pub fn forget(id: i64) -> Result<()> {
+    if let Some(reason) = super::hold::reasons(id)? {
+        return Err(Error::new(
+            SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "rows that were archived one by one are under a legal hold, though they came back",
+        )
+        .detail(format!("Reason: {reason}."))
+        .hint("An administrator ends it with legal_hold(table, false)."));
+    }
     user::elevated(|| {
         spi::execute(
             "INSERT INTO archive_ext.replaced_object (storage, key, bytes, replaced_by)

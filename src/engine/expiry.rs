@@ -9,11 +9,11 @@ use archive_core::store::BlockingStore;
 use serde_json::json;
 
 use super::{clock, storage as opened, throttle};
-use crate::catalog::expiry::{self, Expiring};
+use crate::catalog::expiry::{self, Expiring, Remaining};
 use crate::catalog::job::Job;
 use crate::catalog::policy::TablePolicy;
 use crate::catalog::queue::NewJob;
-use crate::catalog::{self, archived, hold, named, storage, writers};
+use crate::catalog::{self, archived, hold, storage, writers};
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
 use crate::partition::{discover, locks, swap};
@@ -37,7 +37,7 @@ pub fn schedule(table: &TablePolicy) -> Result<i32> {
     for one in expiry::expired(table.source, now)? {
         if !one.is_announced {
             announce(table, &one)?;
-        } else if one.is_over && one.held_for.is_none() && !one.has_local_copy {
+        } else if one.is_over && one.held_for.is_none() && !one.has_local_copy && !one.is_given_up {
             added += i32::from(catalog::queue::add(&NewJob {
                 operation: "expire",
                 table: table.source,
@@ -59,34 +59,44 @@ fn announce(table: &TablePolicy, one: &Expiring) -> Result<()> {
     catalog::event::record(table.source, &one.name, "expiring", "ARCHIVED", None, details)
 }
 
-/// Does the next step of such a job.
+/// Does the next step of such a job. What it is about is in its request, which `retry_job` leaves as it is.
 pub fn step(job: &Job) -> Result<(bool, String)> {
-    match job.progress.get("certificate").and_then(serde_json::Value::as_i64) {
-        None => withdraw(job),
-        Some(certificate) => delete(job, certificate),
+    let asked = |what: &str| job.request.get(what).and_then(serde_json::Value::as_i64);
+    let Some(id) = asked("id") else { return done(job) };
+    locks::claim_partition(&job.partition_name)?;
+    match asked("certificate") {
+        None => withdraw(job, id),
+        Some(certificate) => delete(job, id, certificate),
     }
 }
 
 /// Takes the partition out of the archive. Whatever kept it from expiring meanwhile ends the job: it is not due any more.
-fn withdraw(job: &Job) -> Result<(bool, String)> {
-    let Some(id) = job.request.get("id").and_then(serde_json::Value::as_i64) else { return done(job) };
-    locks::claim_partition(&job.partition_name)?;
-    let due = expiry::expired(job.table, clock::now()?)?;
-    let due = due.into_iter().find(|one| one.id == id && one.is_over && Some(one.foreign_table) == job.partition);
-    let Some(one) = due.filter(|one| !one.has_local_copy) else { return done(job) };
-    refuse_held(&one.name, one.held_for.as_deref())?;
+fn withdraw(job: &Job, id: i64) -> Result<(bool, String)> {
+    let Some(one) = due(job, id)? else { return done(job) };
     let Some(subject) = archived::find(id)? else { return done(job) };
     let store = opened::open_for(&one.storage, discover::owner(job.table)?)?;
     storage::require_ours(&one.storage, &store)?;
     let parent = discover::leaf(one.foreign_table)?.and_then(|leaf| leaf.parent);
     let wanted = parent.into_iter().chain([one.foreign_table]).map(|oid| (oid, LockMode::AccessExclusive));
     locks::acquire_all(&wanted.collect::<Vec<_>>())?;
+    // The locks may have been waited for. Who sets a hold waits for the partition, which is ours.
+    let Some(one) = due(job, id)? else { return done(job) };
     swap::drop_foreign(one.foreign_table)?;
     let certificate = expiry::withdraw(id, &store.location().to_string())?;
     let details = json!({ "reason": one.reason, "certificate": certificate, "version": subject.version });
     catalog::event::record(job.table, &one.name, "expired", "ARCHIVED", Some(job.id), details)?;
-    catalog::job::advance(job.id, "withdrawn", &json!({ "certificate": certificate, "id": id }))?;
+    catalog::job::set_request(job.id, &json!({ "certificate": certificate }))?;
+    catalog::job::advance(job.id, "withdrawn", &json!({}))?;
     Ok((true, "withdrawn".to_owned()))
+}
+
+/// What the job is about, if it still is to be deleted; an error when it is held.
+fn due(job: &Job, id: i64) -> Result<Option<Expiring>> {
+    let expired = expiry::expired(job.table, clock::now()?)?;
+    let is_it = |one: &Expiring| one.id == id && one.is_over && Some(one.foreign_table) == job.partition;
+    let Some(one) = expired.into_iter().find(is_it).filter(|one| !one.has_local_copy) else { return Ok(None) };
+    refuse_held(&one.name, one.held_for.as_deref())?;
+    Ok(Some(one))
 }
 
 fn refuse_held(partition: &str, held_for: Option<&str>) -> Result<()> {
@@ -100,44 +110,48 @@ fn refuse_held(partition: &str, held_for: Option<&str>) -> Result<()> {
 }
 
 /// Deletes some of what the certificate names. A step that is done again finds nothing left of what went before.
-fn delete(job: &Job, certificate: i64) -> Result<(bool, String)> {
+fn delete(job: &Job, id: i64, certificate: i64) -> Result<(bool, String)> {
     let Some(remaining) = expiry::remaining(certificate)? else { return done(job) };
-    let noted = |what: &str| job.progress.get(what).and_then(serde_json::Value::as_u64).unwrap_or(0);
-    let (from, before) = (noted("deleted") as usize, noted("versions"));
+    let from = job.progress.get("deleted").and_then(serde_json::Value::as_u64).unwrap_or(0) as usize;
     let store = opened::open_for(&remaining.storage, discover::owner(job.table)?)?.paced(throttle::pace);
-    if store.location().to_string() != remaining.location {
-        return Err(Error::new(
-            SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!(
-                "storage \"{}\" is another place than the objects of \"{}\"",
-                remaining.storage, remaining.partition_name
-            ),
-        )
-        .detail(format!("They are in {}, and the storage is {}.", remaining.location, store.location()))
-        .hint("Put the location of the foreign server back."));
-    }
+    refuse_moved(&remaining, &store)?;
     storage::require_ours(&remaining.storage, &store)?;
-    let id = job.progress.get("id").and_then(serde_json::Value::as_i64).unwrap_or_default();
     refuse_held(&remaining.partition_name, hold::reasons(id)?.as_deref())?;
     alone(&remaining.keys)?;
     // What took the partition out of the archive is in the log on disk before its objects go.
     wal::flush();
     let some: Vec<_> = remaining.keys.iter().skip(from).take(AT_ONCE).cloned().collect();
-    let (versions, kept) = delete_some(&remaining.storage, &store, &some)?;
-    let (deleted, versions) = (from + some.len(), before + versions);
+    let kept = expiry::needed(id, &remaining.storage, &some)?;
+    let mut versions = 0;
+    for key in some.iter().filter(|key| !kept.contains(key)) {
+        interrupts::check();
+        versions += store.delete_versions(key)?;
+    }
+    expiry::note_deleted(certificate, versions)?;
     let kept = [kept_before(job), kept].concat();
+    let deleted = from + some.len();
     if deleted < remaining.keys.len() {
-        let progress =
-            json!({ "certificate": certificate, "id": id, "deleted": deleted, "versions": versions, "kept": kept });
-        catalog::job::advance(job.id, "deleting", &progress)?;
+        catalog::job::advance(job.id, "deleting", &json!({ "deleted": deleted, "kept": kept }))?;
         return Ok((true, "deleting".to_owned()));
     }
     let gone: Vec<_> = remaining.keys.iter().filter(|key| !kept.contains(key)).cloned().collect();
-    named::forget(&remaining.storage, &gone)?;
-    expiry::certify(certificate, versions, &kept)?;
-    let details = json!({ "certificate": certificate, "objects": gone.len(), "versions": versions, "kept": kept });
+    expiry::certify(certificate, id, &gone, &kept)?;
+    let details = json!({ "certificate": certificate, "objects": gone.len(), "kept": kept });
     catalog::event::record(job.table, &remaining.partition_name, "deleted", "ARCHIVED", Some(job.id), details)?;
     done(job)
+}
+
+fn refuse_moved(remaining: &Remaining, store: &BlockingStore) -> Result<()> {
+    if store.location().to_string() == remaining.location {
+        return Ok(());
+    }
+    let (storage, partition) = (&remaining.storage, &remaining.partition_name);
+    Err(Error::new(
+        SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("storage \"{storage}\" is another place than the objects of \"{partition}\""),
+    )
+    .detail(format!("They are in {}, and the storage is {}.", remaining.location, store.location()))
+    .hint("Put the location of the foreign server back."))
 }
 
 fn kept_before(job: &Job) -> Vec<String> {
@@ -148,22 +162,14 @@ fn kept_before(job: &Job) -> Vec<String> {
 /// No run may come to name these objects meanwhile, nor a collection remove them.
 fn alone(keys: &[String]) -> Result<()> {
     let Some(family) = keys.first().and_then(|key| KeyName::of(key).family()) else { return Ok(()) };
-    if writers::try_hold_family(&family)? {
+    if writers::try_hold_family(&family)? && !writers::unfinished_families()?.contains(&family) {
         return Ok(());
     }
-    Err(Error::new(SqlState::ERRCODE_OBJECT_IN_USE, format!("another session works on the objects of \"{family}\"")))
-}
-
-/// How many versions went, and the keys that something else needs.
-fn delete_some(storage: &str, store: &BlockingStore, keys: &[String]) -> Result<(u64, Vec<String>)> {
-    let needed = named::of(storage, keys)?;
-    let (kept, keys): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(|key| needed.get(key) == Some(&true));
-    let mut versions = 0;
-    for key in &keys {
-        interrupts::check();
-        versions += store.delete_versions(key)?;
-    }
-    Ok((versions, kept))
+    Err(Error::new(
+        SqlState::ERRCODE_OBJECT_IN_USE,
+        format!("another session or job works on the objects of \"{family}\""),
+    )
+    .hint("The deletion goes on when that is over."))
 }
 
 fn done(job: &Job) -> Result<(bool, String)> {

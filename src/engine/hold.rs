@@ -1,13 +1,15 @@
 //! `legal_hold`: while one lasts nothing is deleted of what was archived of a partition, in whatever version.
 
+use std::collections::{BTreeSet, HashSet};
+
 use archive_core::store::BlockingStore;
 use pgrx::datum::TimestampWithTimeZone;
 
 use super::{clock, garbage, verification};
-use crate::catalog::archived::{self, Subject};
-use crate::catalog::{self, hold, storage};
+use crate::catalog::hold::{self, Holdable};
+use crate::catalog::{self, storage};
 use crate::error::{Error, Result, SqlState};
-use crate::partition::discover;
+use crate::partition::{discover, locks};
 use crate::pg::server_text::notice;
 use crate::pg::{interrupts, user};
 
@@ -69,34 +71,61 @@ pub fn release(name: &str, reason: Option<&str>) -> Result<Vec<Held>> {
     Ok(released)
 }
 
-/// Nobody may be about to delete what is to be held.
-fn subjects(name: &str) -> Result<Vec<Subject>> {
-    let subjects = verification::find(name)?;
-    if let Some(first) = subjects.first()
-        && !user::may_administer(discover::owner(first.source)?)
-    {
-        let table = catalog::qualified_name(first.source)?;
-        return Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("must be owner of table {table}")));
+/// What `name` stands for: a table's whole archive, or a partition or row set by its name, also where its rows came back since. Nobody may be
+/// about to delete what is to be held: collections are kept out, and a job that deletes what has expired is waited for.
+fn subjects(name: &str) -> Result<Vec<Holdable>> {
+    let found = match verification::find(name) {
+        Ok(archived) => {
+            let sources: HashSet<_> = archived.iter().map(|subject| subject.source).collect();
+            let mut found = hold::named(name)?;
+            found.retain(|one| sources.contains(&one.source));
+            if found.is_empty() {
+                // The name of the table, its archive or its view.
+                for source in sources {
+                    found.extend(hold::of_table(source)?);
+                }
+            }
+            found
+        }
+        Err(error) if error.sqlstate() == SqlState::ERRCODE_UNDEFINED_OBJECT => {
+            let named = hold::named(name)?;
+            if named.is_empty() {
+                return Err(error);
+            }
+            named
+        }
+        Err(error) => return Err(error),
+    };
+    for source in found.iter().map(|one| one.source).collect::<HashSet<_>>() {
+        if !user::may_administer(discover::owner(source)?) {
+            let table = catalog::qualified_name(source)?;
+            return Err(Error::new(
+                SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("must be owner of table {table}"),
+            ));
+        }
     }
-    let mut storages: Vec<_> = subjects.iter().map(|subject| subject.storage.as_str()).collect();
-    storages.sort_unstable();
-    storages.dedup();
-    storages.into_iter().try_for_each(garbage::keep_out)?;
-    Ok(subjects)
+    found
+        .iter()
+        .map(|one| one.storage.as_str())
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .try_for_each(garbage::keep_out)?;
+    found.iter().try_for_each(|one| locks::wait_for_partition(&one.name))?;
+    Ok(found)
 }
 
-fn of(subject: &Subject, objects: i64) -> Result<Held> {
+fn of(subject: &Holdable, objects: i64) -> Result<Held> {
     Ok(Held { partition: subject.name.clone(), reason: hold::reasons(subject.id)?, objects, at: clock::now()? })
 }
 
 /// Sets or lifts the store's own holds where it has such; on how many objects.
-fn at_the_store(subject: &Subject, on: bool) -> Result<i64> {
+fn at_the_store(subject: &Holdable, on: bool) -> Result<i64> {
     if storage::options(&subject.storage)?.object_lock.is_none() {
         return Ok(0);
     }
     let store = storage::open(&subject.storage, discover::owner(subject.source)?)?;
-    let mut keys: Vec<String> = archived::objects(subject)?.into_iter().map(|stored| stored.object.key).collect();
-    keys.extend(hold::manifests(subject.id)?);
+    let keys = hold::keys(subject.id, &subject.storage)?;
     keys.iter().try_for_each(|key| set_one(&store, key, on))?;
     Ok(keys.len() as i64)
 }
@@ -106,7 +135,7 @@ fn set_one(store: &BlockingStore, key: &str, on: bool) -> Result<()> {
     Ok(store.set_legal_hold(key, on)?)
 }
 
-fn record(subject: &Subject, event: &str, reason: &str, objects: i64) -> Result<()> {
+fn record(subject: &Holdable, event: &str, reason: &str, objects: i64) -> Result<()> {
     let details = serde_json::json!({ "reason": reason, "objects_held_by_store": objects });
     catalog::event::record(subject.source, &subject.name, event, "ARCHIVED", None, details)
 }

@@ -100,9 +100,11 @@ def test_what_a_query_or_a_restore_reads(orders):
     # What the catalog answers reads nothing.
     orders.execute("SET archive_ext.enable_catalog_answers = on")
     assert orders.row("SELECT * FROM archive_query_cost('SELECT count(*) FROM archive.orders')").objects == 0
-    with pytest.raises(psycopg.errors.SyntaxError):
-        orders.execute("SELECT * FROM archive_query_cost('ANALYZE SELECT 1')")
+    for wrong in ["ANALYZE SELECT 1", "SELECT 1; DROP TABLE orders"]:
+        with pytest.raises(psycopg.errors.SyntaxError):
+            orders.execute("SELECT * FROM archive_query_cost(%s)", [wrong])
     check(orders.row("SELECT * FROM archive_restore_cost('orders_2024_02')"), objects["orders_2024_02"], 1)
+    check(orders.row("SELECT * FROM archive_restore_cost('public.orders_2024_02')"), objects["orders_2024_02"], 1)
     assert orders.all("SELECT * FROM archive_restore_cost('orders_2024_03')") == []
 
 

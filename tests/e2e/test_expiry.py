@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from harness.orders import create_orders
-from harness.s3 import REGION, Bucket
+from harness.s3 import Bucket
 
 _numbers = itertools.count(1)
 
@@ -175,14 +175,62 @@ def test_p2_a_hold_that_comes_after_the_partition_left(orders):
         job = session.execute("SELECT archive_ext.next_job('orders')").fetchone()[0]
         assert tuple(session.execute("SELECT * FROM archive_ext.lifecycle_step(%s)", [job]).fetchone()) == (True, "withdrawn")
     before = versions(orders.bucket, "orders_2024_01")
-    orders.execute("INSERT INTO archive_ext.legal_hold (partition_id, reason, set_by)"
-                   " SELECT id, 'late', 'postgres' FROM archive_ext.partition WHERE partition_name = 'orders_2024_01'")
+    orders.execute("SELECT legal_hold('orders_2024_01', reason => 'late')")
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="is under a legal hold"):
         orders.execute("SELECT archive_ext.lifecycle_step(%s)", [job])
     assert versions(orders.bucket, "orders_2024_01") == before
-    orders.execute("UPDATE archive_ext.legal_hold SET released_at = now(), released_by = 'postgres'")
+    orders.execute("SELECT legal_hold('orders_2024_01', false)")
     assert tuple(orders.row("SELECT * FROM archive_ext.lifecycle_step(%s)", [job])) == (False, "done")
     assert versions(orders.bucket, "orders_2024_01") == []
+
+
+def test_p2_a_deletion_that_was_cancelled_or_given_up(orders):
+    """Nothing begins it again but retry_job; and it goes on where it was."""
+    age(orders, "orders_2024_01")
+    lifecycle(orders)
+    grace_over(orders)
+    assert orders.value("SELECT archive_ext.schedule_jobs('orders')") == 1
+    job = orders.value("SELECT job_id FROM archive_ext.jobs WHERE operation = 'expire'")
+    orders.execute("SELECT cancel_job(%s)", [job])
+    lifecycle(orders)
+    assert orders.value("SELECT count(*) FROM archive_ext.jobs WHERE operation = 'expire'") == 1
+    assert orders.value("SELECT count(*) FROM archive.orders_2024_01") == 100
+    assert "is cancelled" in explained(orders, "orders_2024_01").reason
+    orders.execute("SELECT retry_job(%s)", [job])
+    # It leaves the archive, and cannot be deleted: the storage is another place by now.
+    orders.execute("SELECT archive_ext.next_job('orders')")
+    assert orders.row("SELECT * FROM archive_ext.lifecycle_step(%s)", [job]).phase == "withdrawn"
+    orders.execute("ALTER SERVER cold OPTIONS (SET location 's3://elsewhere/x')")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="is another place"):
+        orders.execute("SELECT archive_ext.lifecycle_step(%s)", [job])
+    orders.execute("SELECT cancel_job(%s)", [job])
+    orders.execute(f"ALTER SERVER cold OPTIONS (SET location '{orders.bucket.location}')")
+    assert len(versions(orders.bucket, "orders_2024_01")) == 2
+    # Without the policy, too: it has left the archive by it.
+    orders.execute("SELECT drop_archive_policy('orders')")
+    orders.execute("SELECT retry_job(%s)", [job])
+    lifecycle(orders)
+    assert versions(orders.bucket, "orders_2024_01") == []
+    assert orders.row("SELECT deleted_at IS NOT NULL, deleted_versions FROM archive_ext.deletions") == (True, 2)
+
+
+def test_p2_the_same_rows_archived_again_while_the_old_ones_are_deleted(orders):
+    """They are exported anew: nothing that is about to be deleted is taken up."""
+    orders.execute("CREATE TABLE kept AS SELECT * FROM archive.orders_2024_01")
+    age(orders, "orders_2024_01")
+    lifecycle(orders)
+    grace_over(orders)
+    orders.execute("SELECT archive_ext.schedule_jobs('orders')")
+    job = orders.value("SELECT archive_ext.next_job('orders')")
+    assert orders.row("SELECT * FROM archive_ext.lifecycle_step(%s)", [job]).phase == "withdrawn"
+    orders.execute("CREATE TABLE orders_2024_01 PARTITION OF orders FOR VALUES FROM ('2024-01-01 00:00+00') TO ('2024-02-01 00:00+00')")
+    orders.execute("INSERT INTO orders SELECT * FROM kept")
+    orders.execute("SELECT archive_partition('orders_2024_01', drop_local => '0')")
+    assert orders.row("SELECT * FROM archive_ext.lifecycle_step(%s)", [job]) == (False, "done")
+    assert orders.value("SELECT count(*) FROM archive.orders_2024_01") == 100
+    assert orders.all("SELECT result FROM verify_archive('orders_2024_01') WHERE verified_at IS NULL") == []
+    assert {key.rsplit("/", 1)[1].split(".")[1] for key, _ in versions(orders.bucket, "orders_2024_01")} == {"v2"}
+    assert orders.all("SELECT * FROM audit_storage('cold')") == []
 
 
 def test_p2_what_is_kept_locally_does_not_expire_yet(db, versioned):
@@ -199,10 +247,7 @@ def test_p2_what_is_kept_locally_does_not_expire_yet(db, versioned):
 
 
 def test_p2_what_the_store_locks_stays_and_is_told(db, localstack):
-    bucket = Bucket.__new__(Bucket)
-    bucket.server, bucket.name, bucket.prefix, bucket.client = localstack, f"expiry-locked-{next(_numbers)}", "arch", localstack.client()
-    bucket.client.create_bucket(Bucket=bucket.name, ObjectLockEnabledForBucket=True,
-                                CreateBucketConfiguration={"LocationConstraint": REGION})
+    bucket = Bucket(localstack, f"expiry-locked-{next(_numbers)}", locks=True)
     bucket.create_storage(db.conn, object_lock="GOVERNANCE 1 year")
     create_orders(db.conn, months=1, rows=10)
     db.execute("SELECT archive_partition('orders_2024_01', drop_local => '0')")

@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from harness.orders import create_orders
-from harness.s3 import REGION, Bucket
+from harness.s3 import Bucket
 
 _numbers = itertools.count(1)
 
@@ -108,9 +108,12 @@ def test_owners_hold_and_administrators_release(db, files, role):
         session.execute("SELECT legal_hold('orders_2024_01', reason => 'another case')")
         session.execute("SELECT legal_hold('orders_2024_01', false)")
         assert session.execute("SELECT count(*) FROM archive_ext.legal_holds WHERE released_at IS NULL").fetchone()[0] == 0
+    # Its objects are still there when it has come back.
     db.execute("SELECT reattach_partition('orders_2024_01')")
+    assert db.value("SELECT held_for FROM legal_hold('public.orders_2024_01', reason => 'late')") == "late"
+    assert db.value("SELECT count(*) FROM legal_hold('orders_2024_01', false)") == 1
     with pytest.raises(psycopg.errors.UndefinedObject):
-        db.execute("SELECT legal_hold('orders_2024_01', reason => 'too late')")
+        db.execute("SELECT legal_hold('orders_2024_02', reason => 'of what')")
 
 
 def test_p2_a_hold_that_is_set_while_garbage_is_collected(db, files):
@@ -130,10 +133,7 @@ def test_p2_a_hold_that_is_set_while_garbage_is_collected(db, files):
 
 def test_the_store_holds_the_objects_too(db, localstack):
     """Where the storage locks objects S3 itself refuses to delete the versions that are held."""
-    bucket = Bucket.__new__(Bucket)
-    bucket.server, bucket.name, bucket.prefix, bucket.client = localstack, f"locked-{next(_numbers)}", "arch", localstack.client()
-    bucket.client.create_bucket(Bucket=bucket.name, ObjectLockEnabledForBucket=True,
-                                CreateBucketConfiguration={"LocationConstraint": REGION})
+    bucket = Bucket(localstack, f"locked-{next(_numbers)}", locks=True)
     bucket.create_storage(db.conn, object_lock="GOVERNANCE 1 day")
     create_orders(db.conn, months=1, rows=50)
     db.execute("SELECT archive_partition('orders_2024_01', drop_local => '0')")

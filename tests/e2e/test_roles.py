@@ -175,7 +175,9 @@ def test_p8_functions_that_run_as_another_have_a_fixed_search_path(db):
     loose = db.all(f"SELECT p.oid::regprocedure::text AS name {ours} AND p.prosecdef"
                    " AND NOT coalesce(p.proconfig::text LIKE '%search_path=pg_catalog, pg_temp%', false)")
     assert loose == []
+    # archive_query_cost explains a query of the caller's by the path that he wrote it for, and names the schema of all that is its own.
     loose = db.all(f"SELECT p.oid::regprocedure::text AS name {ours} AND l.lanname IN ('sql', 'plpgsql') AND p.prokind <> 'p'"
+                   " AND p.proname <> 'archive_query_cost'"
                    " AND NOT coalesce(p.proconfig::text LIKE '%search_path=pg_catalog, pg_temp%', false)")
     assert loose == []
 

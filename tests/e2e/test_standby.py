@@ -11,6 +11,10 @@ READ_ONLY = psycopg.errors.ReadOnlySqlTransaction
 
 # What only reads, or sets something of the session. All other functions and procedures for people must refuse.
 READS = {
+    "archive_cost": "('orders')",
+    "archive_plan_cost": "('orders')",
+    "archive_query_cost": "('SELECT * FROM archive.plain')",
+    "archive_restore_cost": "('orders_2024_01')",
     "archive_tier_of": "('plain', '5')",
     "discover_child_tables": "('orders')",
     "explain_lifecycle": "('orders')",
@@ -43,6 +47,7 @@ WRITES = {
     "drop_archive_policy": "('orders')",
     "drop_child_table": "('orders', 'orders')",
     "drop_local_copy": "('orders_2024_01')",
+    "legal_hold": "('orders_2024_01', true, 'case')",
     "forget_marker": "('plain')",
     "import_archive": "('cold', false)",
     "import_policies": """('{"format": 1, "policies": []}', false)""",

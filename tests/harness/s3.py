@@ -108,10 +108,13 @@ class Bucket:
     server: Server
     name: str
     prefix: str = "arch"
+    # Whether it keeps versions and can lock them.
+    locks: bool = False
 
     def __post_init__(self):
         self.client = self.server.client()
-        self.client.create_bucket(Bucket=self.name, CreateBucketConfiguration={"LocationConstraint": REGION})
+        more = {"ObjectLockEnabledForBucket": True} if self.locks else {}
+        self.client.create_bucket(Bucket=self.name, CreateBucketConfiguration={"LocationConstraint": REGION}, **more)
 
     @property
     def location(self):

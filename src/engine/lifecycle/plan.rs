@@ -211,7 +211,7 @@ impl Planner<'_> {
             (None, None) => return Ok(None),
         };
         let saved = match action {
-            "expire" => self.prices.saved_by_expiring(leaf.bytes),
+            "expire" if !leaf.by_rows && leaf.held_for.is_none() => self.prices.saved_by_expiring(leaf.bytes),
             _ => None,
         };
         Ok(Some(Coming {

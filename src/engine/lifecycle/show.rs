@@ -126,12 +126,20 @@ fn explain_archived(place: ArchivedLeaf, fate: Fate, doers: &Doers) -> Result<Ex
 /// A partition in the storage that will be deleted.
 fn explain_end(place: ArchivedLeaf, doers: &Doers) -> Result<Explained> {
     let (ends, announced, held) = (place.expires_at, place.delete_after, place.held_for.clone());
+    let given_up = place.given_up.clone();
     let line = explain_archived(place, Fate::Settled, doers)?;
     let Some(ends) = ends else { return Ok(line) };
     let (when, reason) = match announced {
         Some(at) => (at, "it has expired, and all its objects will be deleted".to_owned()),
         None => (ends, "it will be announced that its objects will be deleted: expire_after".to_owned()),
     };
+    if let Some(status) = given_up {
+        return Ok(Explained {
+            reason: format!("{reason}; but the job that was to do it is {status}"),
+            freed_by: Some("retry_job".to_owned()),
+            ..line
+        });
+    }
     Ok(match held {
         Some(why) => Explained {
             reason: format!("{reason}; not while it is under a legal hold: {why}"),

@@ -10,6 +10,9 @@ use aws_sdk_s3::operation::list_object_versions::ListObjectVersionsOutput;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::types::{MultipartUpload, Object};
 
+/// The id of what was written while the bucket kept no versions.
+const UNVERSIONED: &str = "null";
+
 impl S3Store {
     fn full_prefix(&self, prefix: &str) -> Result<String> {
         validate_prefix(prefix)?;
@@ -61,9 +64,9 @@ impl S3Store {
             let Some(page) = self.versions_page(key, &full_key, marker.clone()).await? else { return Ok(None) };
             let is_it = |of: &Option<String>| of.as_deref() == Some(full_key.as_str());
             let versions = page.versions.unwrap_or_default().into_iter().filter(|one| is_it(&one.key));
-            found.extend(versions.filter_map(|one| Some((one.version_id?, false))));
+            found.extend(versions.map(|one| (one.version_id.unwrap_or_else(|| UNVERSIONED.to_owned()), false)));
             let markers = page.delete_markers.unwrap_or_default().into_iter().filter(|one| is_it(&one.key));
-            found.extend(markers.filter_map(|one| Some((one.version_id?, true))));
+            found.extend(markers.map(|one| (one.version_id.unwrap_or_else(|| UNVERSIONED.to_owned()), true)));
             if page.is_truncated != Some(true) {
                 return Ok(Some(found));
             }

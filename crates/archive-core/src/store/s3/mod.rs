@@ -328,6 +328,18 @@ impl ObjectStore for S3Store {
             self.delete_version(key, &version).await?;
             deleted += u64::from(!is_marker);
         }
+        // A server that lists no versions, or not all.
+        if self.head(key).await?.is_some() {
+            self.delete(key).await?;
+            deleted += 1;
+            if self.head(key).await?.is_some() {
+                let url = self.inner.location.url_of(key);
+                return Err(Error::new(
+                    ErrorKind::Storage,
+                    format!("object \"{url}\" is still there after its deletion"),
+                ));
+            }
+        }
         Ok(deleted)
     }
 
