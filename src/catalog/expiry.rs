@@ -6,6 +6,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
 use super::archived::LOCAL_COPY;
+use super::hold::HELD_FOR;
 use crate::error::Result;
 use crate::pg::{spi, user};
 
@@ -53,9 +54,7 @@ pub fn expired(source: pg_sys::Oid, now: TimestampWithTimeZone) -> Result<Vec<Ex
         "SELECT p.id, format('%I.%I', p.schema_name, p.partition_name), p.foreign_table::oid, p.storage::text,
                 format('archived %s, and expire_after %s is over', to_char(p.archived_at, 'YYYY-MM-DD'), a.expire_after),
                 e.partition_id IS NOT NULL, coalesce(e.delete_after <= {NOW}, false),
-                (SELECT string_agg(h.reason, '; ' ORDER BY h.id) FROM archive_ext.legal_hold h
-                 WHERE h.partition_id = p.id AND h.released_at IS NULL),
-                {LOCAL_COPY} IS NOT NULL, {GIVEN_UP} IS NOT NULL
+                {HELD_FOR}, {LOCAL_COPY} IS NOT NULL, {GIVEN_UP} IS NOT NULL
          FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
          JOIN archive_ext.archive_policy a ON a.source = m.source AND a.enabled
          LEFT JOIN archive_ext.expiry e ON {ANNOUNCED}

@@ -7,6 +7,10 @@ use pgrx::pg_sys;
 use crate::error::Result;
 use crate::pg::{spi, user};
 
+/// SQL over partition `p`: why it is held; NULL when it is not.
+pub(super) const HELD_FOR: &str = "(SELECT string_agg(h.reason, '; ' ORDER BY h.id) FROM archive_ext.legal_hold h
+    WHERE h.partition_id = p.id AND h.released_at IS NULL)";
+
 /// A partition or row set of which something was archived once, wherever its rows are now.
 #[derive(Debug)]
 pub struct Holdable {

@@ -6,6 +6,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
 use super::expiry::{ANNOUNCED, GIVEN_UP};
+use super::hold::HELD_FOR;
 use super::time_key::{self, EPOCH_MILLIS};
 use crate::error::Result;
 use crate::pg::{spi, user};
@@ -247,7 +248,7 @@ pub fn sample_access(source: pg_sys::Oid, now: TimestampWithTimeZone) -> Result<
 }
 
 /// A partition that is in the storage.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ArchivedLeaf {
     /// Qualified name.
     pub name: String,
@@ -289,8 +290,7 @@ pub fn archived(source: pg_sys::Oid) -> Result<Vec<ArchivedLeaf>> {
                 coalesce(p.archived_bytes, 0), p.storage::text, p.tier, p.rows,
                 (SELECT count(*)::int FROM archive_ext.object o WHERE o.partition_id = p.id AND o.version = p.version), {expires},
                 p.row_set, {delete_after},
-                (SELECT string_agg(h.reason, '; ' ORDER BY h.id) FROM archive_ext.legal_hold h
-                 WHERE h.partition_id = p.id AND h.released_at IS NULL), {GIVEN_UP}
+                {HELD_FOR}, {GIVEN_UP}
          FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
          LEFT JOIN archive_ext.archive_policy a ON a.source = m.source
          LEFT JOIN archive_ext.expiry e ON {ANNOUNCED}

@@ -70,7 +70,7 @@ pub fn collect(options: &Options) -> Result<Vec<Row>> {
     check_retention(options)?;
     let store = storage::open(name, user::current())?;
     storage::require_ours(name, &store)?;
-    alone(name)?;
+    keep_out(name)?;
     let retention = Retention { now: clock::unix_now(), seconds: options.older_than_seconds };
     let found = survey(name, &store, retention)?;
     let mut run = Run {
@@ -105,10 +105,6 @@ fn check_retention(options: &Options) -> Result<()> {
 
 /// Keeps every collection of a storage's garbage out until the end of the transaction (55006 while one is under way).
 pub fn keep_out(storage: &str) -> Result<()> {
-    alone(storage)
-}
-
-fn alone(storage: &str) -> Result<()> {
     if writers::try_hold_family(&format!("garbage of {storage}"))? {
         return Ok(());
     }

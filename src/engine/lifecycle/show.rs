@@ -125,13 +125,12 @@ fn explain_archived(place: ArchivedLeaf, fate: Fate, doers: &Doers) -> Result<Ex
 
 /// A partition in the storage that will be deleted.
 fn explain_end(place: ArchivedLeaf, doers: &Doers) -> Result<Explained> {
-    let (ends, announced, held) = (place.expires_at, place.delete_after, place.held_for.clone());
-    let given_up = place.given_up.clone();
+    let ArchivedLeaf { expires_at, delete_after, held_for, given_up, .. } = place.clone();
     let line = explain_archived(place, Fate::Settled, doers)?;
-    let Some(ends) = ends else { return Ok(line) };
-    let (when, reason) = match announced {
-        Some(at) => (at, "it has expired, and all its objects will be deleted".to_owned()),
-        None => (ends, "it will be announced that its objects will be deleted: expire_after".to_owned()),
+    let Some(ends) = expires_at else { return Ok(line) };
+    let (when, reason) = match delete_after {
+        Some(at) => (at, "it has expired, and all its objects will be deleted"),
+        None => (ends, "it will be announced that its objects will be deleted: expire_after"),
     };
     if let Some(status) = given_up {
         return Ok(Explained {
@@ -140,21 +139,16 @@ fn explain_end(place: ArchivedLeaf, doers: &Doers) -> Result<Explained> {
             ..line
         });
     }
-    Ok(match held {
-        Some(why) => Explained {
-            reason: format!("{reason}; not while it is under a legal hold: {why}"),
-            freed_by: Some("legal_hold(partition, false)".to_owned()),
-            next: Some("expire".to_owned()),
-            when: Some(timestamp(when)?),
-            ..line
-        },
-        None => Explained {
-            next: Some("expire".to_owned()),
-            when: Some(timestamp(when)?),
-            reason,
-            freed_by: Some("time; another expire_after, or a legal hold, keeps it".to_owned()),
-            ..line
-        },
+    let (reason, freed_by) = match held_for {
+        Some(why) => (format!("{reason}; not while it is under a legal hold: {why}"), "legal_hold(partition, false)"),
+        None => (reason.to_owned(), "time; another expire_after, or a legal hold, keeps it"),
+    };
+    Ok(Explained {
+        next: Some("expire".to_owned()),
+        when: Some(timestamp(when)?),
+        reason,
+        freed_by: Some(freed_by.to_owned()),
+        ..line
     })
 }
 

@@ -394,20 +394,14 @@ fn base10000(magnitude: u128, scale: i32) -> (Digits<'static>, i16) {
 /// Digits from the lowest on, of which so many decimals are missing; how many. Most values fit 64 bits, and division by a constant is a
 /// multiplication there.
 fn split_64(magnitude: u64, padding: i32, ascending: &mut [i16; 12]) -> usize {
-    let (mut rest, lowest) = match padding {
+    let (rest, lowest) = match padding {
         0 => (magnitude / 10_000, magnitude % 10_000),
         1 => (magnitude / 1000, magnitude % 1000 * 10),
         2 => (magnitude / 100, magnitude % 100 * 100),
         _ => (magnitude / 10, magnitude % 10 * 1000),
     };
     ascending[0] = lowest as i16;
-    let mut len = 1;
-    while rest != 0 && len < ascending.len() {
-        ascending[len] = (rest % 10_000) as i16;
-        rest /= 10_000;
-        len += 1;
-    }
-    len
+    split_rest(rest, 1, ascending)
 }
 
 fn split_128(magnitude: u128, padding: i32, ascending: &mut [i16; 12]) -> usize {
@@ -415,6 +409,18 @@ fn split_128(magnitude: u128, padding: i32, ascending: &mut [i16; 12]) -> usize 
     let (mut rest, lowest) = (magnitude / (10_000 / shift), magnitude % (10_000 / shift));
     ascending[0] = (lowest * shift) as i16;
     let mut len = 1;
+    loop {
+        match u64::try_from(rest) {
+            Ok(rest) => return split_rest(rest, len, ascending),
+            Err(_) => ascending[len] = (rest % 10_000) as i16,
+        }
+        rest /= 10_000;
+        len += 1;
+    }
+}
+
+/// The digits after the `len` lowest; how many there are then.
+fn split_rest(mut rest: u64, mut len: usize, ascending: &mut [i16; 12]) -> usize {
     while rest != 0 && len < ascending.len() {
         ascending[len] = (rest % 10_000) as i16;
         rest /= 10_000;
