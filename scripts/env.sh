@@ -33,6 +33,7 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
 tools=$cache/tools
 test_venv=$cache/venv/test
 s3_venv=$cache/venv/s3
+moto_venv=$cache/venv/moto
 export PATH=$tools/bin:$HOME/.cargo/bin:$PATH
 
 # A pg_config we can build against has the server's headers and the server beside it.

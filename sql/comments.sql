@@ -19,7 +19,10 @@ COMMENT ON TABLE archive_ext.archive_schema IS 'schemas that archive_ext made fo
 COMMENT ON TABLE archive_ext.legal_hold IS 'partitions of whose archive nothing may be deleted, and why; see legal_hold';
 COMMENT ON TABLE archive_ext.expiry IS 'archived partitions whose end was announced: expire_after is over';
 COMMENT ON TABLE archive_ext.deletion_certificate IS 'what was deleted because it had expired: by which policy, when, which objects with which digests';
+COMMENT ON TABLE archive_ext.erasure IS 'receipts of rows that were erased from archives or corrected in them, and what is to be deleted for that';
 COMMENT ON TABLE archive_ext.storage_price IS 'what storing costs, by storage class or storage: edit it, or INSERT, which replaces';
+COMMENT ON TABLE archive_ext.retrieval_price IS 'what readable copies of objects of frozen classes cost, by how fast they are made: edit it, or INSERT, which replaces';
+COMMENT ON TABLE archive_ext.restore_request IS 'readable copies of frozen objects that were asked for, and how far the store is; see request_restore';
 COMMENT ON TABLE archive_ext.storage_claim IS 'the incarnation under which this database claimed each storage prefix';
 
 COMMENT ON VIEW archive_ext.partitions IS 'partitions that were archived, with sizes and where they are now';
@@ -32,8 +35,10 @@ COMMENT ON VIEW archive_ext.policies IS 'how tables age: all settings of their p
 COMMENT ON VIEW archive_ext.month_counts IS 'rows per month in tables and their archives when reconcile_counts last counted them, and those missing that were counted before';
 COMMENT ON TABLE archive_ext.storage_finding IS 'what is wrong with objects in the storages';
 COMMENT ON VIEW archive_ext.findings IS 'what is wrong with objects in the storages: missing, altered, unreadable, foreign, orphaned; open ones first';
+COMMENT ON VIEW archive_ext.restores IS 'requests for readable copies of what is in glacier: how far they are, until when the copies stay; open ones first';
 COMMENT ON VIEW archive_ext.expiring IS 'archived partitions that have expired, when they will be deleted, and what keeps them';
 COMMENT ON VIEW archive_ext.deletions IS 'certificates of what was deleted because it had expired, newest first';
+COMMENT ON VIEW archive_ext.erasures IS 'receipts of erase_rows and update_archived: counts, digests, objects that held the rows and when these were deleted';
 COMMENT ON VIEW archive_ext.legal_holds IS 'legal holds: on what, why, by whom, and those that were released';
 COMMENT ON VIEW archive_ext.costs IS 'what tables and their archives cost a month, by where their bytes are: local, local copy, cold, glacier';
 COMMENT ON VIEW archive_ext.savings IS 'what archiving saves a month, table by table';
@@ -57,12 +62,17 @@ COMMENT ON FUNCTION reattach_family IS 'puts an archived partition back with tho
 COMMENT ON FUNCTION get_archived_record IS 'the row with a key as jsonb, from the table or its archive: hot first, then warm, then cold; NULL when there is none';
 COMMENT ON FUNCTION archive_tier_of IS 'where the row with a key is: hot, warm, cold, glacier; NULL when it is nowhere';
 COMMENT ON FUNCTION reconcile_counts IS 'counts the rows of each month in a table and its archive, and tells which are missing that were counted before';
+COMMENT ON FUNCTION request_restore IS 'asks for readable copies of what is in a frozen storage class: of a partition, or of a table and a time range';
+COMMENT ON FUNCTION poll_restores IS 'sends requests for readable copies to the store, and looks how far they are; the worker does so by itself';
+COMMENT ON FUNCTION erase_rows IS 'erases rows from a table and from its archive; what held them is deleted from the storage after the retention, or at once';
+COMMENT ON FUNCTION update_archived IS 'gives columns of archived rows new values where they are, without reattaching anything';
 COMMENT ON FUNCTION legal_hold IS 'keeps all that was archived of a partition or a table from being deleted, or ends that';
 COMMENT ON FUNCTION archive_cost IS 'what a table, or all, and their archives cost a month, what they would without an archive, and what is saved';
 COMMENT ON FUNCTION archive_plan_cost IS 'what doing all that plan_archive tells costs in requests, and what it saves a month';
 COMMENT ON FUNCTION archive_query_cost IS 'what the objects that a query would read cost in requests and retrieval; the query is explained, not run';
 COMMENT ON FUNCTION archive_restore_cost IS 'what reading all objects of an archived partition costs in requests and retrieval';
 COMMENT ON FUNCTION archive_ext.price_of IS 'the price of a storage by its name or class; of the own disks for NULL';
+COMMENT ON FUNCTION archive_ext.retrieval_cost IS 'what readable copies of objects of a frozen class cost, by how fast they are made';
 COMMENT ON FUNCTION archive_ext.reading_cost IS 'what reading bytes of objects in a storage costs';
 COMMENT ON FUNCTION archive_ext.plan_reading_cost IS 'what reading the archives that a plan in JSON scans costs';
 COMMENT ON FUNCTION cancel_job IS 'ends a job, also one that runs in another session, and makes its partition writable again';
@@ -100,6 +110,7 @@ COMMENT ON PROCEDURE split_partition_steps IS 'splits a partition into those of 
 COMMENT ON FUNCTION register_static_table IS 'registers a table as one that never ages: it is refused everywhere, with the reason';
 COMMENT ON FUNCTION unregister_static_table IS 'lets a table that was registered as static age again';
 
+COMMENT ON FUNCTION archive_ext.replace_retrieval_price IS 'lets an INSERT into retrieval_price replace the row that is there';
 COMMENT ON FUNCTION archive_ext.replace_price IS 'trigger function: a price that is inserted replaces the one there is';
 COMMENT ON PROCEDURE archive_ext.wait_for_calm IS 'internal: waits while the cluster is busier than the limits allow';
 COMMENT ON PROCEDURE archive_ext.run_steps IS 'internal: runs a job to its end, committing after each step';

@@ -31,6 +31,7 @@ pub extern "C-unwind" fn _PG_init() {
     failpoint::register();
     pg::shmem::register();
     pg::limited_plans::install(engine::reading::LIMIT);
+    pg::executor_start::install(fdw::refuse_frozen);
 }
 
 #[cfg(any(test, feature = "pg_test"))]

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from harness.cluster import Cluster, Database  # noqa: E402
 from harness.proxy import FaultProxy  # noqa: E402
-from harness.s3 import Bucket, LocalStack, S3sFs  # noqa: E402
+from harness.s3 import Bucket, LocalStack, Moto, S3sFs  # noqa: E402
 from harness.type_matrix import TypeMatrix  # noqa: E402
 
 _numbers = itertools.count(1)
@@ -75,6 +75,13 @@ def localstack(tmp_path_factory):
 @pytest.fixture(scope="session")
 def s3s_fs(tmp_path_factory):
     server = S3sFs(tmp_path_factory.mktemp("s3s-fs"), "signed-access-key", "sK/Canary+Secret0123456789abcdefghijklmn")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory):
+    server = Moto(tmp_path_factory.mktemp("moto"), "moto-access-key", "moto-secret-key")
     yield server
     server.stop()
 

@@ -89,6 +89,8 @@ SELECT m.source AS table_name,
        o.bytes,
        o.row_groups,
        p.storage,
+       o.storage_class,
+       o.restored_until,
        o.key,
        o.sha256,
        o.uploaded_at,
@@ -134,7 +136,7 @@ LEFT JOIN pg_database d ON d.oid = w.database
 LEFT JOIN pg_roles r ON r.oid = w.role;
 
 CREATE VIEW archive_ext.policies WITH (security_barrier) AS
-SELECT source AS table_name, owner, enabled, hot_after, warm_after, archive_after, glacier_after, expire_after, verify_after,
+SELECT source AS table_name, owner, enabled, hot_after, warm_after, archive_after, glacier_after, glacier_class, expire_after, verify_after,
        drop_after, pg_size_pretty(max_hot_bytes) AS max_hot_size, idle_for, live_granularity, hot_granularity,
        warm_granularity, archive_granularity, premake, storage, format, compression, hot_tablespace, warm_tablespace,
        maintenance_window, removal_column, time_column, key_kind, key_epoch, max_attempts, archive_schema, archive_name,
@@ -154,6 +156,30 @@ ORDER BY e.id DESC;
 CREATE VIEW archive_ext.alerts WITH (security_barrier) AS
 SELECT a.alert, a.table_name, a.partition_name, a.since, a.detail, a.remedy, a.job_id
 FROM archive_ext.standing_alerts() a;
+
+CREATE VIEW archive_ext.restores WITH (security_barrier) AS
+SELECT r.id AS request,
+       m.source AS table_name,
+       p.partition_name,
+       r.status,
+       r.retrieval,
+       r.days,
+       r.objects,
+       pg_size_pretty(r.bytes) AS size,
+       r.cost,
+       r.currency,
+       r.requested_at,
+       r.requested_by,
+       r.expected_at,
+       r.ready_at,
+       r.ready_until,
+       r.ended_at,
+       r.error
+FROM archive_ext.restore_request r
+JOIN archive_ext.partition p ON p.id = r.partition_id
+JOIN archive_ext.managed_table m ON m.id = p.managed_table
+WHERE has_table_privilege(m.source, 'SELECT') >= NOT (SELECT archive_ext.sees_all())
+ORDER BY r.ended_at NULLS FIRST, r.id DESC;
 
 CREATE VIEW archive_ext.expiring WITH (security_barrier) AS
 SELECT m.source AS table_name,
@@ -185,6 +211,15 @@ FROM archive_ext.deletion_certificate c
 WHERE coalesce((SELECT has_table_privilege(k.oid, 'SELECT') FROM pg_class k JOIN pg_namespace n ON n.oid = k.relnamespace
                 WHERE k.oid = c.source::oid AND format('%I.%I', n.nspname, k.relname) = c.table_name), false) >= NOT (SELECT archive_ext.sees_all())
 ORDER BY c.id DESC;
+
+CREATE VIEW archive_ext.erasures WITH (security_barrier) AS
+SELECT e.id AS receipt, e.kind, e.table_name, e.reason, e.requested_by, e.at, e.rows_deleted, e.rows_of_archive, e.digest, e.clause_sha256,
+       e.objects, e.replaced_by, e.delete_after, e.deleted_at, e.deleted_versions, e.deleted_keys
+FROM archive_ext.erasure e
+-- Of a table that is gone administrators see them still; its number may be another table's by now.
+WHERE coalesce((SELECT has_table_privilege(k.oid, 'SELECT') FROM pg_class k JOIN pg_namespace n ON n.oid = k.relnamespace
+                WHERE k.oid = e.source::oid AND format('%I.%I', n.nspname, k.relname) = e.table_name), false) >= NOT (SELECT archive_ext.sees_all())
+ORDER BY e.id DESC;
 
 CREATE VIEW archive_ext.legal_holds WITH (security_barrier) AS
 SELECT m.source AS table_name, p.partition_name, h.reason, h.set_by, h.set_at, h.released_by, h.released_at

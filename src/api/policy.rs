@@ -45,6 +45,7 @@ fn set_archive_policy(
     time_column: default!(Option<Name>, "NULL"),
     key_kind: default!(Option<Text>, "NULL"),
     key_epoch: default!(Option<TimestampWithTimeZone>, "NULL"),
+    glacier_class: default!(Option<Text>, "NULL"),
     clear: default!(Option<Vec<Option<String>>>, "NULL"),
 ) {
     xact::refuse_read_only(c"set_archive_policy()");
@@ -61,6 +62,7 @@ fn set_archive_policy(
         warm_after: age(warm_after),
         archive_after: age(archive_after),
         glacier_after: age(glacier_after),
+        glacier_class: text(glacier_class).map(|class| class.to_ascii_uppercase()),
         expire_after: age(expire_after),
         verify_after: age(verify_after),
         drop_after: age(drop_after),

@@ -11,14 +11,15 @@ use crate::pg::args::{Regclass, Text};
 use crate::pg::lock::giving_way;
 use crate::pg::xact;
 
-/// Puts an archived partition back into its table.
+/// Puts an archived partition back into its table; NULL when it is in a frozen storage class, and a job puts it back once its objects
+/// are restored.
 #[pg_extern]
 fn reattach_partition(
     partition: Text,
     keep_for: default!(Option<Interval>, "NULL"),
     writable: default!(bool, "false"),
     late_rows: default!(&str, "'refuse'"),
-) -> Regclass {
+) -> Option<Regclass> {
     xact::refuse_read_only(c"reattach_partition()");
     let options = Options {
         keep_for_seconds: keep_for.map(seconds),
@@ -26,7 +27,7 @@ fn reattach_partition(
         writable,
         move_late_rows: parse_late_rows(late_rows).or_raise(),
     };
-    Regclass(giving_way(|| reattach::reattach(&partition.0, options)).or_raise())
+    giving_way(|| reattach::reattach_or_wait(&partition.0, options)).or_raise().map(Regclass)
 }
 
 fn parse_late_rows(text: &str) -> Result<bool> {

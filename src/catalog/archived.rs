@@ -2,6 +2,7 @@
 //! copies, and when these things are due.
 
 use archive_core::codec::Digest;
+use archive_core::lifecycle::{Label, Moment};
 use archive_core::manifest::ManifestObject;
 use archive_core::policy::{Age, Held, Stored};
 use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
@@ -9,6 +10,7 @@ use pgrx::{JsonB, pg_sys};
 
 use super::observed::{HELD, RUN_LIFECYCLE, micros};
 use super::policy::{Policy, TablePolicy};
+use super::{tier, time_key};
 use crate::error::Result;
 use crate::guc;
 use crate::pg::{spi, user};
@@ -140,13 +142,14 @@ pub fn objects(subject: &Subject) -> Result<Vec<StoredObject>> {
     })
 }
 
-/// Ids of so many percent of the objects of a table's archive, at least of one, drawn by lot.
+/// Ids of so many percent of the objects of a table's archive that can be read now, at least of one, drawn by lot.
 pub fn sample(source: pg_sys::Oid, percent: f64) -> Result<Vec<i64>> {
     let sql = format!(
         "WITH o AS (SELECT o.id FROM {SOURCES} JOIN archive_ext.object o ON o.partition_id = p.id AND o.version = p.version
-                    WHERE s.oid = $1 AND p.status = 'ARCHIVED')
+                    WHERE s.oid = $1 AND p.status = 'ARCHIVED' AND NOT {unreadable})
          SELECT id FROM o ORDER BY random()
-         LIMIT greatest(1, ceil((SELECT count(*) FROM o) * least($2, 100) / 100))::bigint"
+         LIMIT greatest(1, ceil((SELECT count(*) FROM o) * least($2, 100) / 100))::bigint",
+        unreadable = tier::is_unreadable("o")
     );
     user::elevated(|| spi::rows(&sql, &[source.into(), percent.into()], |row| row.need(1)))
 }
@@ -224,6 +227,12 @@ pub struct Ageing {
     pub archived_bytes: Option<i64>,
     /// Bytes that its local copy takes.
     pub local_bytes: Option<i64>,
+    /// When its period is over, on the calendar.
+    pub ended: Option<Moment>,
+    /// Whether its objects can move to an archive class: they are a partition's, in a storage that has classes, and in none yet.
+    pub is_movable: bool,
+    /// When it is older than `expire_after`.
+    pub expires_at: Option<i64>,
     /// What decides about it.
     pub stored: Stored,
 }
@@ -243,27 +252,35 @@ pub fn ageing(source: pg_sys::Oid) -> Result<Vec<Ageing>> {
                 (SELECT count(*)::int FROM archive_ext.object o WHERE o.partition_id = p.id AND o.version = p.version),
                 p.archived_bytes, pg_total_relation_size(l.oid), {verify_at},
                 coalesce(a.verify_after, justify_hours(make_interval(secs => $4)))::text,
-                CASE WHEN l.oid IS NOT NULL THEN {drop_at} END, held.reason, held.freed_by
+                CASE WHEN l.oid IS NOT NULL THEN {drop_at} END, held.reason, held.freed_by, p.upper_bound, p.label,
+                NOT p.row_set AND p.tier = 'cold' AND {has_classes}, {expires_at}
          FROM {SOURCES} LEFT JOIN archive_ext.archive_policy a ON a.source = m.source
          LEFT JOIN LATERAL (SELECT {LOCAL_COPY} AS oid) l ON true
          LEFT JOIN LATERAL (
            SELECT {HELD} FROM archive_ext.archival_job j
-           WHERE j.partition = p.foreign_table AND j.operation IN ('verify', 'drop_local')
+           WHERE j.partition = p.foreign_table AND j.operation IN ('verify', 'drop_local', 'glacier')
            ORDER BY j.status IN ('pending', 'running', 'paused') DESC, j.started_at DESC LIMIT 1
          ) held ON held.reason IS NOT NULL AND (held.unfinished OR a.changed_at IS NULL OR held.completed_at > a.changed_at)
          WHERE s.oid = $1 AND p.status = 'ARCHIVED' AND p.foreign_table IS NOT NULL
            AND CASE WHEN p.row_set THEN a.source IS NOT NULL
-                    ELSE l.oid IS NOT NULL OR a.verify_after IS NOT NULL AND p.reverified_at IS NULL END
+                    ELSE l.oid IS NOT NULL OR a.verify_after IS NOT NULL AND p.reverified_at IS NULL
+                      OR a.glacier_after IS NOT NULL AND p.tier = 'cold' END
          ORDER BY p.lower_bound, p.id",
         verify_at = micros(&format!("({VERIFY_AT})")),
         drop_at = micros("p.local_copy_until"),
+        has_classes = tier::has_classes("p.storage"),
+        expires_at = micros("(p.archived_at + a.expire_after)"),
     );
     let errors = super::sees_every_row(source)?;
+    let key = time_key::of(source)?;
     let after = f64::from(guc::verify_after_seconds());
     user::elevated(|| {
         spi::rows(&sql, &[source.into(), errors.into(), RUN_LIFECYCLE.into(), after.into()], |row| {
             let held = row.get(12)?.zip(row.get(13)?).map(|(reason, freed_by)| Held { reason, freed_by });
             let verify_after: Age = row.need::<String>(10)?.parse()?;
+            let upper = row.get::<String>(14)?.and_then(|bound| key?.moment(&bound));
+            let label = row.get::<String>(15)?;
+            let period = || label?.parse::<Label>().ok()?.period?.end();
             Ok(Ageing {
                 id: row.need(1)?,
                 name: row.need(2)?,
@@ -273,7 +290,10 @@ pub fn ageing(source: pg_sys::Oid) -> Result<Vec<Ageing>> {
                 objects: row.get(6)?,
                 archived_bytes: row.get(7)?,
                 local_bytes: row.get(8)?,
-                stored: Stored { verify_at: row.get(9)?, verify_after, drop_at: row.get(11)?, held },
+                ended: upper.or_else(period),
+                is_movable: row.need(16)?,
+                expires_at: row.get(17)?,
+                stored: Stored { verify_at: row.get(9)?, verify_after, drop_at: row.get(11)?, glacier_at: None, held },
             })
         })
     })
@@ -289,7 +309,8 @@ pub(super) fn has_due(now: &str) -> String {
                         AND (p.local_copy_until <= {now}
                              OR p.reverified_at IS NULL AND p.archived_at + make_interval(secs => $2) <= {now}))
               OR EXISTS (SELECT FROM archive_ext.archival_job j WHERE j.table_name = m.source AND j.scheduled
-                           AND j.operation IN ('verify', 'drop_local', 'expire') AND j.status IN ('pending', 'running')))"
+                           AND j.operation IN ('verify', 'drop_local', 'expire', 'glacier', 'restore', 'reattach', 'erase')
+                           AND (j.status = 'running' OR j.status = 'pending' AND (j.next_attempt_at IS NULL OR j.next_attempt_at <= {now}))))"
     )
 }
 

@@ -70,6 +70,30 @@ pub fn record(source: pg_sys::Oid, counted: &[Counted], accept: bool) -> Result<
     })
 }
 
+/// Whether the rows of a table were ever counted.
+pub fn any(source: pg_sys::Oid) -> Result<bool> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT EXISTS (SELECT FROM archive_ext.month_count WHERE source = $1::oid)",
+            &[source.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// So many rows of each of these months went as they were meant to.
+pub fn forgive(source: pg_sys::Oid, months: &[(String, i64)]) -> Result<()> {
+    let (names, rows): (Vec<_>, Vec<_>) = months.iter().cloned().unzip();
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.month_count c SET recorded = greatest(c.recorded - g.rows, 0)
+             FROM unnest($2::text[]::date[], $3::bigint[]) g(month, rows) WHERE c.source = $1::oid AND c.month = g.month",
+            &[source.into(), names.into(), rows.into()],
+        )
+        .map(drop)
+    })
+}
+
 /// Tables that have fewer rows of some month than were counted before.
 pub fn missing() -> Result<Vec<Standing>> {
     let (me, everything) = (user::current(), user::reads_all_archives());

@@ -28,6 +28,12 @@ pub struct ArchivedObject {
     pub ranges: Vec<ColumnRange>,
     /// NULLs per field id.
     pub null_counts: Vec<(i32, u64)>,
+    /// Its storage class, where that is not the storage's.
+    #[serde(default)]
+    pub class: Option<String>,
+    /// Its storage class, if that must be restored to be read and no restored copy is there.
+    #[serde(default)]
+    pub frozen: Option<String>,
 }
 
 impl ArchivedObject {
@@ -68,11 +74,17 @@ pub fn of_row_set(partition: i64, version: i32, fields: &[i32]) -> Result<(Vec<A
 /// The objects of partition `$1` and version `$2`. Not jsonb: of 100,000 objects it takes four times as long, and of more it may be
 /// larger than PostgreSQL lets it be.
 fn as_json(fields: &[i32]) -> String {
+    let frozen = super::tier::is_unreadable("o");
     let (ranges, null_counts) = (only("ranges", ".field_id", fields), only("null_counts", "[0]", fields));
+    let known = format!(
+        "'id', id, 'ordinal', ordinal, 'key', key, 'bytes', bytes, 'rows', rows, 'sha256', sha256,
+         'ranges', {ranges}, 'null_counts', {null_counts}"
+    );
     format!(
-        "(SELECT coalesce(json_agg(json_build_object('id', id, 'ordinal', ordinal, 'key', key, 'bytes', bytes, 'rows', rows, 'sha256', sha256,
-                 'ranges', {ranges}, 'null_counts', {null_counts}) ORDER BY ordinal), '[]')
-          FROM archive_ext.object WHERE partition_id = $1 AND version = $2)"
+        "(SELECT coalesce(json_agg(CASE WHEN storage_class IS NULL THEN json_build_object({known})
+                 ELSE json_build_object({known}, 'class', storage_class, 'frozen', CASE WHEN {frozen} THEN storage_class END)
+                 END ORDER BY ordinal), '[]')
+          FROM archive_ext.object o WHERE partition_id = $1 AND version = $2)"
     )
 }
 

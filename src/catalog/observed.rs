@@ -262,16 +262,12 @@ pub struct ArchivedLeaf {
     pub bytes: i64,
     /// Where they are.
     pub storage: Option<String>,
-    /// `cold` or `glacier`.
-    pub tier: String,
     /// Its rows.
     pub rows: Option<i64>,
     /// How many objects it has.
     pub objects: Option<i32>,
     /// Whether its rows left the table one by one.
     pub by_rows: bool,
-    /// When its upper bound passed, on the calendar.
-    pub ended: Option<Moment>,
     /// When it is older than `expire_after`, which counts from the time of archiving.
     pub expires_at: Option<i64>,
     /// When it will be deleted, once that was announced.
@@ -287,7 +283,7 @@ pub fn archived(source: pg_sys::Oid) -> Result<Vec<ArchivedLeaf>> {
     let key = time_key::of(source)?;
     let sql = format!(
         "SELECT format('%I.%I', p.schema_name, p.partition_name), p.label, p.lower_bound, p.upper_bound,
-                coalesce(p.archived_bytes, 0), p.storage::text, p.tier, p.rows,
+                coalesce(p.archived_bytes, 0), p.storage::text, p.rows,
                 (SELECT count(*)::int FROM archive_ext.object o WHERE o.partition_id = p.id AND o.version = p.version), {expires},
                 p.row_set, {delete_after},
                 {HELD_FOR}, {GIVEN_UP}
@@ -300,23 +296,20 @@ pub fn archived(source: pg_sys::Oid) -> Result<Vec<ArchivedLeaf>> {
     );
     user::elevated(|| {
         spi::rows(&sql, &[source.into()], |row| {
-            let upper = row.get::<String>(4)?;
             Ok(ArchivedLeaf {
                 name: row.need(1)?,
                 label: row.get(2)?,
                 lower: row.get::<String>(3)?.map(|bound| readable(&bound, key)),
-                ended: upper.as_deref().and_then(|bound| key?.moment(bound)),
-                upper: upper.map(|bound| readable(&bound, key)),
+                upper: row.get::<String>(4)?.map(|bound| readable(&bound, key)),
                 bytes: row.need(5)?,
                 storage: row.get(6)?,
-                tier: row.need(7)?,
-                rows: row.get(8)?,
-                objects: row.get(9)?,
-                expires_at: row.get(10)?,
-                by_rows: row.need(11)?,
-                delete_after: row.get(12)?,
-                held_for: row.get(13)?,
-                given_up: row.get(14)?,
+                rows: row.get(7)?,
+                objects: row.get(8)?,
+                expires_at: row.get(9)?,
+                by_rows: row.need(10)?,
+                delete_after: row.get(11)?,
+                held_for: row.get(12)?,
+                given_up: row.get(13)?,
             })
         })
     })
@@ -333,6 +326,17 @@ fn readable(bound: &str, key: Option<TimeKey>) -> String {
 fn text(at: Moment) -> String {
     let Moment { year, month, day, hour, minute, second } = at;
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
+/// The bounds of an archived partition as text: those that it has.
+pub fn bounds(partition: i64) -> Result<(Option<String>, Option<String>)> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT lower_bound, upper_bound FROM archive_ext.partition WHERE id = $1",
+            &[partition.into()],
+            |row| Ok((row.get(1)?, row.get(2)?)),
+        )
+    })
 }
 
 /// When a moment of UTC is older than an age.

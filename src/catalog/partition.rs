@@ -170,6 +170,11 @@ pub fn find(source: pg_sys::Oid, schema: &str, name: &str) -> Result<Option<Know
     })
 }
 
+/// The partition with this id.
+pub fn by_id(id: i64) -> Result<Option<Known>> {
+    user::elevated(|| spi::optional(&select("p.id = $1"), &[id.into()], known))
+}
+
 /// All partitions with this name; `schema` narrows them down.
 pub fn find_by_name(schema: Option<&str>, name: &str) -> Result<Vec<Known>> {
     user::elevated(|| {
@@ -360,6 +365,30 @@ pub fn set_archived(
     })
 }
 
+/// Another version takes the place of the one before, with other objects and the same columns.
+pub fn set_rewritten(id: i64, storage: &str, manifest_key: &str, manifest: &Manifest) -> Result<()> {
+    user::elevated(|| {
+        record_objects(id, storage, manifest)?;
+        spi::execute(
+            "UPDATE archive_ext.partition
+             SET version = $2, manifest_key = $3, rows = $4, archived_bytes = $5, digest = $6, verified_at = clock_timestamp(),
+                 verified_level = 'content', reverified_at = NULL,
+                 tier = CASE WHEN EXISTS (SELECT FROM archive_ext.object o WHERE o.partition_id = $1 AND o.version = $2
+                                            AND o.storage_class IS NULL) THEN 'cold' ELSE tier END
+             WHERE id = $1",
+            &[
+                id.into(),
+                manifest.version.cast_signed().into(),
+                manifest_key.into(),
+                (manifest.rows as i64).into(),
+                (manifest.bytes as i64).into(),
+                JsonB(serde_json::to_value(&manifest.digest)?).into(),
+            ],
+        )
+        .map(drop)
+    })
+}
+
 /// Corrects what an import knows better: when the partition was archived, and whether its objects were read now.
 pub fn set_imported(id: i64, archived_at: &str, verified: bool) -> Result<()> {
     user::elevated(|| {
@@ -388,8 +417,9 @@ pub(super) fn insert_objects(
     for (ordinal, object) in (first..).zip(objects) {
         spi::execute(
             "INSERT INTO archive_ext.object
-               (partition_id, version, ordinal, key, bytes, rows, sha256, row_groups, digest, ranges, null_counts, sidecars, storage)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::name)
+               (partition_id, version, ordinal, key, bytes, rows, sha256, row_groups, digest, ranges, null_counts, sidecars, storage, storage_class, restored_until)
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::name, max(o.storage_class), max(o.restored_until)
+             FROM archive_ext.object o WHERE o.storage = $13::name AND o.key = $4
              ON CONFLICT (partition_id, version, ordinal) DO NOTHING",
             &[
                 id.into(),

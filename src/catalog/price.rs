@@ -17,3 +17,14 @@ pub fn of_storage(storage: Option<&str>) -> Result<Prices> {
         )
     })
 }
+
+/// What a gigabyte costs a month in another class of a storage.
+pub fn of_class(storage: &str, class: &str) -> Result<Option<f64>> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT (archive_ext.price_of($1::name, $2)).gb_month::float8",
+            &[storage.into(), class.into()],
+            |row| row.get(1),
+        )
+    })
+}

@@ -196,22 +196,24 @@ pub fn waiting_tables(
     })
 }
 
-/// Takes up the next job of these tables: interrupted ones first, then the oldest. Two sessions never get the same.
-pub fn claim(tables: &[pg_sys::Oid], now: TimestampWithTimeZone) -> Result<Option<Uuid>> {
+/// Takes up the next job of these tables: interrupted ones first, then the oldest. Two sessions never get the same. Of tables whose
+/// window is `closed`, only what follows requests to the storage: that is no load.
+pub fn claim(tables: &[pg_sys::Oid], closed: &[pg_sys::Oid], now: TimestampWithTimeZone) -> Result<Option<Uuid>> {
     user::elevated(|| {
         spi::optional(
             &format!(
                 "UPDATE archive_ext.archival_job SET status = 'running', pid = pg_backend_pid(), pid_started = {MY_START},
                    next_attempt_at = NULL, suspended_at = NULL
                  WHERE job_id = (SELECT j.job_id FROM archive_ext.archival_job j
-                                 WHERE j.status = 'pending' AND j.table_name::oid = ANY ($1)
+                                 WHERE j.status = 'pending'
+                                   AND (j.table_name::oid = ANY ($1) OR j.operation = 'restore' AND j.table_name::oid = ANY ($3))
                                    AND {}
                                  ORDER BY j.phase = 'planned', j.started_at, j.job_id
                                  FOR UPDATE SKIP LOCKED LIMIT 1)
                  RETURNING job_id",
                 is_due("$2")
             ),
-            &[tables.to_vec().into(), now.into()],
+            &[tables.to_vec().into(), now.into(), closed.to_vec().into()],
             |row| row.need(1),
         )
     })
@@ -249,6 +251,31 @@ pub fn suspend(id: Uuid) -> Result<()> {
             "UPDATE archive_ext.archival_job SET status = 'pending', pid = NULL, suspended_at = clock_timestamp()
              WHERE job_id = $1 AND status = 'running'",
             &[id.into()],
+        )
+        .map(drop)
+    })
+}
+
+/// Puts a running job back because what it waits for is not there yet; it is taken up again in so many seconds.
+pub fn wait(id: Uuid, seconds: f64) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.archival_job SET status = 'pending', pid = NULL, attempts = 0, error = NULL, error_code = NULL,
+               next_attempt_at = clock_timestamp() + make_interval(secs => least($2, $3))
+             WHERE job_id = $1 AND status = 'running'",
+            &[id.into(), seconds.into(), (LONGEST_BACKOFF_SECONDS as f64).into()],
+        )
+        .map(drop)
+    })
+}
+
+/// A job that waits for the storage has something to do now.
+pub fn wake(table: pg_sys::Oid, operation: &str) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.archival_job SET next_attempt_at = NULL
+             WHERE table_name = $1::oid AND operation = $2 AND status = 'pending'",
+            &[table.into(), operation.into()],
         )
         .map(drop)
     })

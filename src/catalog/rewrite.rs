@@ -85,6 +85,8 @@ pub struct Replacement<'a> {
     pub filters: &'a [Option<KeyFilter>],
     /// Digest of the rows that are in the archive no more.
     pub left: &'a Digest,
+    /// Digest of the rows that are new in it.
+    pub added: &'a Digest,
     /// Key of the manifest that says so.
     pub manifest: &'a str,
 }
@@ -96,6 +98,7 @@ pub struct Replacement<'a> {
 pub fn replace(set: &RowSet, with: &Replacement<'_>) -> Result<()> {
     let mut digest = set.digest.clone();
     digest.remove(with.left);
+    digest.merge(with.added);
     user::elevated(|| {
         let first = spi::one(
             "SELECT coalesce(max(ordinal) + 1, 0) FROM archive_ext.object WHERE partition_id = $1 AND version = $2",
@@ -113,7 +116,7 @@ pub fn replace(set: &RowSet, with: &Replacement<'_>) -> Result<()> {
              WHERE id = $1",
             &[
                 set.id.into(),
-                (with.left.rows as i64).into(),
+                (with.left.rows.cast_signed() - with.added.rows.cast_signed()).into(),
                 JsonB(serde_json::to_value(&digest)?).into(),
                 with.manifest.into(),
                 with.grown_by().into(),

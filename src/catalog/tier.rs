@@ -1,30 +1,32 @@
-//! Where the rows of partitions are: the column `tier` of `archive_ext.partition`.
+//! Where the rows of partitions are: the column `tier` of `archive_ext.partition`, and the storage classes of their objects.
 
+use archive_core::store::FROZEN_CLASSES;
 use pgrx::pg_sys;
 
-use crate::error::{Error, Result, SqlState};
-use crate::pg::xact::Caught;
+use crate::error::Result;
 use crate::pg::{spi, user};
 
-/// The tier whose objects cannot be read before they were restored.
+/// The tier whose objects are in an archive class.
 pub const GLACIER: &str = "glacier";
-/// The verb that restores them, which the refusal names.
-const REQUEST: &str = "request_restore";
 
-/// The refusal to read an archived partition that is in glacier (55000).
-pub fn in_glacier(partition: &str) -> Error {
-    Error::new(
-        SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        format!("archived partition {partition} is in a glacier storage class"),
-    )
-    .detail("Its objects can be read only after they were restored, which takes from minutes to days.")
-    .hint(format!("Call {REQUEST}('{partition}'), and read again when that is done."))
+/// SQL over object `o`: whether it must be restored before it can be read.
+pub(super) fn is_frozen(object: &str) -> String {
+    let classes: Vec<_> = FROZEN_CLASSES.iter().map(|class| format!("'{class}'")).collect();
+    format!("coalesce({object}.storage_class IN ({}), false)", classes.join(", "))
 }
 
-/// Whether what was caught is [`in_glacier`].
-pub fn is_in_glacier(caught: &Caught) -> bool {
-    caught.sqlstate == SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
-        && caught.hint.as_ref().is_some_and(|hint| hint.contains(REQUEST))
+/// SQL over object `o`: whether it cannot be read now.
+pub(super) fn is_unreadable(object: &str) -> String {
+    format!("({} AND NOT coalesce({object}.restored_until > clock_timestamp(), false))", is_frozen(object))
+}
+
+/// SQL: whether the storage with this name has storage classes.
+pub(super) fn has_classes(storage: &str) -> String {
+    format!(
+        "EXISTS (SELECT FROM pg_foreign_server f JOIN pg_foreign_data_wrapper w ON w.oid = f.srvfdw,
+                      pg_options_to_table(f.srvoptions) o
+                 WHERE w.fdwname = 'archive_fdw' AND f.srvname = {storage} AND o.option_name = 'location' AND o.option_value LIKE 's3:%')"
+    )
 }
 
 /// Whether anything of a hot table is in glacier.
@@ -32,8 +34,9 @@ pub fn any_in_glacier(source: pg_sys::Oid) -> Result<bool> {
     user::elevated(|| {
         spi::one(
             "SELECT EXISTS (SELECT FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
-                            WHERE m.source = $1::oid AND p.tier = $2)",
-            &[source.into(), GLACIER.into()],
+                            JOIN archive_ext.object o ON o.partition_id = p.id AND o.version = p.version
+                            WHERE m.source = $1::oid AND p.status = 'ARCHIVED' AND o.storage_class IS NOT NULL)",
+            &[source.into()],
             |row| row.need(1),
         )
     })
@@ -50,4 +53,89 @@ pub fn of_relation(relation: pg_sys::Oid) -> Result<String> {
         )
     })?;
     Ok(found.unwrap_or_else(|| "hot".to_owned()))
+}
+
+/// An object that is to move to another class.
+#[derive(Debug)]
+pub struct Movable {
+    /// Below the storage's prefix.
+    pub key: String,
+    /// Its size.
+    pub bytes: u64,
+    /// SHA-256 of all its bytes.
+    pub sha256: String,
+}
+
+/// The objects of a version of a partition that are not of this class, in order.
+pub fn movable(partition: i64, version: i32, class: &str) -> Result<Vec<Movable>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT key, bytes, sha256 FROM archive_ext.object
+             WHERE partition_id = $1 AND version = $2 AND storage_class IS DISTINCT FROM $3 ORDER BY ordinal",
+            &[partition.into(), version.into(), class.into()],
+            |row| Ok(Movable { key: row.need(1)?, bytes: row.need::<i64>(2)?.unsigned_abs(), sha256: row.need(3)? }),
+        )
+    })
+}
+
+/// Notes the class of an object, whichever versions have it, and what the store calls it there.
+pub fn set_class(
+    storage: &str,
+    key: &str,
+    class: Option<&str>,
+    etag: Option<&str>,
+    version_id: Option<&str>,
+) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.object SET storage_class = $3, restored_until = NULL, etag = $4, version_id = $5
+             WHERE storage = $1::name AND key = $2",
+            &[storage.into(), key.into(), class.into(), etag.into(), version_id.into()],
+        )
+        .map(drop)
+    })
+}
+
+/// All objects of a partition are in an archive class.
+pub fn set_glacier(partition: i64) -> Result<()> {
+    user::elevated(|| {
+        spi::execute("UPDATE archive_ext.partition SET tier = $2 WHERE id = $1", &[partition.into(), GLACIER.into()])
+            .map(drop)
+    })
+}
+
+/// Notes until when a restored copy of an object can be read, in seconds since 1970; or that there is none.
+pub fn set_restored(object: i64, until: Option<i64>) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.object SET restored_until = to_timestamp($2) WHERE id = $1",
+            &[object.into(), until.map(|until| until as f64).into()],
+        )
+        .map(drop)
+    })
+}
+
+/// Objects of a storage are in these archive classes, as a listing of it shows.
+pub fn learn_classes(storage: &str, found: &[(&str, &str)]) -> Result<()> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<String> = found.iter().map(|(key, _)| (*key).to_owned()).collect();
+    let classes: Vec<String> = found.iter().map(|(_, class)| (*class).to_owned()).collect();
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.object o SET storage_class = c.class FROM unnest($2::text[], $3::text[]) c(key, class)
+             WHERE o.storage = $1::name AND o.key = c.key",
+            &[storage.into(), keys.clone().into(), classes.into()],
+        )?;
+        spi::execute(
+            "UPDATE archive_ext.partition p SET tier = $3
+             WHERE p.status = 'ARCHIVED' AND NOT p.row_set AND p.storage = $1::name
+               AND p.id IN (SELECT o.partition_id FROM archive_ext.object o WHERE o.storage = $1::name AND o.key = ANY ($2))
+               AND NOT EXISTS (SELECT FROM archive_ext.object o
+                               WHERE o.partition_id = p.id AND o.version = p.version AND o.storage_class IS NULL)",
+            &[storage.into(), keys.into(), GLACIER.into()],
+        )
+        .map(drop)
+    })
 }

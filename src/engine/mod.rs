@@ -10,6 +10,7 @@ pub mod drift;
 mod expiry;
 pub mod family;
 pub mod garbage;
+pub mod glacier;
 pub mod hold;
 pub mod import;
 pub mod lifecycle;

@@ -7,6 +7,7 @@ use pgrx::spi::quote_qualified_identifier;
 use super::archive;
 use super::drift;
 use super::family;
+use super::glacier;
 use super::period;
 use super::restore;
 use super::transition;
@@ -47,6 +48,16 @@ pub fn reattach(name: &str, options: Options) -> Result<pg_sys::Oid> {
     family::refuse_without_parent(&known, &[])?;
     let mut back = reattach_all(vec![known], options)?;
     back.pop().ok_or_else(|| Error::new(SqlState::ERRCODE_INTERNAL_ERROR, "nothing was reattached"))
+}
+
+/// The same, but for one that is in a frozen storage class: its objects are asked for, and a job brings it back. `None` then.
+pub fn reattach_or_wait(name: &str, options: Options) -> Result<Option<pg_sys::Oid>> {
+    let known = find(name)?;
+    check_owner(&known)?;
+    if glacier::reattach_later(&known, options)? {
+        return Ok(None);
+    }
+    reattach(name, options).map(Some)
 }
 
 /// Puts several partitions back in this order, which must have parents before children: all are loaded before the first
@@ -105,6 +116,7 @@ fn load(known: Known, later: &[pg_sys::Oid]) -> Result<Loaded> {
             (local_copy, None)
         }
         None => {
+            refuse_frozen(&known)?;
             archive::refuse_second_swap(
                 "Commit first. reattach_family brings back a partition with those of its children.",
             )?;
@@ -116,6 +128,12 @@ fn load(known: Known, later: &[pg_sys::Oid]) -> Result<Loaded> {
     differences.iter().for_each(|difference| crate::pg::server_text::notice!("{}", difference.describe()));
     let archive_parent = make_ready(&known, table)?;
     Ok(Loaded { known, job, table, rows, differences, archive_parent })
+}
+
+/// A partition without a usable local copy comes back from its objects, which must be readable (55000).
+fn refuse_frozen(known: &Known) -> Result<()> {
+    let frozen = catalog::frozen::of_partitions(&[known.id])?;
+    if frozen.is_empty() { Ok(()) } else { Err(catalog::frozen::refusal(&frozen)?) }
 }
 
 /// The partition as it is once nobody else archives it or brings it back (55006, 42704).

@@ -12,6 +12,7 @@ use super::batch;
 use super::drift;
 use super::expiry;
 use super::family;
+use super::glacier;
 use super::lifecycle::steer;
 use super::manifest;
 use super::plan::{Options, Plan, Verify};
@@ -69,6 +70,10 @@ fn any_step(id: Uuid) -> Result<(bool, String)> {
         "compact" => rewrite::step(&job),
         "verify" | "drop_local" => verification::step(&job),
         "expire" => expiry::step(&job),
+        "erase" => rewrite::purge_step(&job),
+        "glacier" => glacier::moving_step(&job),
+        "restore" => glacier::follow_step(&job),
+        "reattach" => glacier::reattach_step(&job),
         "premake" | "drain" | "hot" | "warm" | "merge" | "split" => transition::step(&job),
         other => Err(stopped(&job, &format!("{other} has no steps"))),
     }

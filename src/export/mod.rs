@@ -75,6 +75,16 @@ pub type Tick<'a> = &'a mut dyn FnMut(u64, u64);
 /// Rows between two calls of [`Tick`].
 const TICK_ROWS: u64 = 4096;
 
+/// Writes every row of a table that is visible now to objects named by `key`.
+pub fn export_objects(
+    source: &ExportSource,
+    objects: &Objects,
+    store: &BlockingStore,
+    key: &dyn Fn(u32) -> String,
+) -> Result<Exported> {
+    source.as_owner(|| export_as_owner(source, EVERYWHERE, objects, store, key, &mut |_, _| ()))
+}
+
 /// Writes every row at `places` that is visible now to objects named by `key`. The partition is frozen by then.
 pub fn export(
     source: &ExportSource,
@@ -83,19 +93,20 @@ pub fn export(
     key: impl Fn(u32) -> String,
     tick: Tick<'_>,
 ) -> Result<Exported> {
-    source.as_owner(|| export_as_owner(source, places, store, &key, tick))
+    source.as_owner(|| export_as_owner(source, places, &Objects::default(), store, &key, tick))
 }
 
 fn export_as_owner(
     source: &ExportSource,
     places: Places,
+    objects: &Objects,
     store: &BlockingStore,
     key: &dyn Fn(u32) -> String,
     tick: Tick<'_>,
 ) -> Result<Exported> {
     let snapshot = LatestSnapshot::take();
     let _text = GucNest::lossless_text();
-    let mut export = Export::new(source, Objects::default(), StoreSink::new(store, key))?;
+    let mut export = Export::new(source, objects.clone(), StoreSink::new(store, key))?;
     let mut scan = scan(source, &snapshot, places);
     while let Some(result) = scan.next_row(|row| export.row(&row)) {
         result?;

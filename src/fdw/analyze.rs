@@ -24,10 +24,13 @@ const READ_WHOLE: u64 = 300_000;
 const BLOCK_ROWS: u64 = 1_000;
 const BLOCKS: u64 = READ_WHOLE / BLOCK_ROWS;
 
-/// `AnalyzeForeignTable`: the size in blocks.
-pub(super) fn pages(table: pg_sys::Oid) -> Result<u32> {
-    let bytes = Archive::of(table)?.partition.archived_bytes;
-    Ok(u32::try_from(bytes.div_ceil(8192)).unwrap_or(u32::MAX))
+/// `AnalyzeForeignTable`: the size in blocks; `None` for what must be restored before it can be read, which keeps the statistics it has.
+pub(super) fn pages(table: pg_sys::Oid) -> Result<Option<u32>> {
+    let archive = Archive::of(table)?;
+    if archive.objects(&[])?.iter().any(|object| object.frozen.is_some()) {
+        return Ok(None);
+    }
+    Ok(Some(u32::try_from(archive.partition.archived_bytes.div_ceil(8192)).unwrap_or(u32::MAX)))
 }
 
 /// `AcquireSampleRows`: fills `sample`; the number of rows of the partition.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use archive_core::ErrorKind;
 use archive_core::codec::{DecodedBatch, ObjectReader, Predicate, ReadMetrics, ScanOptions};
 use archive_core::store::{BlockingStore, StoreMetrics};
 
@@ -13,10 +14,11 @@ use super::prune::{self, FilePruner};
 use super::pushdown::{self, PlanData};
 use super::shared::Share;
 use super::source::{ObjectSource, RangeCache};
+use crate::catalog::frozen::{self, Frozen};
 use crate::catalog::object::ArchivedObject;
 use crate::catalog::partition::ArchivedPartition;
-use crate::catalog::{storage, tier};
-use crate::error::Result;
+use crate::catalog::storage;
+use crate::error::{Error, Result};
 use crate::guc;
 use crate::pg::arena::Arena;
 use crate::pg::expr::{Evaluated, Expressions};
@@ -24,7 +26,7 @@ use crate::pg::foreign_scan::ScanNode;
 use crate::pg::reshape::Reshaper;
 use crate::pg::row::RowBuffer;
 use crate::pg::tuple_id::TupleId;
-use crate::pg::xact;
+use crate::pg::{executor_start, xact};
 
 /// The state of a scan. The query's memory owns it; it holds nothing that must be given back to PostgreSQL.
 pub(super) struct Scan {
@@ -47,8 +49,7 @@ pub(super) struct Scan {
     /// What the catalog answers by itself.
     extremes: Option<Extremes>,
     /// Objects left over by the values known last.
-    planned: usize,
-    planned_bytes: u64,
+    planned: Planned,
     pub(super) done: Totals,
     /// What the workers of a parallel query did.
     pub(super) others: Totals,
@@ -64,6 +65,36 @@ struct Run {
     at: usize,
     /// Place of that row among all rows of the archive, as long as none is skipped within an object.
     next_place: u64,
+}
+
+/// Objects that are read, as far as that is known, for EXPLAIN.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Planned {
+    /// How many.
+    pub(super) files: usize,
+    /// Their bytes, with all their columns.
+    pub(super) bytes: u64,
+    /// Their storage class, where it is one for all of them and not the storage's.
+    pub(super) class: Option<String>,
+    /// How many of them must be restored first.
+    pub(super) frozen: usize,
+}
+
+impl Planned {
+    fn of<'a>(files: impl Iterator<Item = &'a ArchivedObject>) -> Self {
+        let mut planned = Self::default();
+        for file in files {
+            if planned.files == 0 {
+                planned.class.clone_from(&file.class);
+            } else if planned.class != file.class {
+                planned.class = None;
+            }
+            planned.files += 1;
+            planned.bytes += file.bytes;
+            planned.frozen += usize::from(file.frozen.is_some());
+        }
+        planned
+    }
 }
 
 /// What was done so far, for EXPLAIN.
@@ -108,6 +139,9 @@ pub(super) fn begin(node: &mut ScanNode<ScanState>, explain_only: bool) -> Resul
     let extremes = if by_catalog { Extremes::of(&archive, &files, asked) } else { None };
     // What cannot be read can still be explained.
     let decoder = if explain_only { archive.lenient_reshaper()? } else { archive.reshaper(plan.columns.as_deref())? };
+    if !explain_only && files.iter().any(|file| file.frozen.is_some()) {
+        executor_start::look_at_this();
+    }
     let mut scan = Scan::new(plan, archive, files, decoder, node.prepare_expressions());
     scan.extremes = extremes;
     if scan.extremes.is_some() {
@@ -163,8 +197,7 @@ impl Scan {
             cache: None,
             run: None,
             extremes: None,
-            planned: files.len(),
-            planned_bytes: files.iter().map(|file| file.bytes).sum(),
+            planned: Planned::of(files.iter()),
             done: Totals::default(),
             others: Totals::default(),
             archive,
@@ -222,7 +255,7 @@ impl Scan {
                 if next.is_err() {
                     reader.reader().forget();
                 }
-                run.batch = next?;
+                run.batch = next.map_err(|error| unreadable(&self.archive, error))?;
             }
             if run.batch.is_none() {
                 self.close(run);
@@ -247,8 +280,17 @@ impl Scan {
     }
 
     fn note_planned(&mut self, files: &[usize]) {
-        self.planned = files.len();
-        self.planned_bytes = files.iter().filter_map(|at| self.files.get(*at)).map(|file| file.bytes).sum();
+        self.planned = Planned::of(files.iter().filter_map(|at| self.files.get(*at)));
+    }
+
+    /// What cannot be read of the objects that are needed for certain; `None` where rows of other tables decide about that.
+    pub(super) fn frozen_at_start(&mut self) -> Result<Option<Frozen>> {
+        if self.extremes.is_some() || !self.expressions.are_known_at_start() {
+            return Ok(None);
+        }
+        let values = self.expressions.evaluate_at_start();
+        let (files, _) = self.select(&values)?.unwrap_or_default();
+        Ok(Frozen::of(&self.archive.partition, files.iter().filter_map(|at| self.files.get(*at))))
     }
 
     /// The partition as the catalog has it, and its objects.
@@ -273,8 +315,10 @@ impl Scan {
         };
         let Some(position) = run.files.find(|position| !taken(*position)) else { return Ok(false) };
         let Some(file) = self.files.get(position) else { return Ok(false) };
-        if self.archive.partition.tier == tier::GLACIER {
-            return Err(tier::in_glacier(&self.archive.partition.name));
+        if file.frozen.is_some()
+            && let Some(frozen) = Frozen::of(&self.archive.partition, self.files.iter())
+        {
+            return Err(frozen::refusal(&[frozen])?);
         }
         if self.store.is_none() {
             self.store = Some(storage::open(&self.archive.partition.storage, self.archive.owner)?);
@@ -324,14 +368,9 @@ impl Scan {
         &self.archive
     }
 
-    /// Objects that are read, and all.
-    pub(super) fn planned(&self) -> (usize, usize) {
-        (self.planned, self.files.len())
-    }
-
-    /// Bytes of the objects that are read, with all their columns.
-    pub(super) fn planned_bytes(&self) -> u64 {
-        self.planned_bytes
+    /// Objects that are read, and how many there are.
+    pub(super) fn planned(&self) -> (&Planned, usize) {
+        (&self.planned, self.files.len())
     }
 
     /// Whether the catalog has the answer.
@@ -369,6 +408,14 @@ impl Totals {
     }
 }
 
+/// A restored copy may lapse at any time, and the rules of a bucket may move objects.
+fn unreadable(archive: &Archive, error: archive_core::Error) -> Error {
+    match error.kind() {
+        ErrorKind::NeedsRestore => frozen::lapsed(&archive.partition.name, &error),
+        _ => error.into(),
+    }
+}
+
 /// Opens an object and checks that it is the one the catalog speaks of.
 pub(super) fn open(
     store: &BlockingStore,
@@ -378,7 +425,8 @@ pub(super) fn open(
     cache: Option<Rc<RefCell<RangeCache>>>,
 ) -> Result<ObjectReader<ObjectSource>> {
     let (source, opening) = ObjectSource::new(store.reader(&file.key, file.bytes), file, cache);
-    let reader = ObjectReader::open(source, file.recorded()?, &archive.partition.schema, options)?;
+    let reader = ObjectReader::open(source, file.recorded()?, &archive.partition.schema, options)
+        .map_err(|error| unreadable(archive, error))?;
     opening.done();
     Ok(reader)
 }

@@ -24,15 +24,30 @@ fn identity(scan: &Scan, out: &mut Explain) {
             0 => String::new(),
             skipped => format!(" ({skipped} ruled out by key filters)"),
         };
-        out.text(c"Files", &format!("{planned} of {all}{filtered}"));
+        out.text(c"Files", &format!("{} of {all}{filtered}", planned.files));
+        match &planned.class {
+            _ if planned.frozen > 0 => {
+                let class = planned.class.as_deref().unwrap_or("a frozen class");
+                out.text(
+                    c"Storage Class",
+                    &format!("{class} ({} to be restored first: request_restore)", planned.frozen),
+                );
+            }
+            Some(class) => out.text(c"Storage Class", class),
+            None => {}
+        }
     } else {
         out.text(c"Archive", &location);
         out.text(c"Storage", &partition.storage);
         out.text(c"Archived Partition", &partition.name);
         out.integer(c"Archive Version", partition.version.unsigned_abs().into());
-        out.integer(c"Files", planned as u64);
+        out.integer(c"Files", planned.files as u64);
         out.integer(c"Files Total", all as u64);
-        out.integer(c"Bytes of Files", scan.planned_bytes());
+        out.integer(c"Bytes of Files", planned.bytes);
+        if let Some(class) = &planned.class {
+            out.text(c"Storage Class", class);
+        }
+        out.integer(c"Files to Be Restored", planned.frozen as u64);
         out.integer(c"Files Ruled Out by Key Filters", scan.filtered() as u64);
         out.boolean(c"Answered by Catalog", scan.is_answered_by_catalog());
     }

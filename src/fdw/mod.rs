@@ -10,7 +10,7 @@
 //! | `ANALYZE` | `analyze` |
 //! | `INSERT`, `UPDATE`, `DELETE`, `TRUNCATE` | `modify`: refused |
 //!
-//! `archive` finds out which partition a foreign table stands for, `routine` holds the callbacks. What a plan carries is
+//! `frozen` refuses queries that need objects which must be restored first. `archive` finds out which partition a foreign table stands for, `routine` holds the callbacks. What a plan carries is
 //! text (`pushdown::PlanData`), so it can be copied, cached and sent to parallel workers.
 
 mod analyze;
@@ -20,6 +20,7 @@ mod estimates;
 mod exec;
 mod explain;
 mod extremes;
+mod frozen;
 mod key_filter;
 mod metadata_cache;
 mod modify;
@@ -30,6 +31,8 @@ mod pushdown;
 mod routine;
 mod shared;
 mod source;
+
+pub use routine::refuse_frozen;
 
 use pgrx::{extension_sql, pg_extern, pg_sys};
 

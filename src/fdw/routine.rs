@@ -6,8 +6,8 @@ use std::ffi::{c_int, c_void};
 use pgrx::{pg_guard, pg_sys};
 
 use super::exec::{self, ScanState};
-use super::{analyze, explain, modify, plan, shared};
-use crate::error::OrRaise;
+use super::{analyze, explain, frozen, modify, plan, shared};
+use crate::error::{OrRaise, Result};
 use crate::pg::explain::Explain;
 use crate::pg::foreign_scan::{self, ScanNode};
 use crate::pg::parallel_scan::SharedScan;
@@ -39,6 +39,22 @@ pub(super) fn fill(routine: &mut pg_sys::FdwRoutine) {
     routine.ExecForeignUpdate = Some(exec_foreign_change);
     routine.ExecForeignDelete = Some(exec_foreign_change);
     routine.ExecForeignTruncate = Some(exec_foreign_truncate);
+}
+
+/// Refuses a query (55000) if those of these scans that are ours need objects which must be restored first.
+pub fn refuse_frozen(scans: &[*mut pg_sys::ForeignScanState]) -> Result<()> {
+    // SAFETY: the executor's live nodes; those whose callbacks are ours have a state that begin_foreign_scan kept.
+    let mut nodes: Vec<_> = unsafe {
+        let is_ours = |scan: &&*mut pg_sys::ForeignScanState| {
+            let routine = (***scan).fdwroutine;
+            let begin = if routine.is_null() { None } else { (*routine).BeginForeignScan };
+            begin.is_some_and(|begin| {
+                std::ptr::fn_addr_eq(begin, begin_foreign_scan as unsafe extern "C-unwind" fn(_, _))
+            })
+        };
+        scans.iter().filter(is_ours).map(|scan| ScanNode::<ScanState>::new(*scan)).collect()
+    };
+    frozen::refuse(nodes.iter_mut().filter_map(exec::of))
 }
 
 #[pg_guard]
@@ -212,7 +228,8 @@ unsafe extern "C-unwind" fn analyze_foreign_table(
 ) -> bool {
     // SAFETY: ANALYZE passes an open relation and valid places for the results.
     unsafe {
-        *pages = analyze::pages((*relation).rd_id).or_raise();
+        let Some(size) = analyze::pages((*relation).rd_id).or_raise() else { return false };
+        *pages = size;
         *acquire = Some(acquire_sample_rows);
     }
     true

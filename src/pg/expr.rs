@@ -57,6 +57,11 @@ impl Expressions {
         self.states.iter().map(|state| self.value(state)).collect()
     }
 
+    /// Whether no value depends on other parts of the plan.
+    pub fn are_known_at_start(&self) -> bool {
+        self.states.iter().all(|state| state.known_at_start)
+    }
+
     /// The values that EXPLAIN may show: those that do not depend on other parts of the plan.
     pub fn evaluate_at_start(&self) -> Vec<Evaluated> {
         let value = |state: &State| if state.known_at_start { self.value(state) } else { Evaluated::Unknown };

@@ -17,6 +17,7 @@ pub mod databases;
 pub mod datum;
 pub mod encoding;
 pub mod event_trigger;
+pub mod executor_start;
 pub mod explain;
 pub mod expr;
 pub mod expression;

@@ -1,8 +1,10 @@
 """S3 servers on loopback, and a bucket of one with what a test wants to know about it.
 
-LocalStack verifies checksums and lists multipart uploads but takes any credentials; s3s-fs checks signatures.
+LocalStack verifies checksums and lists multipart uploads but takes any credentials; s3s-fs checks signatures; moto has frozen storage
+classes, whose restores get on as a test says.
 """
 
+import json
 import os
 import shutil
 import socket
@@ -93,6 +95,22 @@ class LocalStack(Server):
             "DISABLE_EVENTS": "1",
             "DNS_ADDRESS": "0",
         }
+
+
+class Moto(Server):
+    def command(self):
+        return [os.environ["MOTO_PYTHON"], "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+
+    def reads(self):
+        """How many GETs of objects it has answered."""
+        return sum('"GET /' in line and "list-type" not in line for line in self._log_path.read_text(errors="replace").splitlines())
+
+    def restores_take(self, looks):
+        """A restore is done when so many HEADs have asked how far it is."""
+        wanted = {"model_name": "s3::keyrestore", "transition": {"progression": "manual", "times": looks}}
+        request = urllib.request.Request(f"{self.endpoint}/moto-api/state-manager/set-transition", data=json.dumps(wanted).encode(),
+                                         headers={"Content-Type": "application/json"})
+        urllib.request.urlopen(request, timeout=10).close()
 
 
 class S3sFs(Server):

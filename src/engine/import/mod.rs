@@ -12,7 +12,7 @@ pub use place::check_hot_side;
 
 use archive_core::manifest::{FamilyKey, MappedColumn};
 use archive_core::naming;
-use archive_core::store::BlockingStore;
+use archive_core::store::{BlockingStore, GLACIER_CLASSES, ObjectMeta};
 use pgrx::pg_sys;
 use pgrx::spi::quote_qualified_identifier;
 
@@ -247,7 +247,14 @@ fn import_partitions(
         });
         lines.push(line);
     }
-    Ok(())
+    let classes: Vec<_> = listing.iter().filter_map(in_archive_class).collect();
+    catalog::tier::learn_classes(&options.storage, &classes)
+}
+
+/// The key and class of an object that is in an archive class.
+fn in_archive_class(object: &ObjectMeta) -> Option<(&str, &str)> {
+    let class = object.storage_class.as_deref().filter(|class| GLACIER_CLASSES.contains(class))?;
+    Some((object.key.as_str(), class))
 }
 
 /// Holds what a partition may be imported from to the end of the transaction; why it is not imported, if so.

@@ -148,13 +148,12 @@ pub fn next_job(source: Option<pg_sys::Oid>) -> Result<Option<Uuid>> {
         retry::interrupted(job)?;
     }
     let now = clock::now()?;
-    let mut open = Vec::new();
+    let (mut open, mut closed) = (Vec::new(), Vec::new());
     for (table, window) in catalog::queue::waiting_tables(source, now)? {
-        if window::state(window.as_deref())?.is_open() {
-            open.push(table);
-        }
+        let tables = if window::state(window.as_deref())?.is_open() { &mut open } else { &mut closed };
+        tables.push(table);
     }
-    catalog::queue::claim(&open, now)
+    catalog::queue::claim(&open, &closed, now)
 }
 
 /// Does the next step of a job taken up by [`next_job`]; whether there are more, and the phase reached. A job that was
@@ -164,7 +163,7 @@ pub fn step(id: Uuid) -> Result<(bool, String)> {
     if job.status != JobStatus::Running {
         return Ok((false, job.status.as_str().to_owned()));
     }
-    if !window::state(job.window.as_deref())?.is_open() {
+    if job.operation != "restore" && !window::state(job.window.as_deref())?.is_open() {
         catalog::queue::suspend(id)?;
         return Ok((false, "suspended".to_owned()));
     }

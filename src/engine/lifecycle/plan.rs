@@ -1,7 +1,7 @@
 //! `plan_archive`: what will happen, when, and what that costs and brings; nothing is touched.
 
-use archive_core::lifecycle::{Kind, Label, Status};
-use archive_core::policy::{Action, Age, Fate, NextStep, Planned, Prices, Waiting, splits_into};
+use archive_core::lifecycle::{Kind, Status};
+use archive_core::policy::{Action, Fate, NextStep, Planned, Prices, Waiting, splits_into};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
@@ -186,48 +186,44 @@ impl Planner<'_> {
             objects: one.objects,
             archived_bytes: one.archived_bytes,
             bytes_freed: Some(freed.unwrap_or(0)),
-            saved_per_month: None,
+            saved_per_month: self.saved_by_moving(one, step.action)?,
             locks: locks_of(action),
             reason: step.reason,
             note: None,
         })
     }
 
-    /// What becomes of the objects of an archived partition next.
+    fn saved_by_moving(&self, one: &Ageing, action: Action) -> Result<Option<f64>> {
+        let (Action::Glacier, Some(storage), Some(bytes)) = (action, &one.storage, one.archived_bytes) else {
+            return Ok(None);
+        };
+        let there = catalog::price::of_class(storage, self.table.policy.glacier_class())?;
+        Ok(self.prices.saved_by_moving(bytes, there))
+    }
+
+    /// When the objects of an archived partition are deleted.
     fn archived(&self, leaf: &ArchivedLeaf) -> Result<Option<Coming>> {
-        let policy = &self.table.policy;
-        let ended = leaf.ended.or_else(|| period_end(leaf));
-        let glacier = match (policy.glacier_after, ended) {
-            (Some(age), Some(ended)) if leaf.tier != "glacier" => Some((age, catalog::observed::later(ended, age)?)),
-            _ => None,
-        };
-        let expires = policy.expire_after.zip(leaf.expires_at);
+        let Some((age, at)) = self.table.policy.expire_after.zip(leaf.expires_at) else { return Ok(None) };
         // Not before what was announced, and not before it was.
-        let expires = expires.map(|(age, at)| (age, leaf.delete_after.unwrap_or(at + grace_micros()).max(at)));
-        let (action, setting, age, starts) = match (glacier, expires) {
-            (Some((age, at)), Some((_, end))) if at <= end => ("glacier", "glacier_after", age, at),
-            (_, Some((age, end))) => ("expire", "expire_after", age, end),
-            (Some((age, at)), None) => ("glacier", "glacier_after", age, at),
-            (None, None) => return Ok(None),
-        };
-        let saved = match action {
-            "expire" if !leaf.by_rows && leaf.held_for.is_none() => self.prices.saved_by_expiring(leaf.bytes),
+        let end = leaf.delete_after.unwrap_or(at + grace_micros()).max(at);
+        let saved = match leaf.held_for {
+            None if !leaf.by_rows => self.prices.saved_by_expiring(leaf.bytes),
             _ => None,
         };
         Ok(Some(Coming {
             table: self.table.source,
             subject: leaf.name.clone(),
-            action,
-            starts: Some(timestamp(starts)?),
+            action: "expire",
+            starts: Some(timestamp(end)?),
             rows: leaf.rows,
             local_bytes: None,
             objects: leaf.objects,
             archived_bytes: Some(leaf.bytes),
             bytes_freed: Some(0),
             saved_per_month: saved,
-            locks: locks_of(action),
-            reason: because(setting, age, action),
-            note: note_of(action, setting, leaf),
+            locks: locks_of("expire"),
+            reason: format!("expire_after {age} counts from the time it was archived"),
+            note: note_of(leaf),
         }))
     }
 
@@ -266,20 +262,12 @@ fn then_archived(granularity: &str) -> String {
     format!("it becomes one partition for each {granularity}, which are archived then")
 }
 
-/// The end of the period of a label, for partitions of LIST tables.
-fn period_end(leaf: &ArchivedLeaf) -> Option<archive_core::lifecycle::Moment> {
-    leaf.label.as_deref()?.parse::<Label>().ok()?.period?.end()
-}
-
 fn grace_micros() -> i64 {
     i64::from(guc::expire_grace_seconds()) * 1_000_000
 }
 
-fn note_of(action: &str, setting: &str, leaf: &ArchivedLeaf) -> Option<String> {
+fn note_of(leaf: &ArchivedLeaf) -> Option<String> {
     match &leaf.held_for {
-        _ if action != "expire" => {
-            Some(format!("not acted on yet: {setting} is only stored and checked by this version"))
-        }
         _ if leaf.by_rows => Some("rows that were archived one by one do not expire yet".to_owned()),
         Some(reason) => Some(format!("not while it is under a legal hold: {reason}")),
         None if leaf.delete_after.is_some() => {
@@ -288,13 +276,6 @@ fn note_of(action: &str, setting: &str, leaf: &ArchivedLeaf) -> Option<String> {
         None => Some(
             "it is announced first, and every version of its objects deleted after archive_ext.expire_grace".to_owned(),
         ),
-    }
-}
-
-fn because(setting: &str, age: Age, action: &str) -> String {
-    match action {
-        "expire" => format!("{setting} {age} counts from the time it was archived"),
-        _ => format!("{setting} {age} counts from its upper bound"),
     }
 }
 

@@ -11,6 +11,7 @@ use super::window::zone_is_known;
 use crate::catalog;
 use crate::engine::reading;
 use crate::error::{Error, Result, SqlState};
+use crate::guc;
 use crate::partition::{check, discover};
 use crate::pg::spi;
 use crate::pg::user::{self, UserGuard};
@@ -45,9 +46,32 @@ fn save(source: pg_sys::Oid, before: &Policy, after: &Policy, by: &str) -> Resul
 
 /// What works otherwise than it looks.
 fn warn(source: pg_sys::Oid, policy: &Policy) -> Result<()> {
-    let Some(advice) = advice(source, policy)? else { return Ok(()) };
-    crate::pg::server_text::warning!("policy of \"{}\": {advice}", catalog::qualified_name(source)?);
+    let found = advice(source, policy)?.into_iter().chain(without_classes(source, policy)?);
+    for advice in found {
+        crate::pg::server_text::warning!("policy of \"{}\": {advice}", catalog::qualified_name(source)?);
+    }
     Ok(())
+}
+
+/// `glacier_after` waits for ever where the storage has no classes, and for rows that are archived one by one.
+fn without_classes(source: pg_sys::Oid, policy: &Policy) -> Result<Option<Finding>> {
+    let finding =
+        |problem: String, remedy: &str| Finding { setting: "glacier_after", problem, remedy: remedy.to_owned() };
+    if policy.glacier_after.is_none() {
+        return Ok(None);
+    }
+    if kind(source)?.is_archived_by_rows() {
+        let problem = "rows that are archived one by one stay in the storage's class".to_owned();
+        return Ok(Some(finding(problem, "it is for the partitions of tables partitioned by time")));
+    }
+    let storage = policy.storage.clone().or_else(guc::default_storage);
+    Ok(match storage {
+        Some(name) if !catalog::policy::has_classes(&name)? => {
+            let problem = format!("storage \"{name}\" is a directory, which has no storage classes: nothing moves");
+            Some(finding(problem, "name an S3 storage, or clear glacier_after"))
+        }
+        _ => None,
+    })
 }
 
 fn advice(source: pg_sys::Oid, policy: &Policy) -> Result<Option<Finding>> {

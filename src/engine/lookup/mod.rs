@@ -6,7 +6,7 @@ mod key;
 
 use pgrx::pg_sys;
 
-use crate::catalog::{managed_table, remnant, tier};
+use crate::catalog::{frozen, managed_table, remnant, tier};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover::{self, Leaf};
 use crate::pg::key_arg::Key;
@@ -29,7 +29,7 @@ pub fn tier(source: pg_sys::Oid, key: &Key) -> Result<Option<String>> {
     let found = if tier::any_in_glacier(source)? {
         match xact::subtransaction(look) {
             Ok(found) => found?,
-            Err(caught) if tier::is_in_glacier(&caught) => return Ok(Some(tier::GLACIER.to_owned())),
+            Err(caught) if frozen::is_refusal(&caught) => return Ok(Some(tier::GLACIER.to_owned())),
             Err(caught) => return Err(caught.into()),
         }
     } else {

@@ -1,5 +1,7 @@
 //! Rows as they were archived, whatever columns the table has now: written to other objects, and read back.
 
+use std::cell::Cell;
+
 use archive_core::codec::{DecodedBatch, ObjectFormat, RowHasher, sha256_of, sha256_of_bytes};
 use archive_core::manifest::ManifestObject;
 use archive_core::naming::{self, BatchName};
@@ -25,18 +27,51 @@ pub(super) enum Fate {
     Take,
 }
 
-/// The rows of a row set in the columns of their time, and where they go.
+/// The rows of a row set or partition in the columns of their time, and where they go.
 pub(super) struct ArchivedRows<'a> {
     pub(super) source: ExportSource,
     /// Fields of the key, whose values the objects' key filters hold.
     pub(super) filter_fields: Vec<i32>,
     pub(super) store: &'a BlockingStore,
-    /// Name of the table.
-    pub(super) table: &'a str,
-    /// The job, and its step.
-    pub(super) of: (Uuid, u32),
-    /// Keeps the names of objects apart that several attempts of a step write.
-    pub(super) attempt: Uuid,
+    pub(super) names: Names<'a>,
+}
+
+/// How new objects are called.
+pub(super) enum Names<'a> {
+    /// As batches of rows.
+    Batch {
+        /// Name of the table.
+        table: &'a str,
+        /// The job, and its step.
+        of: (Uuid, u32),
+        /// Keeps the names of objects apart that several attempts of a step write.
+        attempt: Uuid,
+    },
+    /// As a version of a partition.
+    Version {
+        /// Name of the partition.
+        partition: &'a str,
+        /// Its version.
+        version: u32,
+        /// Number of the next object.
+        next: Cell<u32>,
+    },
+}
+
+impl Names<'_> {
+    pub(super) fn key(&self, beside: &str, ordinal: u32, format: ObjectFormat) -> String {
+        match self {
+            Self::Batch { table, of: (id, number), attempt } => {
+                let sha256 = sha256_of_bytes(format!("{attempt} {beside} {ordinal}").as_bytes());
+                let name = BatchName { job: &job_hex(*id), number: *number, sha256: &sha256 };
+                naming::batch_key_beside(beside, table, name, format)
+            }
+            Self::Version { partition, version, next } => {
+                let number = next.replace(next.get() + 1);
+                naming::data_key_beside(beside, partition, *version, number)
+            }
+        }
+    }
 }
 
 /// Objects are written again in the format that the last of them has: what was wanted when they were archived.
@@ -44,7 +79,7 @@ pub(super) fn newest_format(last: Option<&ManifestObject>) -> Result<ObjectForma
     Ok(last.map(ManifestObject::recorded).transpose()?.map(|recorded| recorded.format).unwrap_or_default())
 }
 
-/// How the rows of row set `set` were archived. Errors: 0A000 for a column whose type does not exist any more.
+/// How the rows of row set or partition `set` were archived. Errors: 0A000 for a column whose type does not exist any more.
 pub(super) fn shape(table: &Leaf, set: i64) -> Result<ExportSource> {
     let gone = || Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, "the archive was dropped meanwhile");
     let archived = partition::archived(set)?.ok_or_else(gone)?;
@@ -67,7 +102,7 @@ impl ArchivedRows<'_> {
     ) -> Result<(Exported, RowHasher)> {
         let beside = objects.first().map_or("", |object| object.key.as_str());
         let format = newest_format(objects.last().copied())?;
-        let key = |ordinal: u32| self.key(beside, ordinal, format);
+        let key = |ordinal: u32| self.names.key(beside, ordinal, format);
         let _text = GucNest::lossless_text();
         let written_as = Objects { filter_fields: self.filter_fields.clone(), format };
         let mut writer = ArchivedWriter::new(&self.source, written_as, self.store, &key)?;
@@ -87,13 +122,6 @@ impl ArchivedRows<'_> {
         visit: &mut dyn FnMut(&DecodedBatch, usize, &RowBuffer) -> Result<()>,
     ) -> Result<()> {
         read::rows(&self.source, self.store, &self.source.schema, object, visit)
-    }
-
-    fn key(&self, beside: &str, ordinal: u32, format: ObjectFormat) -> String {
-        let (id, number) = self.of;
-        let sha256 = sha256_of_bytes(format!("{} {} {ordinal}", self.attempt, beside).as_bytes());
-        let name = BatchName { job: &job_hex(id), number, sha256: &sha256 };
-        naming::batch_key_beside(beside, self.table, name, format)
     }
 
     /// Reads an object that was written, through fresh requests (P2; XX001).

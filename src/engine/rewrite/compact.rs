@@ -7,7 +7,7 @@ use archive_core::store::BlockingStore;
 use pgrx::Uuid;
 use serde_json::json;
 
-use super::archived::{self, ArchivedRows, Fate};
+use super::archived::{self, ArchivedRows, Fate, Names};
 use super::read;
 use super::request::{self, Request};
 use super::swap::{self, Rewritten};
@@ -142,6 +142,7 @@ fn merge(plan: &Plan, set: &RowSet, old: Vec<Numbered>, (job, step): (Uuid, u32)
         objects: written.objects,
         filters: written.filters,
         left: export::no_rows(&plan.source),
+        added: Digest::default(),
     };
     swap::swap(set.id, &store, &plan.name, (job, step), &rewritten)?;
     record(plan, set, &outcome)?;
@@ -152,8 +153,8 @@ fn merge(plan: &Plan, set: &RowSet, old: Vec<Numbered>, (job, step): (Uuid, u32)
 fn in_order(plan: &Plan, set: &RowSet, old: &[Numbered], store: &BlockingStore, of: (Uuid, u32)) -> Result<Exported> {
     let source = archived::shape(&plan.table, set.id)?;
     let filter_fields = request::filter_fields(&plan.table, &source)?;
-    let rows =
-        ArchivedRows { source, filter_fields, store, table: &plan.table.name, of, attempt: catalog::job::new_id()? };
+    let names = Names::Batch { table: &plan.table.name, of, attempt: catalog::job::new_id()? };
+    let rows = ArchivedRows { source, filter_fields, store, names };
     let objects: Vec<_> = old.iter().map(|old| &old.object).collect();
     let (written, _) = rows.write(&objects, &mut || Fate::Keep)?;
     same_rows(old, &written.digest)?;

@@ -5,10 +5,11 @@ use pgrx::pg_sys;
 use serde_json::json;
 
 use super::insert::Insertion;
+use super::matched;
 use super::request;
 use super::swap;
 use super::without;
-use crate::catalog::{self, managed_table, rewrite, row_set};
+use crate::catalog::{self, managed_table, row_set};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover::Leaf;
 use crate::partition::{check, locks};
@@ -65,7 +66,7 @@ pub fn restore(source: pg_sys::Oid, clause: &str, conflict: Conflict) -> Result<
     else {
         return Ok(0);
     };
-    let mut sets = row_set::lock_all(managed)?.into_iter().map(shrinking).collect::<Result<Vec<_>>>()?;
+    let mut sets = row_set::lock_all(managed)?.into_iter().map(matched::shrinking).collect::<Result<Vec<_>>>()?;
     let insertion = Insertion::new(&table, archive, clause, conflict, &sets)?;
     let moved = insertion.run(&mut sets)?;
     failpoint!("restore_rows_inserted");
@@ -79,12 +80,6 @@ pub fn restore(source: pg_sys::Oid, clause: &str, conflict: Conflict) -> Result<
         catalog::event::record(source, &name, "restored", "LIVE", None, details)?;
     }
     Ok(moved.restored)
-}
-
-fn shrinking(set: row_set::RowSet) -> Result<Shrinking> {
-    let sizes = rewrite::sizes(set.id)?;
-    let taken = TakenRows::of_objects(sizes.iter().map(|(_, rows)| *rows));
-    Ok(Shrinking { set, objects: sizes.into_iter().map(|(id, _)| id).collect(), taken })
 }
 
 /// Writes the objects anew of which rows are taken; how many these are.

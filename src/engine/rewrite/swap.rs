@@ -23,6 +23,8 @@ pub struct Rewritten {
     pub filters: Vec<Option<KeyFilter>>,
     /// Digest of the rows that leave the archive.
     pub left: Digest,
+    /// Digest of the rows that are new in it.
+    pub added: Digest,
 }
 
 /// Names the new objects in the place of the old ones. The row set is locked only here, so that batches wait for no more than a small
@@ -40,8 +42,8 @@ pub fn swap(
         .ok_or_else(|| Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, "the archive was dropped meanwhile"))?;
     failpoint!("rewrite_locked");
     let manifest = write_manifest(&mut set, store, now, (&job_hex(job), step), rewritten)?;
-    let Rewritten { gone, objects, filters, left } = rewritten;
-    rewrite::replace(&set, &Replacement { gone, objects, filters, left, manifest: &manifest })?;
+    let Rewritten { gone, objects, filters, left, added } = rewritten;
+    rewrite::replace(&set, &Replacement { gone, objects, filters, left, added, manifest: &manifest })?;
     failpoint!("rewrite_replaced");
     Ok(())
 }

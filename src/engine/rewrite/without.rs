@@ -7,7 +7,7 @@ use archive_core::naming;
 use archive_core::store::BlockingStore;
 use pgrx::Uuid;
 
-use super::archived::{self, ArchivedRows, Fate};
+use super::archived::{self, ArchivedRows, Fate, Names};
 use super::request;
 use super::restore::Shrinking;
 use super::swap::Rewritten;
@@ -27,7 +27,8 @@ pub(super) fn rewrite(table: &Leaf, shrinking: &Shrinking, of: (Uuid, u32)) -> R
     catalog::writers::hold_family(&naming::job_family(&job_hex(of.0)))?;
     let source = archived::shape(table, set.id)?;
     let filter_fields = request::filter_fields(table, &source)?;
-    let rows = ArchivedRows { source, filter_fields, store: &store, table: &table.name, of, attempt: of.0 };
+    let names = Names::Batch { table: &table.name, of, attempt: of.0 };
+    let rows = ArchivedRows { source, filter_fields, store: &store, names };
     let ids: Vec<i64> =
         shrinking.taken.objects().filter_map(|(place, _)| shrinking.objects.get(place)).copied().collect();
     let gone = rewrite::objects(set, &ids)?;
@@ -38,11 +39,11 @@ pub(super) fn rewrite(table: &Leaf, shrinking: &Shrinking, of: (Uuid, u32)) -> R
         filters.extend(kept.filters);
         left.merge(&removed);
     }
-    Ok((store, Rewritten { gone, objects, filters, left }))
+    Ok((store, Rewritten { gone, objects, filters, left, added: Digest::default() }))
 }
 
 /// The objects with what is left of `old`, and the digest of what was taken.
-fn shrink(rows: &ArchivedRows<'_>, old: &ManifestObject, taken: &Taken) -> Result<(Exported, Digest)> {
+pub(super) fn shrink(rows: &ArchivedRows<'_>, old: &ManifestObject, taken: &Taken) -> Result<(Exported, Digest)> {
     if taken.is_everything() {
         rows.read_back(old)?;
         return Ok((Exported::nothing(Digest::default()), old.digest.clone()));

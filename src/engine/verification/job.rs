@@ -9,6 +9,7 @@ use crate::catalog;
 use crate::catalog::archived::{self, Ageing, Subject};
 use crate::catalog::finding;
 use crate::catalog::job::Job;
+use crate::catalog::observed;
 use crate::catalog::policy::TablePolicy;
 use crate::catalog::queue::NewJob;
 use crate::engine::{clock, lifecycle};
@@ -18,14 +19,25 @@ use crate::pg::clock::unix_now;
 
 /// The archived partitions of a table for which something is to come, and what is next for each at `now`.
 pub fn fates(table: &TablePolicy, now: i64) -> Result<Vec<(Ageing, Fate)>> {
-    let fate = |one: Ageing| {
+    let fate = |mut one: Ageing| {
+        one.stored.glacier_at = glacier_at(table, &one)?;
         let fate = stored(&table.policy, &one.stored, now);
-        (one, fate)
+        Ok((one, fate))
     };
-    Ok(archived::ageing(table.source)?.into_iter().map(fate).collect())
+    archived::ageing(table.source)?.into_iter().map(fate).collect()
 }
 
-/// Adds a job for each archived partition of a table that is to be verified again, or whose local copy is to go; how many.
+/// When the objects move to an archive class, unless they are deleted before.
+fn glacier_at(table: &TablePolicy, one: &Ageing) -> Result<Option<i64>> {
+    let (Some(age), Some(ended), true) = (table.policy.glacier_after, one.ended, one.is_movable) else {
+        return Ok(None);
+    };
+    let at = observed::later(ended, age)?;
+    Ok(Some(at).filter(|at| one.expires_at.is_none_or(|end| *at < end)))
+}
+
+/// Adds a job for each archived partition of a table that is to be verified again, whose local copy is to go, or whose objects move to an
+/// archive class; how many.
 pub fn schedule(table: &TablePolicy) -> Result<i32> {
     let mut added = 0;
     for (one, fate) in fates(table, pg_sys::TimestampTz::from(clock::now()?))? {

@@ -15,6 +15,7 @@ use super::{storage, throttle};
 use crate::catalog;
 use crate::catalog::archived::{self, Subject};
 use crate::catalog::finding::{self, Finding};
+use crate::catalog::{frozen, restore_request};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover;
 use crate::pg::server_text::warning;
@@ -83,6 +84,8 @@ pub struct Verified {
 /// Verifies everything that `name` stands for: a table's whole archive, a partition, a row set. What is wrong is in the rows that are
 /// returned, in `archive_ext.findings`, in events, and in the log: it is no error.
 ///
+/// What is in a frozen storage class is looked for, and not read.
+///
 /// Locks: ACCESS SHARE on the foreign tables, which keeps these partitions from being reattached. Errors: 42501 for who may not act
 /// as the owner; whatever keeps the storage from being read.
 pub fn verify(name: &str, level: Level) -> Result<Vec<Verified>> {
@@ -97,6 +100,16 @@ pub fn verify_by_id(id: i64, level: Level) -> Result<Option<Verified>> {
 }
 
 fn verify_one(subject: &Subject, level: Level) -> Result<Verified> {
+    let frozen = level != Level::Checksum && restore_request::is_unreadable(subject.id)?;
+    let level = if frozen { Level::Checksum } else { level };
+    let mut verified = verify_at(subject, level)?;
+    if frozen {
+        verified.result = format!("{}; not read: it is in a frozen storage class", verified.result);
+    }
+    Ok(verified)
+}
+
+fn verify_at(subject: &Subject, level: Level) -> Result<Verified> {
     let (mut found, local) = look(subject, level, None)?;
     match local {
         None if !found.faults.is_empty() => {
@@ -121,6 +134,12 @@ struct Found {
 
 /// Looks at the objects, and where these are whole and `deep` asks for it, at the local copy; how that differs.
 fn look(subject: &Subject, level: Level, job: Option<Uuid>) -> Result<(Found, Option<String>)> {
+    if level != Level::Checksum {
+        let frozen = frozen::of_partitions(&[subject.id])?;
+        if !frozen.is_empty() {
+            return Err(frozen::refusal(&frozen)?);
+        }
+    }
     let mut checker = Checker::open(subject, job)?;
     let deep = level == Level::Deep && subject.local_copy.is_some() && checker.source().is_some();
     let done = if level == Level::Deep && !deep { Level::Content } else { level };

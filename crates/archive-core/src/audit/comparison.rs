@@ -117,6 +117,8 @@ mod tests {
             etag: etag.map(str::to_owned),
             version_id: None,
             last_modified_unix: Some(written),
+            storage_class: None,
+            restore: None,
         }
     }
 

@@ -56,6 +56,12 @@ pub fn data_key(
     format!("{}{directories}{}.v{version}.{number:05}.parquet", table_prefix(schema, table), encode_ident(partition))
 }
 
+/// The key of the data object `number` of a later version of a partition, in the directory of one of an earlier version, `beside`.
+pub fn data_key_beside(beside: &str, partition: &str, version: u32, number: u32) -> String {
+    let directory = beside.rsplit_once('/').map_or("", |(directory, _)| directory);
+    format!("{directory}/{}.v{version}.{number:05}.parquet", encode_ident(partition))
+}
+
 /// What names a batch of rows: the job that archived it, its number among that job's batches, and its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchName<'a> {
@@ -154,6 +160,8 @@ mod tests {
             "public.orders/_manifests/orders_2022_01.v1.json"
         );
         assert_eq!(data_key("s", "t", "p", None, 2, 7), "s.t/p.v2.00007.parquet");
+        let first = data_key("public", "orders", "o.1", date, 1, 0);
+        assert_eq!(data_key_beside(&first, "o.1", 2, 3), data_key("public", "orders", "o.1", date, 2, 3));
         assert_eq!(table_of_prefix("s%2Ex.t/p"), Some(("s.x".to_owned(), "t".to_owned())));
     }
 

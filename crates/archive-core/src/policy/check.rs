@@ -3,6 +3,7 @@
 use super::{Age, Policy, Window, archived_before_merge};
 use crate::codec::ObjectFormat;
 use crate::lifecycle::{Granularity, IdKind, Kind, TimeKey};
+use crate::store::GLACIER_CLASSES;
 use std::fmt;
 
 /// Something wrong with a policy.
@@ -61,6 +62,7 @@ pub fn validate(policy: &Policy, facts: &Facts) -> Vec<Finding> {
     findings.granularities(policy);
     findings.numbers(policy);
     findings.names(policy, facts);
+    findings.glacier_class(policy);
     findings.window(policy, facts);
     findings.kind(policy, facts);
     findings.time_column(policy, facts);
@@ -210,6 +212,16 @@ impl Findings {
                 self.add("removal_column", format!("column \"{column}\" is of type {of}"), "name a timestamp column");
             }
             Some(Column::Time) | None => {}
+        }
+    }
+
+    fn glacier_class(&mut self, policy: &Policy) {
+        let Some(class) = &policy.glacier_class else { return };
+        let classes = GLACIER_CLASSES.join(", ");
+        if !GLACIER_CLASSES.contains(&class.as_str()) {
+            self.add("glacier_class", format!("\"{class}\" is no archive class"), format!("use one of {classes}"));
+        } else if policy.glacier_after.is_none() {
+            self.add("glacier_class", "it does nothing alone", "set glacier_after too");
         }
     }
 
@@ -401,6 +413,27 @@ mod tests {
             ..Policy::default()
         };
         assert_eq!(said(&policy, &facts(Kind::Time)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn classes_are_those_of_archives() {
+        let of = |class: &str, after: Option<Age>| Policy {
+            glacier_after: after,
+            glacier_class: Some(class.to_owned()),
+            ..Policy::default()
+        };
+        let year = Some(Age::new(12, 0, 0));
+        for class in GLACIER_CLASSES {
+            assert_eq!(said(&of(class, year), &facts(Kind::Time)), Vec::<String>::new(), "{class}");
+        }
+        assert_eq!(
+            said(&of("STANDARD_IA", year), &facts(Kind::Time)),
+            ["glacier_class: \"STANDARD_IA\" is no archive class; use one of GLACIER_IR, GLACIER, DEEP_ARCHIVE"]
+        );
+        assert_eq!(
+            said(&of("GLACIER", None), &facts(Kind::Time)),
+            ["glacier_class: it does nothing alone; set glacier_after too"]
+        );
     }
 
     #[test]

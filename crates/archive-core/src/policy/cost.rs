@@ -19,6 +19,11 @@ impl Prices {
         Some(monthly(local_bytes, self.local?) - monthly(archived_bytes, self.archived?))
     }
 
+    /// What is saved each month when so many bytes of the storage go to where a gigabyte costs `there`.
+    pub fn saved_by_moving(self, archived_bytes: i64, there: Option<f64>) -> Option<f64> {
+        Some(monthly(archived_bytes, self.archived?) - monthly(archived_bytes, there?))
+    }
+
     /// What is saved each month when so many bytes leave the storage.
     pub fn saved_by_expiring(self, archived_bytes: i64) -> Option<f64> {
         Some(monthly(archived_bytes, self.archived?))
@@ -42,6 +47,8 @@ mod tests {
         assert_eq!(without.round(), 1_200.0);
         assert_eq!((without - prices.saved_by_archiving(cold, cold).unwrap()).round(), 327.0);
         assert_eq!(prices.saved_by_expiring(cold).unwrap().round(), 207.0);
+        assert_eq!(prices.saved_by_moving(cold, Some(0.00099)).unwrap().round(), 198.0);
+        assert_eq!(prices.saved_by_moving(cold, None), None);
     }
 
     #[test]

@@ -93,6 +93,8 @@ pub enum Action {
     Verify,
     /// The local copy of what is in the storage goes, once that was read back.
     DropLocal,
+    /// What is in the storage moves to an archive class.
+    Glacier,
 }
 
 impl Action {
@@ -108,6 +110,7 @@ impl Action {
             Self::Archive | Self::Rearchive => "archive",
             Self::Verify => "verify",
             Self::DropLocal => "drop_local",
+            Self::Glacier => "glacier",
         }
     }
 
@@ -123,6 +126,7 @@ impl Action {
             Self::Rearchive => 7,
             Self::Verify => 8,
             Self::DropLocal => 9,
+            Self::Glacier => 10,
         }
     }
 }

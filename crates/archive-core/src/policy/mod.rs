@@ -22,7 +22,7 @@ pub use due::{
 };
 pub use early::{Early, archived_before_merge};
 pub use map::{Place, draw, size};
-pub use model::{DEFAULT_ATTEMPTS, Policy};
+pub use model::{DEFAULT_ATTEMPTS, DEFAULT_GLACIER_CLASS, Policy};
 pub use retry::{JobEvent, JobStatus, LOCK_RETRY_SECONDS, LONGEST_BACKOFF_SECONDS, backoff_seconds};
 pub use stored::{Fate, NextStep, Stored, stored};
 pub use window::{WEEK, Window};

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// Attempts after which a job is given up where the policy does not say.
 pub const DEFAULT_ATTEMPTS: i32 = 5;
+/// The storage class of `glacier_after` where the policy does not say.
+pub const DEFAULT_GLACIER_CLASS: &str = "GLACIER";
 
 /// How a table ages: the columns of `archive_ext.archive_policy`. What is absent is not set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +29,9 @@ pub struct Policy {
     /// Age at which its objects go to an archive class.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub glacier_after: Option<Age>,
+    /// The archive class that they go to; default [`DEFAULT_GLACIER_CLASS`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub glacier_class: Option<String>,
     /// Age at which it is removed for good.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expire_after: Option<Age>,
@@ -100,12 +105,13 @@ pub struct Policy {
 
 impl Policy {
     /// The names of all settings, in the order they are told.
-    pub const SETTINGS: [&'static str; 28] = [
+    pub const SETTINGS: [&'static str; 29] = [
         "enabled",
         "hot_after",
         "warm_after",
         "archive_after",
         "glacier_after",
+        "glacier_class",
         "expire_after",
         "verify_after",
         "drop_after",
@@ -139,6 +145,11 @@ impl Policy {
     /// Attempts after which a job is given up.
     pub fn attempts(&self) -> i32 {
         self.max_attempts.unwrap_or(DEFAULT_ATTEMPTS)
+    }
+
+    /// The storage class of `glacier_after`.
+    pub fn glacier_class(&self) -> &str {
+        self.glacier_class.as_deref().unwrap_or(DEFAULT_GLACIER_CLASS)
     }
 
     /// How long local copies stay, in seconds.
@@ -196,7 +207,7 @@ mod tests {
     #[test]
     fn the_names_are_all_settings() {
         let full = serde_json::json!({
-            "enabled": true, "hot_after": "1 mon", "warm_after": "1 mon", "archive_after": "1 mon", "glacier_after": "1 mon",
+            "enabled": true, "hot_after": "1 mon", "warm_after": "1 mon", "archive_after": "1 mon", "glacier_after": "1 mon", "glacier_class": "x",
             "expire_after": "1 mon", "verify_after": "1 mon", "drop_after": "1 mon", "max_hot_bytes": 1, "idle_for": "1 mon",
             "live_granularity": "x", "hot_granularity": "x", "warm_granularity": "x", "archive_granularity": "x",
             "premake": 1, "storage": "x", "format": "x", "compression": "x", "hot_tablespace": "x", "warm_tablespace": "x",

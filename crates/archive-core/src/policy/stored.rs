@@ -1,4 +1,5 @@
-//! What becomes of a partition that is in the storage: it is verified a second time, and then its local copy goes.
+//! What becomes of a partition that is in the storage: it is verified a second time, then its local copy goes, then its objects move to
+//! an archive class.
 
 use super::due::{Action, Held, instant};
 use super::{Age, Policy};
@@ -12,6 +13,8 @@ pub struct Stored {
     pub verify_after: Age,
     /// Until when its local copy stays; `None` without one.
     pub drop_at: Option<i64>,
+    /// When its objects move to an archive class; `None` where they are there, or nobody wants it.
+    pub glacier_at: Option<i64>,
     /// A job has it, or had it and was given up or cancelled.
     pub held: Option<Held>,
 }
@@ -19,7 +22,7 @@ pub struct Stored {
 /// A step to come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NextStep {
-    /// [`Action::Verify`] or [`Action::DropLocal`].
+    /// [`Action::Verify`], [`Action::DropLocal`] or [`Action::Glacier`].
     pub action: Action,
     /// Since when it is due, or from when on it will be.
     pub at: i64,
@@ -43,9 +46,10 @@ pub enum Fate {
 /// What is next for an archived partition at `now`.
 ///
 /// Dropping a local copy reads the archive back itself, right before. So when that is due, no other verification is needed; and
-/// one that failed keeps the local copy: its job holds the partition.
+/// one that failed keeps the local copy: its job holds the partition. What can be read no more is not verified any more, so objects
+/// move to an archive class after everything else.
 pub fn stored(policy: &Policy, one: &Stored, now: i64) -> Fate {
-    if one.verify_at.is_none() && one.drop_at.is_none() {
+    if one.verify_at.is_none() && one.drop_at.is_none() && one.glacier_at.is_none() {
         return Fate::Settled;
     }
     if let Some(held) = &one.held {
@@ -62,13 +66,24 @@ pub fn stored(policy: &Policy, one: &Stored, now: i64) -> Fate {
         (Some(verify), _) if verify.at <= now => Fate::Due(verify),
         (Some(verify), Some(drop)) => Fate::Later(if drop.at <= verify.at { drop } else { verify }),
         (Some(step), None) | (None, Some(step)) => Fate::Later(step),
-        (None, None) => Fate::Settled,
+        (None, None) => match one.glacier_at.map(|at| glacier(policy, at)) {
+            Some(step) if step.at <= now => Fate::Due(step),
+            Some(step) => Fate::Later(step),
+            None => Fate::Settled,
+        },
     }
 }
 
 fn verification(one: &Stored, at: i64) -> NextStep {
     let reason = format!("it is verified again verify_after {} after it was archived", one.verify_after);
     NextStep { action: Action::Verify, at, reason }
+}
+
+fn glacier(policy: &Policy, at: i64) -> NextStep {
+    let after = policy.glacier_after.unwrap_or_default();
+    let reason =
+        format!("glacier_after {after} counts from its upper bound; its objects move to {}", policy.glacier_class());
+    NextStep { action: Action::Glacier, at, reason }
 }
 
 fn dropping(at: i64) -> NextStep {
@@ -83,7 +98,7 @@ mod tests {
     const DAY: i64 = 86_400_000_000;
 
     fn one(verify_at: Option<i64>, drop_at: Option<i64>) -> Stored {
-        Stored { verify_at, verify_after: Age::new(0, 7, 0), drop_at, held: None }
+        Stored { verify_at, verify_after: Age::new(0, 7, 0), drop_at, glacier_at: None, held: None }
     }
 
     fn next(one: &Stored, now: i64) -> Option<(Action, bool)> {
@@ -103,6 +118,22 @@ mod tests {
         assert_eq!(next(&verified, 8 * DAY), Some((Action::DropLocal, false)));
         assert_eq!(next(&verified, 30 * DAY), Some((Action::DropLocal, true)));
         assert_eq!(next(&one(None, None), 99 * DAY), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_later_is_settled_before() {
+        let frozen = |one: Stored| Stored { glacier_at: Some(2 * DAY), ..one };
+        assert_eq!(next(&frozen(one(Some(7 * DAY), Some(30 * DAY))), 5 * DAY), Some((Action::Verify, false)));
+        assert_eq!(next(&frozen(one(None, Some(30 * DAY))), 5 * DAY), Some((Action::DropLocal, false)));
+        assert_eq!(next(&frozen(one(None, None)), DAY), Some((Action::Glacier, false)));
+        assert_eq!(next(&frozen(one(None, None)), 2 * DAY), Some((Action::Glacier, true)));
+        let policy = Policy {
+            glacier_after: Some(Age::new(12, 0, 0)),
+            glacier_class: Some("GLACIER".to_owned()),
+            ..Policy::default()
+        };
+        let Fate::Due(step) = stored(&policy, &frozen(one(None, None)), 2 * DAY) else { unreachable!() };
+        assert_eq!(step.reason, "glacier_after 1 year counts from its upper bound; its objects move to GLACIER");
     }
 
     #[test]
@@ -132,12 +163,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_done_before_its_time(verify in proptest::option::of(-99i64..99), drop in proptest::option::of(-99i64..99), now in -99i64..99) {
-            match stored(&Policy::default(), &one(verify, drop), now) {
+        fn nothing_is_done_before_its_time(verify in proptest::option::of(-99i64..99), drop in proptest::option::of(-99i64..99),
+                                          glacier in proptest::option::of(-99i64..99), now in -99i64..99) {
+            let one = Stored { glacier_at: glacier, ..one(verify, drop) };
+            match stored(&Policy::default(), &one, now) {
+                Fate::Due(NextStep { action: Action::Glacier, at, .. }) => {
+                    prop_assert!(verify.is_none() && drop.is_none() && Some(at) == glacier && at <= now);
+                }
                 Fate::Due(NextStep { action: Action::DropLocal, at, .. }) => prop_assert!(Some(at) == drop && at <= now),
                 Fate::Due(NextStep { at, .. }) => prop_assert!(Some(at) == verify && at <= now && drop.is_none_or(|drop| drop > now)),
-                Fate::Later(NextStep { at, .. }) => prop_assert!(at > now && [verify, drop].contains(&Some(at))),
-                Fate::Settled => prop_assert!(verify.is_none() && drop.is_none()),
+                Fate::Later(NextStep { at, .. }) => prop_assert!(at > now && [verify, drop, glacier].contains(&Some(at))),
+                Fate::Settled => prop_assert!(verify.is_none() && drop.is_none() && glacier.is_none()),
                 Fate::Held(_) => prop_assert!(false),
             }
         }

@@ -2,7 +2,8 @@
 
 use super::reader::read_ranges;
 use super::{
-    BlockingRangeReader, BlockingUpload, IoRuntime, Location, ObjectMeta, ObjectStore, PendingUpload, PutMode,
+    BlockingRangeReader, BlockingUpload, IoRuntime, Location, Moved, ObjectMeta, ObjectStore, PendingUpload, PutMode,
+    Retrieval,
 };
 use crate::error::{Error, Result};
 use bytes::Bytes;
@@ -170,6 +171,18 @@ impl BlockingStore {
     pub fn set_legal_hold(&self, key: &str, on: bool) -> Result<()> {
         let key = key.to_owned();
         self.run(|store| async move { store.set_legal_hold(&key, on).await })
+    }
+
+    /// Moves an object to another storage class, in place.
+    pub fn set_storage_class(&self, key: &str, class: &str) -> Result<Moved> {
+        let (key, class) = (key.to_owned(), class.to_owned());
+        self.run(|store| async move { store.set_storage_class(&key, &class).await })
+    }
+
+    /// Asks for a readable copy of an object of a frozen class.
+    pub fn restore(&self, key: &str, days: i32, retrieval: Retrieval) -> Result<()> {
+        let key = key.to_owned();
+        self.run(|store| async move { store.restore(&key, days, retrieval).await })
     }
 
     /// Uploads under `prefix` that were begun and not finished.

@@ -1,6 +1,6 @@
 //! The trait every store implements, and the values it speaks in.
 
-use super::Location;
+use super::{Location, Restore, Retrieval};
 use crate::error::{Error, ErrorKind, Result};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,6 +20,19 @@ pub struct ObjectMeta {
     pub version_id: Option<String>,
     /// Seconds since 1970 at which it was last written, as far as the store told.
     pub last_modified_unix: Option<i64>,
+    /// Its storage class, as far as the store told: S3 does not name STANDARD.
+    pub storage_class: Option<String>,
+    /// How far its restore is, where one was asked for; a listing does not tell.
+    pub restore: Option<Restore>,
+}
+
+/// An object that was moved to another storage class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// The object as it is now.
+    pub meta: ObjectMeta,
+    /// The SHA-256 that the store computed of it while it copied, in hexadecimal, if it says so.
+    pub sha256: Option<String>,
 }
 
 impl ObjectMeta {
@@ -96,6 +109,22 @@ pub trait ObjectStore: Send + Sync + Debug {
     async fn set_legal_hold(&self, key: &str, on: bool) -> Result<()> {
         let _ = on;
         Err(Error::new(ErrorKind::Unsupported, format!("{} knows no legal hold", self.location().url_of(key))))
+    }
+
+    /// Moves an object to another storage class, in place: it is copied onto itself with what the store knows about it, encryption,
+    /// retention and legal hold included. One that is in the class already is left as it is. Where the bucket keeps versions the
+    /// former object stays as an earlier one. `Unsupported` where the store knows no classes.
+    async fn set_storage_class(&self, key: &str, class: &str) -> Result<Moved> {
+        let _ = class;
+        Err(Error::new(ErrorKind::Unsupported, format!("{} knows no storage classes", self.location().url_of(key)))
+            .hint("Storage classes are those of an S3 storage."))
+    }
+
+    /// Asks for a readable copy of an object of a frozen class, for so many days from when it is ready. Asked again it changes
+    /// nothing while the copy is made, and the days once it is there. Succeeds when the object can be read anyway.
+    async fn restore(&self, key: &str, days: i32, retrieval: Retrieval) -> Result<()> {
+        let _ = (key, days, retrieval);
+        Ok(())
     }
 
     /// Uploads under `prefix` that were begun and not finished, by anyone, at any time.

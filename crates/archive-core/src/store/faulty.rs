@@ -1,6 +1,6 @@
 //! A store that fails on command, around any other store.
 
-use super::{Location, ObjectMeta, ObjectStore, PendingUpload, PutMode, Upload};
+use super::{Location, Moved, ObjectMeta, ObjectStore, PendingUpload, PutMode, Retrieval, Upload};
 use crate::error::{Error, ErrorKind, Result};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -186,6 +186,14 @@ impl ObjectStore for FaultyStore {
 
     async fn set_legal_hold(&self, key: &str, on: bool) -> Result<()> {
         self.inner.set_legal_hold(key, on).await
+    }
+
+    async fn set_storage_class(&self, key: &str, class: &str) -> Result<Moved> {
+        self.inner.set_storage_class(key, class).await
+    }
+
+    async fn restore(&self, key: &str, days: i32, retrieval: Retrieval) -> Result<()> {
+        self.inner.restore(key, days, retrieval).await
     }
 
     async fn pending_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {

@@ -151,7 +151,15 @@ fn is_temp(key: &str) -> bool {
 }
 
 fn meta(key: String, metadata: &Metadata) -> ObjectMeta {
-    ObjectMeta { key, bytes: metadata.len(), etag: None, version_id: None, last_modified_unix: Some(metadata.mtime()) }
+    ObjectMeta {
+        key,
+        bytes: metadata.len(),
+        etag: None,
+        version_id: None,
+        last_modified_unix: Some(metadata.mtime()),
+        storage_class: None,
+        restore: None,
+    }
 }
 
 /// An error of the operating system, named as PostgreSQL does.

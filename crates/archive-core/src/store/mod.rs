@@ -4,6 +4,7 @@
 //! runs it from the backend's main thread on an [`IoRuntime`]; [`OwnerMarker`] keeps one cluster per prefix.
 
 mod blocking;
+mod class;
 mod common;
 #[cfg(test)]
 use crate::error::ErrorKind;
@@ -29,7 +30,8 @@ mod upload;
 mod values;
 
 pub use blocking::{BlockingStore, StoreMetrics};
-pub use common::{ObjectMeta, ObjectStore, PendingUpload, PutMode, Upload};
+pub use class::{FROZEN_CLASSES, GLACIER_CLASSES, Restore, Retrieval, is_frozen, poll_seconds};
+pub use common::{Moved, ObjectMeta, ObjectStore, PendingUpload, PutMode, Upload};
 pub use credentials::{Credentials, UserMappingOptions};
 pub use endpoint::AllowedEndpoints;
 use endpoint::Endpoint;

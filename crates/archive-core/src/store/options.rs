@@ -1,7 +1,7 @@
 //! The options of a foreign server of `archive_fdw`, typed and validated.
 
 use super::values::{boolean, duration};
-use super::{Endpoint, Location, ObjectLock, Sse};
+use super::{Endpoint, Location, ObjectLock, Sse, is_frozen};
 use crate::error::{Error, ErrorKind, Result};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -66,7 +66,6 @@ pub struct StorageOptions {
 
 const STORAGE_CLASSES: &[&str] =
     &["STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR", "REDUCED_REDUNDANCY"];
-const FROZEN_CLASSES: &[&str] = &["GLACIER", "DEEP_ARCHIVE"];
 
 impl StorageOptions {
     /// Every option a server may have, with what it is for.
@@ -177,10 +176,10 @@ impl<'a> Given<'a> {
 
     fn storage_class(&self) -> Result<Option<String>> {
         let Some(class) = self.0.get("storage_class") else { return Ok(None) };
-        if FROZEN_CLASSES.contains(class) {
-            return Err(Error::new(ErrorKind::Unsupported, format!("storage_class \"{class}\" is not supported yet"))
-                .detail("Objects of this class must be restored before they can be read, and reading restored objects is not built yet; archived rows would be unreadable.")
-                .hint("Use GLACIER_IR for rarely read archives that stay readable at once."));
+        if is_frozen(class) {
+            return Err(Error::new(ErrorKind::Unsupported, format!("objects cannot be written in storage_class \"{class}\""))
+                .detail("They could not be read back, and nothing is archived without that proof.")
+                .hint("Write them in another class, and let a policy move them: glacier_after, with glacier_class. Or use GLACIER_IR, which stays readable at once."));
         }
         if STORAGE_CLASSES.contains(class) {
             return Ok(Some((*class).to_owned()));
@@ -365,8 +364,8 @@ mod tests {
 
     #[test]
     fn frozen_classes_are_refused_with_the_reason() {
-        for class in FROZEN_CLASSES {
-            refused(&[S3, ("storage_class", class)], ErrorKind::Unsupported, &[class, "restore", "GLACIER_IR"]);
+        for class in super::super::FROZEN_CLASSES {
+            refused(&[S3, ("storage_class", class)], ErrorKind::Unsupported, &[class, "read back", "glacier_after"]);
         }
     }
 }

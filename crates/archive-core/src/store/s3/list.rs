@@ -129,6 +129,8 @@ impl S3Store {
             etag: unquoted(object.e_tag),
             version_id: None,
             last_modified_unix: object.last_modified.map(|at| at.secs()),
+            storage_class: object.storage_class.map(|class| class.as_str().to_owned()),
+            restore: None,
         })
     }
 

@@ -1,6 +1,7 @@
 //! S3 and servers that speak its protocol.
 
 mod body;
+mod class;
 mod client;
 mod failure;
 mod list;
@@ -10,12 +11,13 @@ mod retry;
 mod tests;
 mod upload;
 
-use super::common::{ObjectMeta, ObjectStore, PendingUpload, PutMode, Upload};
+use super::common::{Moved, ObjectMeta, ObjectStore, PendingUpload, PutMode, Upload};
 use super::key::validate_key;
-use super::{AllowedEndpoints, Credentials, Location, ObjectLock, Sse, StorageOptions};
+use super::{AllowedEndpoints, Credentials, Location, ObjectLock, Retrieval, Sse, StorageOptions};
 use crate::error::{Error, ErrorKind, Result};
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{
@@ -140,6 +142,19 @@ impl S3Store {
         }
     }
 
+    async fn head_output(&self, key: &str, full_key: &str) -> Result<Option<HeadObjectOutput>> {
+        let attempt = |_| async {
+            match self.client().head_object().bucket(self.bucket()).key(full_key).send().await {
+                Ok(output) => Ok(Some(output)),
+                Err(error) => match Failure::of(&error) {
+                    failure if failure.has_status(404) => Ok(None),
+                    failure => Err(self.attempt("look at", key, &failure)),
+                },
+            }
+        };
+        self.retry().run(attempt).await
+    }
+
     async fn overwrite(&self, key: &str, bytes: Bytes) -> Result<ObjectMeta> {
         let full_key = self.full_key(key)?;
         let size = bytes.len();
@@ -235,7 +250,32 @@ fn lock_mode(lock: ObjectLock) -> ObjectLockMode {
 }
 
 fn written(key: &str, bytes: u64, etag: Option<String>, version_id: Option<String>) -> ObjectMeta {
-    ObjectMeta { key: key.to_owned(), bytes, etag: unquoted(etag), version_id, last_modified_unix: None }
+    ObjectMeta {
+        key: key.to_owned(),
+        bytes,
+        etag: unquoted(etag),
+        version_id,
+        last_modified_unix: None,
+        storage_class: None,
+        restore: None,
+    }
+}
+
+fn object_meta(key: &str, head: HeadObjectOutput) -> ObjectMeta {
+    ObjectMeta {
+        key: key.to_owned(),
+        bytes: size(head.content_length),
+        etag: unquoted(head.e_tag),
+        version_id: head.version_id,
+        last_modified_unix: head.last_modified.map(|at| at.secs()),
+        storage_class: head.storage_class.map(|class| class.as_str().to_owned()),
+        restore: head.restore.as_deref().and_then(class::restore_of),
+    }
+}
+
+/// Whether the class that the store names is this one; it does not name STANDARD.
+fn is_class(named: Option<&StorageClass>, class: &str) -> bool {
+    named.map_or("STANDARD", StorageClass::as_str) == class
 }
 
 fn unquoted(etag: Option<String>) -> Option<String> {
@@ -275,24 +315,8 @@ impl ObjectStore for S3Store {
     }
 
     async fn head(&self, key: &str) -> Result<Option<ObjectMeta>> {
-        let full_key = self.full_key(key)?;
-        let attempt = |_| async {
-            match self.client().head_object().bucket(self.bucket()).key(&full_key).send().await {
-                Ok(output) => Ok(Some(output)),
-                Err(error) => match Failure::of(&error) {
-                    failure if failure.has_status(404) => Ok(None),
-                    failure => Err(self.attempt("look at", key, &failure)),
-                },
-            }
-        };
-        let found = self.retry().run(attempt).await?;
-        Ok(found.map(|output| ObjectMeta {
-            key: key.to_owned(),
-            bytes: size(output.content_length),
-            etag: unquoted(output.e_tag),
-            version_id: output.version_id,
-            last_modified_unix: output.last_modified.map(|at| at.secs()),
-        }))
+        let found = self.head_output(key, &self.full_key(key)?).await?;
+        Ok(found.map(|output| object_meta(key, output)))
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>> {
@@ -353,6 +377,14 @@ impl ObjectStore for S3Store {
             sent.map(drop).map_err(|e| self.attempt("hold", key, &Failure::of(&e)))
         };
         self.retry().run(attempt).await
+    }
+
+    async fn set_storage_class(&self, key: &str, class: &str) -> Result<Moved> {
+        self.move_to_class(key, class).await
+    }
+
+    async fn restore(&self, key: &str, days: i32, retrieval: Retrieval) -> Result<()> {
+        self.ask_for_restore(key, days, retrieval).await
     }
 
     async fn pending_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {

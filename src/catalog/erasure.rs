@@ -1,0 +1,179 @@
+//! `archive_ext.erasure`: receipts of rows that were erased from archives, or corrected in them, and what is still to be deleted for that.
+//! The clause is not in it, for it may name a person: its SHA-256 is.
+
+use archive_core::codec::{Digest, sha256_of_bytes};
+use archive_core::manifest::ManifestObject;
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::{JsonB, pg_sys};
+use serde_json::json;
+
+use crate::error::Result;
+use crate::pg::{spi, user};
+
+/// A change of an archive that this transaction makes.
+#[derive(Debug)]
+pub struct NewErasure<'a> {
+    /// `erase` or `update`.
+    pub kind: &'a str,
+    /// The table.
+    pub source: pg_sys::Oid,
+    /// Its qualified name.
+    pub table_name: &'a str,
+    /// Which rows.
+    pub clause: &'a str,
+    /// Why.
+    pub reason: Option<&'a str>,
+    /// Rows deleted from the table.
+    pub deleted: u64,
+    /// Rows of the archive.
+    pub erased: u64,
+    /// Digest of these as they were.
+    pub digest: &'a Digest,
+    /// Objects that held them, with their storages.
+    pub gone: &'a [(String, ManifestObject)],
+    /// Objects in their place.
+    pub new: &'a [(String, ManifestObject)],
+    /// Partitions that have a new version.
+    pub partitions: &'a [i64],
+    /// Row sets.
+    pub sets: &'a [i64],
+    /// Seconds for which the objects stay.
+    pub retention_seconds: i64,
+}
+
+/// Writes a receipt; its number, and when the objects are deleted at the earliest.
+pub fn add(new: &NewErasure<'_>) -> Result<(i64, TimestampWithTimeZone)> {
+    let by = user::name_of(user::current());
+    let list = |objects: &[(String, ManifestObject)]| -> serde_json::Value {
+        objects
+            .iter()
+            .map(|(storage, object)| {
+                json!({ "storage": storage, "key": object.key, "sha256": object.sha256, "rows": object.rows, "bytes": object.bytes })
+            })
+            .collect()
+    };
+    user::elevated(|| {
+        spi::one(
+            "INSERT INTO archive_ext.erasure
+               (kind, source, table_name, clause_sha256, reason, requested_by, rows_deleted, rows_of_archive, digest, objects, replaced_by,
+                partitions, row_sets, delete_after, deleted_at)
+             SELECT $1, $2::oid, $3, $4, $5, $6::name, $7, $8, $9, $10, $11,
+                    (SELECT coalesce(jsonb_agg(jsonb_build_object('id', p.id, 'version', p.version)), '[]') FROM archive_ext.partition p
+                     WHERE p.id = ANY ($12)), $13, clock_timestamp() + make_interval(secs => $14),
+                    CASE WHEN $10 = '[]'::jsonb THEN clock_timestamp() END
+             RETURNING id, delete_after",
+            &[
+                new.kind.into(),
+                new.source.into(),
+                new.table_name.into(),
+                sha256_of_bytes(new.clause.as_bytes()).as_str().into(),
+                new.reason.into(),
+                by.as_str().into(),
+                (new.deleted as i64).into(),
+                (new.erased as i64).into(),
+                JsonB(serde_json::to_value(new.digest)?).into(),
+                JsonB(list(new.gone)).into(),
+                JsonB(list(new.new)).into(),
+                new.partitions.to_vec().into(),
+                new.sets.to_vec().into(),
+                (new.retention_seconds as f64).into(),
+            ],
+            |row| Ok((row.need(1)?, row.need(2)?)),
+        )
+    })
+}
+
+/// A receipt whose objects are not deleted yet.
+#[derive(Debug)]
+pub struct Open {
+    /// Its number.
+    pub id: i64,
+    /// Seconds until they may be.
+    pub seconds_left: f64,
+    /// Whether the manifests of its row sets make it certain.
+    pub is_settled: bool,
+    /// Whether a transaction runs that began before it.
+    pub is_read: bool,
+    /// Partitions.
+    pub partitions: Vec<i64>,
+    /// Row sets.
+    pub sets: Vec<i64>,
+}
+
+fn ids(texts: &[String]) -> Vec<i64> {
+    texts.iter().filter_map(|id| id.parse().ok()).collect()
+}
+
+/// The oldest of a table's.
+pub fn oldest(source: pg_sys::Oid) -> Result<Option<Open>> {
+    user::elevated(|| {
+        spi::optional(
+            "SELECT e.id, extract(epoch FROM e.delete_after - clock_timestamp())::float8, e.settled_at IS NOT NULL,
+                    EXISTS (SELECT FROM pg_stat_activity a WHERE a.backend_xmin IS NOT NULL AND a.pid <> pg_backend_pid()
+                              AND a.xact_start < e.at),
+                    ARRAY(SELECT p ->> 'id' FROM jsonb_array_elements(e.partitions) p), e.row_sets::text[]
+             FROM archive_ext.erasure e WHERE e.source = $1::oid AND e.deleted_at IS NULL
+             ORDER BY e.delete_after, e.id LIMIT 1",
+            &[source.into()],
+            |row| {
+                Ok(Open {
+                    id: row.need(1)?,
+                    seconds_left: row.need(2)?,
+                    is_settled: row.need(3)?,
+                    is_read: row.need(4)?,
+                    partitions: ids(&row.need::<Vec<String>>(5)?),
+                    sets: ids(&row.need::<Vec<String>>(6)?),
+                })
+            },
+        )
+    })
+}
+
+/// The manifests of its row sets make it certain.
+pub fn set_settled(id: i64) -> Result<()> {
+    user::elevated(|| {
+        spi::execute("UPDATE archive_ext.erasure SET settled_at = clock_timestamp() WHERE id = $1", &[id.into()])
+            .map(drop)
+    })
+}
+
+/// Storages and keys of what may hold the rows: the replaced objects, and those and the manifests of earlier versions of the partitions.
+/// Manifests come first: an object that is gone must not be named by one.
+pub fn keys(id: i64) -> Result<Vec<(String, String)>> {
+    user::elevated(|| {
+        spi::rows(
+            "WITH erased AS (
+               SELECT p.id, p.storage, p.manifest_key, (v ->> 'version')::int AS version
+               FROM archive_ext.erasure e, jsonb_array_elements(e.partitions) v JOIN archive_ext.partition p ON p.id = (v ->> 'id')::bigint
+               WHERE e.id = $1),
+             keys AS (
+               SELECT e.storage::text, regexp_replace(e.manifest_key, '\\.v\\d+\\.json$', '.v' || n || '.json') AS key, 1 AS rank
+               FROM erased e, generate_series(1, e.version - 1) n WHERE e.manifest_key IS NOT NULL
+               UNION SELECT o.storage::text, o.key, 2 FROM erased e JOIN archive_ext.object o ON o.partition_id = e.id AND o.version < e.version
+               UNION SELECT o ->> 'storage', o ->> 'key', 2 FROM archive_ext.erasure e, jsonb_array_elements(e.objects) o WHERE e.id = $1)
+             SELECT k.storage, k.key FROM keys k, archive_ext.erasure e
+             WHERE e.id = $1 AND NOT k.key = ANY (e.deleted_keys) GROUP BY k.storage, k.key ORDER BY min(k.rank), k.key",
+            &[id.into()],
+            |row| Ok((row.need(1)?, row.need(2)?)),
+        )
+    })
+}
+
+/// These are gone, with so many versions of them.
+pub fn note_deleted(id: i64, keys: &[String], versions: u64) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.erasure SET deleted_keys = deleted_keys || $2, deleted_versions = deleted_versions + $3 WHERE id = $1",
+            &[id.into(), keys.to_vec().into(), (versions as i64).into()],
+        )
+        .map(drop)
+    })
+}
+
+/// Nothing is left of what held the rows.
+pub fn complete(id: i64) -> Result<()> {
+    user::elevated(|| {
+        spi::execute("UPDATE archive_ext.erasure SET deleted_at = clock_timestamp() WHERE id = $1", &[id.into()])
+            .map(drop)
+    })
+}

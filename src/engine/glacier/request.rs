@@ -1,0 +1,166 @@
+//! `request_restore`: asks for readable copies of what is frozen. It writes down what is wanted and returns; the store is asked once that
+//! is committed, so that nothing is paid for that a rollback forgets.
+
+use archive_core::lifecycle::Moment;
+use archive_core::store::{Retrieval, is_frozen};
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::pg_sys;
+
+use crate::catalog::archived::Subject;
+use crate::catalog::frozen::{self, Frozen};
+use crate::catalog::queue::{self, NewJob};
+use crate::catalog::restore_request::{self, Shown};
+use crate::catalog::time_key;
+use crate::catalog::{self, observed};
+use crate::engine::{lifecycle, storage as opened, verification};
+use crate::error::{Error, Result, SqlState};
+use crate::partition::discover;
+use crate::pg::interrupts;
+use crate::pg::server_text::notice;
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish {
+    /// From this time on, of a table.
+    pub from: Option<TimestampWithTimeZone>,
+    /// Up to this time, which is not in it.
+    pub to: Option<TimestampWithTimeZone>,
+    /// How fast.
+    pub retrieval: Retrieval,
+    /// For how many days the copies stay.
+    pub days: i32,
+}
+
+/// Days that a store may be asked for.
+const DAYS: std::ops::RangeInclusive<i32> = 1..=365;
+
+/// Asks for copies of everything frozen that `name` stands for; the requests, those that were there before included.
+///
+/// Locks: none but on rows of the catalog. Errors: 22023 for days that are none, an option that the class does not have, and a time range
+/// of what has no time; 42704 when nothing archived has the name; 42501 for who may not act as the owner; for a partition that is not
+/// known to be frozen those of the storage, which is asked then.
+pub fn request(name: &str, wish: &Wish) -> Result<Vec<Shown>> {
+    check_days(wish.days)?;
+    let subjects = within(verification::resolve(name)?, wish)?;
+    let mut ids: Vec<i64> = subjects.iter().map(|subject| subject.id).collect();
+    if let [one] = subjects.as_slice()
+        && frozen::of_partitions(&[one.id])?.is_empty()
+    {
+        learn_classes(one)?;
+    }
+    let wanted = frozen::of_partitions(&ids)?;
+    check_option(&wanted, wish.retrieval)?;
+    let mut requests = Vec::with_capacity(wanted.len());
+    for one in &wanted {
+        requests.push(add(one, wish)?);
+    }
+    // What can be read because of a request is to stay for as long as this asks.
+    ids.retain(|id| wanted.iter().all(|one| one.id != *id));
+    for id in ids {
+        if restore_request::open_for(id)?.is_some() {
+            let ready =
+                Frozen { id, name: String::new(), storage: String::new(), class: String::new(), objects: 0, bytes: 0 };
+            requests.push(restore_request::add(&ready, wish.retrieval, wish.days, None)?);
+        }
+    }
+    if let Some(first) = subjects.first() {
+        if requests.is_empty() {
+            notice!("nothing of \"{name}\" is in a frozen storage class: it can be read as it is");
+        } else {
+            follow(first.source)?;
+        }
+    }
+    restore_request::shown(&requests)
+}
+
+fn add(one: &Frozen, wish: &Wish) -> Result<i64> {
+    let price = frozen::price(one, wish.retrieval, wish.days)?;
+    restore_request::add(one, wish.retrieval, wish.days, price.as_ref())
+}
+
+/// A job that follows the requests for archives of a table.
+fn follow(source: pg_sys::Oid) -> Result<()> {
+    let table = catalog::qualified_name(source)?;
+    queue::add(&NewJob {
+        operation: "restore",
+        table: source,
+        name: &table,
+        partition: None,
+        request: serde_json::json!({}),
+        reason: "copies of frozen objects were requested",
+        storage: None,
+    })?;
+    queue::wake(source, "restore")?;
+    if let Some(why) = lifecycle::worker_hold()? {
+        notice!("no worker follows the request ({why}): call poll_restores(), now and until it is ready");
+    }
+    Ok(())
+}
+
+fn check_days(days: i32) -> Result<()> {
+    if DAYS.contains(&days) {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::ERRCODE_INVALID_PARAMETER_VALUE,
+        format!("days must be from {} to {}", DAYS.start(), DAYS.end()),
+    ))
+}
+
+fn check_option(frozen: &[Frozen], retrieval: Retrieval) -> Result<()> {
+    let Some(one) = frozen.iter().find(|one| retrieval.hours(&one.class).is_none()) else { return Ok(()) };
+    let has: Vec<_> = Retrieval::ALL.into_iter().filter(|option| option.hours(&one.class).is_some()).collect();
+    let has: Vec<_> = has.into_iter().map(|option| format!("'{}'", option.as_str())).collect();
+    Err(Error::new(
+        SqlState::ERRCODE_INVALID_PARAMETER_VALUE,
+        format!("objects of storage class {} have no {} retrieval", one.class, retrieval.as_str()),
+    )
+    .hint(format!("Use {}.", has.join(" or "))))
+}
+
+/// Those whose rows may be in the time range.
+fn within(subjects: Vec<Subject>, wish: &Wish) -> Result<Vec<Subject>> {
+    if wish.from.is_none() && wish.to.is_none() {
+        return Ok(subjects);
+    }
+    let Some(first) = subjects.first() else { return Ok(subjects) };
+    let key = time_key::of(first.source)?;
+    let (from, to) = (moment(wish.from), moment(wish.to));
+    let mut found = Vec::new();
+    for subject in subjects {
+        let (lower, upper) = observed::bounds(subject.id)?;
+        let (Some(key), Some(lower)) = (key, lower) else {
+            return Err(Error::new(
+                SqlState::ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("the bounds of \"{}\" tell no time", subject.name),
+            )
+            .hint("Name the partition, without a time range."));
+        };
+        // A bound that is no time, as MINVALUE, is beyond every time.
+        let begins_before = to.is_none_or(|to| key.moment(&lower).is_none_or(|lower| lower < to));
+        let ends_after =
+            from.is_none_or(|from| upper.and_then(|upper| key.moment(&upper)).is_none_or(|upper| upper > from));
+        if begins_before && ends_after {
+            found.push(subject);
+        }
+    }
+    Ok(found)
+}
+
+fn moment(at: Option<TimestampWithTimeZone>) -> Option<Moment> {
+    const SECONDS_2000: i64 = 946_684_800;
+    Moment::from_unix_seconds(pg_sys::TimestampTz::from(at?).div_euclid(1_000_000) + SECONDS_2000)
+}
+
+/// The rules of a bucket may have moved objects without us: the store tells their classes.
+fn learn_classes(subject: &Subject) -> Result<()> {
+    let store = opened::open_for(&subject.storage, discover::owner(subject.source)?)?;
+    for object in restore_request::objects(subject.id)? {
+        interrupts::check();
+        let class = store.head(&object.key)?.and_then(|meta| meta.storage_class).filter(|class| is_frozen(class));
+        if class.is_some() {
+            restore_request::learn_class(object.id, class.as_deref())?;
+        }
+    }
+    Ok(())
+}

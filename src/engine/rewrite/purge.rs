@@ -1,0 +1,121 @@
+//! Deletes what held erased rows from the storage: replaced objects, and everything that earlier versions have and the erased one does not,
+//! in every version that the store keeps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use archive_core::codec::Digest;
+use archive_core::naming::KeyName;
+
+use crate::catalog::erasure::{self, Open};
+use crate::catalog::job::Job;
+use crate::catalog::{self, hold, named, queue, row_set, storage, writers};
+use crate::engine::plan::job_hex;
+use crate::engine::{manifest, storage as opened, throttle};
+use crate::error::{Error, Result, SqlState};
+use crate::partition::discover;
+use crate::pg::{interrupts, wal};
+
+/// Objects deleted in one step.
+const AT_ONCE: usize = 500;
+/// Seconds until it is looked again whether somebody still reads them.
+const LOOK: f64 = 30.0;
+
+/// Does the next step for the oldest receipt of the job's table whose objects are to be deleted, or puts the job back until that is.
+pub fn step(job: &Job) -> Result<(bool, String)> {
+    let Some(open) = erasure::oldest(job.table)? else {
+        catalog::job::complete(job.id, 0)?;
+        return Ok((false, "done".to_owned()));
+    };
+    if open.seconds_left > 0.0 {
+        return wait(job, open.seconds_left);
+    }
+    if !open.is_settled {
+        open.sets.iter().try_for_each(|set| settle(job, *set))?;
+        erasure::set_settled(open.id)?;
+        return Ok((true, "settled".to_owned()));
+    }
+    refuse_held(&open)?;
+    if open.is_read {
+        return wait(job, LOOK);
+    }
+    let keys = erasure::keys(open.id)?;
+    let families: BTreeSet<_> = keys.iter().filter_map(|(_, key)| KeyName::of(key).family()).collect();
+    for family in &families {
+        if !writers::try_hold_family(family)? {
+            return wait(job, LOOK);
+        }
+    }
+    delete(job, &open, &keys)
+}
+
+fn wait(job: &Job, seconds: f64) -> Result<(bool, String)> {
+    queue::wait(job.id, seconds.max(1.0))?;
+    Ok((false, "waiting".to_owned()))
+}
+
+/// An import takes what the last transaction took out of a row set for doubtful, and wants its objects: another manifest makes it certain.
+fn settle(job: &Job, set: i64) -> Result<()> {
+    let Some(mut set) = row_set::lock(set)? else { return Ok(()) };
+    let store = opened::open_for(&set.storage, discover::owner(job.table)?)?;
+    catalog::storage::claim(&set.storage, &store)?;
+    let now = discover::schema_and_name(job.table)?;
+    let hex = job_hex(job.id);
+    let step = (hex.as_str(), 1);
+    let hint = "Nothing was deleted. Check the storage, then retry_job.";
+    manifest::settle(&store, &mut set, &now, step, hint)?;
+    let empty = manifest::next_batch(&set, step, Digest::default(), Vec::new())?;
+    let key = manifest::put_batch(&store, &set, &now, &empty, hint)?;
+    row_set::settled(&set, &key)
+}
+
+fn refuse_held(open: &Open) -> Result<()> {
+    for id in open.partitions.iter().chain(&open.sets) {
+        let Some(reason) = hold::reasons(*id)? else { continue };
+        return Err(Error::new(
+            SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("what held rows of erasure {} is under a legal hold", open.id),
+        )
+        .detail(format!("Reason: {reason}."))
+        .hint("An administrator ends it with legal_hold(partition, false)."));
+    }
+    Ok(())
+}
+
+/// Deletes some, and what the catalog knows of them: a step that is done again finds only the rest.
+fn delete(job: &Job, open: &Open, keys: &[(String, String)]) -> Result<(bool, String)> {
+    let mut by_storage: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (storage, key) in keys {
+        by_storage.entry(storage).or_default().push(key.clone());
+    }
+    // What took their place is in the log on disk before they go.
+    wal::flush();
+    let (mut left, mut kept) = (AT_ONCE, Vec::new());
+    for (storage, keys) in by_storage {
+        let needed = named::of(storage, &keys)?;
+        let (needed, free): (Vec<_>, Vec<_>) =
+            keys.into_iter().partition(|key| needed.get(key).is_some_and(|needed| *needed));
+        kept.extend(needed);
+        let some: Vec<_> = free.into_iter().take(left).collect();
+        if some.is_empty() {
+            continue;
+        }
+        let store = opened::open_for(storage, discover::owner(job.table)?)?.paced(throttle::pace);
+        storage::require_ours(storage, &store)?;
+        let mut versions = 0;
+        for key in &some {
+            interrupts::check();
+            versions += store.delete_versions(key)?;
+        }
+        named::forget(storage, &some)?;
+        erasure::note_deleted(open.id, &some, versions)?;
+        left -= some.len();
+        if left == 0 {
+            catalog::job::advance(job.id, "deleting", &serde_json::json!({ "receipt": open.id }))?;
+            return Ok((true, "deleting".to_owned()));
+        }
+    }
+    erasure::complete(open.id)?;
+    let details = serde_json::json!({ "receipt": open.id, "kept_for_others": kept.len() });
+    catalog::event::record(job.table, &job.partition_name, "erasure_completed", "ARCHIVED", Some(job.id), details)?;
+    Ok((true, "deleted".to_owned()))
+}
