@@ -22,6 +22,7 @@ COMMENT ON TABLE archive_ext.deletion_certificate IS 'what was deleted because i
 COMMENT ON TABLE archive_ext.erasure IS 'receipts of rows that were erased from archives or corrected in them, and what is to be deleted for that';
 COMMENT ON TABLE archive_ext.storage_price IS 'what storing costs, by storage class or storage: edit it, or INSERT, which replaces';
 COMMENT ON TABLE archive_ext.retrieval_price IS 'what readable copies of objects of frozen classes cost, by how fast they are made: edit it, or INSERT, which replaces';
+COMMENT ON TABLE archive_ext.object_copy IS 'objects and manifests that are in a second storage, too';
 COMMENT ON TABLE archive_ext.restore_request IS 'readable copies of frozen objects that were asked for, and how far the store is; see request_restore';
 COMMENT ON TABLE archive_ext.storage_claim IS 'the incarnation under which this database claimed each storage prefix';
 
@@ -35,6 +36,7 @@ COMMENT ON VIEW archive_ext.policies IS 'how tables age: all settings of their p
 COMMENT ON VIEW archive_ext.month_counts IS 'rows per month in tables and their archives when reconcile_counts last counted them, and those missing that were counted before';
 COMMENT ON TABLE archive_ext.storage_finding IS 'what is wrong with objects in the storages';
 COMMENT ON VIEW archive_ext.findings IS 'what is wrong with objects in the storages: missing, altered, unreadable, foreign, orphaned; open ones first';
+COMMENT ON VIEW archive_ext.copies IS 'how many objects of archived partitions are in a second storage, and since when they are known to be right there';
 COMMENT ON VIEW archive_ext.restores IS 'requests for readable copies of what is in glacier: how far they are, until when the copies stay; open ones first';
 COMMENT ON VIEW archive_ext.expiring IS 'archived partitions that have expired, when they will be deleted, and what keeps them';
 COMMENT ON VIEW archive_ext.deletions IS 'certificates of what was deleted because it had expired, newest first';
@@ -64,6 +66,7 @@ COMMENT ON FUNCTION archive_tier_of IS 'where the row with a key is: hot, warm, 
 COMMENT ON FUNCTION reconcile_counts IS 'counts the rows of each month in a table and its archive, and tells which are missing that were counted before';
 COMMENT ON FUNCTION request_restore IS 'asks for readable copies of what is in a frozen storage class: of a partition, or of a table and a time range';
 COMMENT ON FUNCTION poll_restores IS 'sends requests for readable copies to the store, and looks how far they are; the worker does so by itself';
+COMMENT ON FUNCTION repair_archive IS 'restores objects that are missing or damaged in one storage from their copies in the other';
 COMMENT ON FUNCTION erase_rows IS 'erases rows from a table and from its archive; what held them is deleted from the storage after the retention, or at once';
 COMMENT ON FUNCTION update_archived IS 'gives columns of archived rows new values where they are, without reattaching anything';
 COMMENT ON FUNCTION legal_hold IS 'keeps all that was archived of a partition or a table from being deleted, or ends that';

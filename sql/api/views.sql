@@ -138,7 +138,7 @@ LEFT JOIN pg_roles r ON r.oid = w.role;
 CREATE VIEW archive_ext.policies WITH (security_barrier) AS
 SELECT source AS table_name, owner, enabled, hot_after, warm_after, archive_after, glacier_after, glacier_class, expire_after, verify_after,
        drop_after, pg_size_pretty(max_hot_bytes) AS max_hot_size, idle_for, live_granularity, hot_granularity,
-       warm_granularity, archive_granularity, premake, storage, format, compression, hot_tablespace, warm_tablespace,
+       warm_granularity, archive_granularity, premake, storage, copy_storage, format, compression, hot_tablespace, warm_tablespace,
        maintenance_window, removal_column, time_column, key_kind, key_epoch, max_attempts, archive_schema, archive_name,
        changed_at, changed_by, checked_at
 FROM archive_ext.archive_policy
@@ -156,6 +156,23 @@ ORDER BY e.id DESC;
 CREATE VIEW archive_ext.alerts WITH (security_barrier) AS
 SELECT a.alert, a.table_name, a.partition_name, a.since, a.detail, a.remedy, a.job_id
 FROM archive_ext.standing_alerts() a;
+
+CREATE VIEW archive_ext.copies WITH (security_barrier) AS
+SELECT m.source AS table_name,
+       p.partition_name,
+       p.storage,
+       (SELECT max(c.copy_storage::text) FROM archive_ext.object o JOIN archive_ext.object_copy c ON c.storage = o.storage AND c.key = o.key
+        WHERE o.partition_id = p.id AND o.version = p.version)::name AS copy_storage,
+       count(*) AS objects,
+       count(*) FILTER (WHERE EXISTS (SELECT FROM archive_ext.object_copy c WHERE c.storage = o.storage AND c.key = o.key)) AS copied,
+       (SELECT min(c.verified_at) FROM archive_ext.object q JOIN archive_ext.object_copy c ON c.storage = q.storage AND c.key = q.key
+        WHERE q.partition_id = p.id AND q.version = p.version) AS verified_at
+FROM archive_ext.partition p
+JOIN archive_ext.managed_table m ON m.id = p.managed_table
+JOIN archive_ext.object o ON o.partition_id = p.id AND o.version = p.version
+WHERE p.status = 'ARCHIVED' AND has_table_privilege(m.source, 'SELECT') >= NOT (SELECT archive_ext.sees_all())
+GROUP BY m.source, p.id
+ORDER BY m.source::text, p.id;
 
 CREATE VIEW archive_ext.restores WITH (security_barrier) AS
 SELECT r.id AS request,

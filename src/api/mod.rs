@@ -19,6 +19,7 @@ mod policy;
 pub mod progress;
 mod reading;
 mod reattach;
+mod repair;
 mod restore_rows;
 mod rows;
 pub mod show;

@@ -46,6 +46,7 @@ fn set_archive_policy(
     key_kind: default!(Option<Text>, "NULL"),
     key_epoch: default!(Option<TimestampWithTimeZone>, "NULL"),
     glacier_class: default!(Option<Text>, "NULL"),
+    copy_storage: default!(Option<Name>, "NULL"),
     clear: default!(Option<Vec<Option<String>>>, "NULL"),
 ) {
     xact::refuse_read_only(c"set_archive_policy()");
@@ -74,6 +75,7 @@ fn set_archive_policy(
         archive_granularity: text(archive_granularity),
         premake,
         storage: name(storage),
+        copy_storage: name(copy_storage),
         format: text(format),
         compression: text(compression),
         hot_tablespace: name(hot_tablespace),

@@ -23,6 +23,7 @@ pub mod managed_table;
 pub mod month_count;
 pub mod named;
 pub mod object;
+pub mod object_copy;
 pub mod observed;
 pub mod partition;
 pub mod place;

@@ -85,6 +85,8 @@ fn others(storage: &str) -> Result<Vec<(String, Expected)>> {
          FROM archive_ext.partition p JOIN archive_ext.object o ON o.partition_id = p.id AND o.version <> p.version
          WHERE o.storage = $1::name AND NOT p.row_set AND p.manifest_key IS NOT NULL
          UNION ALL
+         SELECT c.key, c.bytes, NULL, NULL, NULL, NULL, false FROM archive_ext.object_copy c WHERE c.copy_storage = $1::name
+         UNION ALL
          SELECT b.key, NULL, NULL, NULL, floor(extract(epoch FROM p.superseded_at))::bigint, p.id, false
          FROM archive_ext.batch_manifest b JOIN archive_ext.partition p ON p.id = b.partition_id WHERE b.storage = $1::name
          UNION ALL
@@ -116,6 +118,7 @@ pub fn of(storage: &str, keys: &[String]) -> Result<HashMap<String, bool>> {
                     OR EXISTS (SELECT FROM archive_ext.partition p
                                WHERE p.storage = $1::name AND p.manifest_key = k.key AND p.superseded_at IS NULL)
                     OR EXISTS (SELECT FROM archive_ext.batch_manifest b WHERE b.storage = $1::name AND b.key = k.key)
+                    OR EXISTS (SELECT FROM archive_ext.object_copy c WHERE c.copy_storage = $1::name AND c.key = k.key)
                     OR EXISTS (SELECT FROM archive_ext.object o WHERE o.storage <> $1::name AND o.key = k.key)
                     OR EXISTS (SELECT FROM archive_ext.partition p WHERE p.storage <> $1::name AND p.manifest_key = k.key)
                     OR EXISTS (SELECT FROM archive_ext.batch_manifest b WHERE b.storage <> $1::name AND b.key = k.key)

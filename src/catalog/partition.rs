@@ -40,8 +40,9 @@ pub struct ArchivedPartition {
     pub map: ColumnMap,
     /// Whether its objects are batches of rows, which come and go one by one.
     pub row_set: bool,
-    /// Where its objects are: `cold` or `glacier`.
-    pub tier: String,
+    /// A second storage that has copies of its objects.
+    #[serde(default)]
+    pub copies: Option<String>,
 }
 
 /// The archived partition with this id, as committed now: an older snapshot sees the foreign table, so it must see this.
@@ -53,8 +54,9 @@ pub fn archived(id: i64) -> Result<Option<ArchivedPartition>> {
                     'rows', rows, 'archived_bytes', archived_bytes, 'schema', columns,
                     'archived_at', coalesce(((extract(epoch FROM archived_at) - 946684800) * 1000000)::bigint, 0),
                     'source', (SELECT m.source::oid::bigint FROM archive_ext.managed_table m WHERE m.id = managed_table),
-                    'row_set', p.row_set, 'tier', p.tier, 'map', ({MAP}))
+                    'row_set', p.row_set, 'copies', {COPIES}, 'map', ({MAP}))
              FROM archive_ext.partition p WHERE id = $1 AND status = 'ARCHIVED' AND columns IS NOT NULL",
+            COPIES = super::object_copy::STORAGE,
             MAP = column_map::as_json("p.managed_table")
         );
         spi::latest_text(&sql, &[id])

@@ -102,6 +102,16 @@ pub fn open(storage: &str, owner: pg_sys::Oid) -> Result<BlockingStore> {
     Ok(BlockingStore::new(store, runtime, interrupts::check_in_wait))
 }
 
+/// The same, but that what it cannot give is read from `copies`, if that can be opened.
+pub fn open_for_reading(storage: &str, copies: Option<&str>, owner: pg_sys::Oid) -> Result<BlockingStore> {
+    let store = open(storage, owner)?;
+    Ok(match copies.map(|copies| open(copies, owner)) {
+        Some(Ok(second)) => store.with_fallback(&second),
+        // Then there is only one.
+        Some(Err(_)) | None => store,
+    })
+}
+
 fn user_mapping(storage: &str, owner: pg_sys::Oid) -> Result<Credentials> {
     let role = user::name_of(owner);
     let Some(options) = mapping_options(storage, owner)? else {

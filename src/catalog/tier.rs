@@ -96,6 +96,11 @@ pub fn set_class(
     })
 }
 
+/// An object was written anew: it has the storage's class.
+pub fn forget_class(storage: &str, key: &str) -> Result<()> {
+    set_class(storage, key, None, None, None)
+}
+
 /// All objects of a partition are in an archive class.
 pub fn set_glacier(partition: i64) -> Result<()> {
     user::elevated(|| {

@@ -8,6 +8,7 @@ use archive_core::naming;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{Uuid, pg_sys};
 
+use super::copies;
 use super::drift;
 use super::manifest;
 use super::period;
@@ -372,8 +373,8 @@ fn open_frozen(plan: &Plan) -> Result<(Held, ExportSource, FrozenState)> {
 
 /// Reads a version back and compares it with what was exported.
 pub fn verify(plan: &Plan, finished: &Finished, level: Verify, progress: &mut Progress) -> Result<()> {
-    let (_held, source, _) = open_frozen(plan)?;
-    let _looking = give_way::while_working(plan.leaf.oid, &plan.name());
+    let (held, source, _) = open_frozen(plan)?;
+    let looking = give_way::while_working(plan.leaf.oid, &plan.name());
     // In committed steps columns may have come or gone since.
     if source.schema != finished.manifest.schema {
         return Err(freeze::changed(&plan.name()));
@@ -381,7 +382,16 @@ pub fn verify(plan: &Plan, finished: &Finished, level: Verify, progress: &mut Pr
     failpoint!("verify_begins");
     verify::read_back(&source, &plan.store, &finished.key, &finished.manifest, level, progress)?;
     failpoint!("verify_done");
-    Ok(())
+    drop((looking, source, held));
+    copy(plan, finished)
+}
+
+/// What the policy wants in a second storage is there, and was read back there, before anything may leave the table.
+fn copy(plan: &Plan, finished: &Finished) -> Result<()> {
+    let Some(copies) = copies::wanted(plan.root)? else { return Ok(()) };
+    let objects = finished.manifest.objects.iter().map(copies::Item::of);
+    let items: Vec<_> = objects.chain([copies::Item::manifest(&finished.key)]).collect();
+    copies::make(&plan.store, &plan.storage, &copies, discover::owner(plan.root)?, &items).map(drop)
 }
 
 /// Swaps a verified partition and records it.

@@ -8,7 +8,7 @@ use archive_core::naming::KeyName;
 use archive_core::store::BlockingStore;
 use serde_json::json;
 
-use super::{clock, storage as opened, throttle};
+use super::{clock, copies, storage as opened, throttle};
 use crate::catalog::expiry::{self, Expiring, Remaining};
 use crate::catalog::job::Job;
 use crate::catalog::policy::TablePolicy;
@@ -127,6 +127,8 @@ fn delete(job: &Job, id: i64, certificate: i64) -> Result<(bool, String)> {
         interrupts::check();
         versions += store.delete_versions(key)?;
     }
+    let gone: Vec<_> = some.iter().filter(|key| !kept.contains(key)).cloned().collect();
+    versions += copies::delete(&remaining.storage, &gone, discover::owner(job.table)?)?;
     expiry::note_deleted(certificate, versions)?;
     let kept = [kept_before(job), kept].concat();
     let deleted = from + some.len();

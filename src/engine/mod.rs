@@ -5,6 +5,7 @@ pub mod archive;
 pub mod batch;
 pub mod clock;
 pub mod consistency;
+pub mod copies;
 pub mod counts;
 pub mod drift;
 mod expiry;

@@ -39,6 +39,9 @@ pub fn restore(
         return Err(no_objects(known));
     };
     let store = storage::open_for(storage_name, owner)?;
+    let copies = catalog::object_copy::storage_of(known.id)?;
+    let second = copies.and_then(|copies| storage::open_for(&copies, owner).ok());
+    let store = second.map_or_else(|| store.clone(), |second| store.clone().with_fallback(&second));
     let manifest = manifest::load(&store, key)?;
     if !catalog::partition::recorded_as(known.id, &manifest)? {
         return Err(Error::new(

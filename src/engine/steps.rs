@@ -9,6 +9,7 @@ use pgrx::{Uuid, pg_sys};
 
 use super::archive::{self, Finished};
 use super::batch;
+use super::copies;
 use super::drift;
 use super::expiry;
 use super::family;
@@ -70,6 +71,7 @@ fn any_step(id: Uuid) -> Result<(bool, String)> {
         "compact" => rewrite::step(&job),
         "verify" | "drop_local" => verification::step(&job),
         "expire" => expiry::step(&job),
+        "copy" => copies::step(&job),
         "erase" => rewrite::purge_step(&job),
         "glacier" => glacier::moving_step(&job),
         "restore" => glacier::follow_step(&job),

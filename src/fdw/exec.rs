@@ -25,6 +25,7 @@ use crate::pg::expr::{Evaluated, Expressions};
 use crate::pg::foreign_scan::ScanNode;
 use crate::pg::reshape::Reshaper;
 use crate::pg::row::RowBuffer;
+use crate::pg::server_text::warning;
 use crate::pg::tuple_id::TupleId;
 use crate::pg::{executor_start, xact};
 
@@ -321,7 +322,8 @@ impl Scan {
             return Err(frozen::refusal(&[frozen])?);
         }
         if self.store.is_none() {
-            self.store = Some(storage::open(&self.archive.partition.storage, self.archive.owner)?);
+            let ArchivedPartition { storage, copies, .. } = &self.archive.partition;
+            self.store = Some(storage::open_for_reading(storage, copies.as_deref(), self.archive.owner)?);
         }
         let Some(store) = &self.store else { return Ok(false) };
         let mut options = ScanOptions { columns: self.decoder.fields().to_vec(), ..ScanOptions::default() };
@@ -359,8 +361,19 @@ impl Scan {
     /// `EndForeignScan`: frees what is large before the query's memory goes.
     pub(super) fn end(&mut self) {
         self.rewind();
+        self.warn_of_fallbacks();
         self.cache = None;
         self.store = None;
+    }
+
+    fn warn_of_fallbacks(&self) {
+        let answers = self.store.as_ref().map_or(0, |store| store.store().fallbacks());
+        let ArchivedPartition { name, storage, copies, .. } = &self.archive.partition;
+        if let Some(copies) = copies.as_ref().filter(|_| answers > 0) {
+            warning!(
+                "storage {storage} could not give all of {name}: {answers} answers are from its copies in {copies}; see repair_archive"
+            );
+        }
     }
 
     /// The partition and its foreign table.

@@ -16,7 +16,7 @@ use crate::catalog::batch_job::BatchJob;
 use crate::catalog::row_set::RowSet;
 use crate::engine::plan::job_hex;
 use crate::engine::progress::{Phase, Progress};
-use crate::engine::{manifest, storage, verify};
+use crate::engine::{copies, manifest, storage, verify};
 use crate::error::{Error, Result, SqlState};
 use crate::export::{self, ExportSource, Objects, Packed};
 use crate::pg::relation::{LockMode, Relation};
@@ -56,6 +56,7 @@ impl Stored {
         progress.phase(Phase::Exporting);
         let mut set = row_set::ensure(plan, &source, archive)?;
         let filter_fields = columns::filter_fields(&plan.table, &source)?;
+        let copies = copies::wanted(plan.root)?;
         let (mut batches, mut rest) = (Vec::new(), rows);
         while !rest.is_empty() {
             let packed = pack(plan, job, &set, &source, rest, filter_fields.clone(), progress)?;
@@ -64,6 +65,11 @@ impl Stored {
             job.seconds.write += laps.lap();
             verify::objects(&source, &plan.store, &source.schema, verified.objects.iter(), progress)?;
             job.seconds.verify += laps.lap();
+            if let Some(copies) = &copies {
+                let objects = verified.objects.iter().map(copies::Item::of);
+                let items: Vec<_> = objects.chain([copies::Item::manifest(&verified.manifest)]).collect();
+                copies::make(&plan.store, &plan.storage, copies, plan.table.owner, &items)?;
+            }
             failpoint!("batch_read_back");
             rest = rest.get(verified.rows..).unwrap_or_default();
             set.last_batch = Some(verified.manifest.clone());

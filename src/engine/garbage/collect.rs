@@ -11,6 +11,7 @@ use serde_json::json;
 use super::family::{self, Candidate};
 use super::{AUDIT, CLOCKS, orphan, uploads};
 use crate::catalog::{event, finding, hold, named, storage, writers};
+use crate::engine::copies;
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
 use crate::partition::check;
@@ -344,6 +345,7 @@ impl Run<'_> {
         if self.options.dry_run {
             return Ok(self.rows);
         }
+        copies::delete(storage, &self.gone, user::current())?;
         named::forget(storage, &self.gone)?;
         finding::resolve_all(storage, &self.gone, &["orphaned"])?;
         let removed: Vec<_> = self.rows.iter().filter(|row| row.removed).collect();

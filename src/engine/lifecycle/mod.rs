@@ -16,7 +16,7 @@ mod window;
 
 use pgrx::{Uuid, pg_sys};
 
-use super::{batch, clock, expiry, rewrite, steps, verification};
+use super::{batch, clock, copies, expiry, rewrite, steps, verification};
 use crate::catalog;
 use crate::catalog::policy::TablePolicy;
 use crate::catalog::queue::NewJob;
@@ -74,7 +74,7 @@ fn schedule_table(table: &TablePolicy) -> Result<i32> {
     }
     let outlook = Outlook::of(table)?;
     if outlook.kind == Kind::Plain {
-        return Ok(schedule_rows(table)? + verification::schedule(table)?);
+        return Ok(schedule_rows(table)? + verification::schedule(table)? + copies::schedule(table)?);
     }
     let mut added = 0;
     for planned in &outlook.core.due {
@@ -83,7 +83,7 @@ fn schedule_table(table: &TablePolicy) -> Result<i32> {
     if outlook.kind == Kind::Lifecycle {
         added += labels::schedule(table, &outlook)?;
     }
-    Ok(added + verification::schedule(table)? + expiry::schedule(table)?)
+    Ok(added + verification::schedule(table)? + expiry::schedule(table)? + copies::schedule(table)?)
 }
 
 /// Jobs for a table whose rows are archived one by one: for its rows, and for the objects that they became.

@@ -89,7 +89,7 @@ impl Changed {
     }
 
     /// Storages and objects in their place.
-    fn new(&self) -> Vec<(String, ManifestObject)> {
+    fn come(&self) -> Vec<(String, ManifestObject)> {
         let of_versions = self.versions.iter().flat_map(|version| with_storage(&version.subject.storage, &version.new));
         let of_sets = self.sets.iter().flat_map(|one| with_storage(&one.storage, &one.rewritten.objects));
         of_versions.chain(of_sets).collect()
@@ -145,7 +145,7 @@ pub(super) fn finish(
 ) -> Result<Erased> {
     changed.put_in_place(&(table.schema.clone(), table.name.clone()))?;
     failpoint!("erase_in_place");
-    let (gone, new, left) = (changed.gone(), changed.new(), changed.left());
+    let (gone, new, left) = (changed.gone(), changed.come(), changed.left());
     let partitions: Vec<_> = changed.versions.iter().map(|version| version.subject.id).collect();
     let sets: Vec<_> = changed.sets.iter().map(|one| one.set).collect();
     let retention = if wish.at_once { 0 } else { guc::garbage_retention_seconds() };

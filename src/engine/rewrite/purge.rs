@@ -10,7 +10,7 @@ use crate::catalog::erasure::{self, Open};
 use crate::catalog::job::Job;
 use crate::catalog::{self, hold, named, queue, row_set, storage, writers};
 use crate::engine::plan::job_hex;
-use crate::engine::{manifest, storage as opened, throttle};
+use crate::engine::{copies, manifest, storage as opened, throttle};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover;
 use crate::pg::{interrupts, wal};
@@ -106,6 +106,7 @@ fn delete(job: &Job, open: &Open, keys: &[(String, String)]) -> Result<(bool, St
             interrupts::check();
             versions += store.delete_versions(key)?;
         }
+        versions += copies::delete(storage, &some, discover::owner(job.table)?)?;
         named::forget(storage, &some)?;
         erasure::note_deleted(open.id, &some, versions)?;
         left -= some.len();

@@ -6,6 +6,7 @@ use super::check::Checker;
 use super::{Found, Level, check_owner, failed, local, look, name, pass};
 use crate::catalog;
 use crate::catalog::archived::{self, Subject};
+use crate::engine::copies;
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover::{self, Leaf};
 use crate::partition::{check, locks, swap};
@@ -63,6 +64,7 @@ pub(super) fn drop_compared(subject: &Subject, job: Option<Uuid>) -> Result<Drop
             ));
         }
     }
+    copies::ensure(subject)?;
     locks::acquire(local.oid, &local.qualified(), LockMode::ShareRowExclusive)?;
     if let Some(difference) = local::compare_digests(subject, &Checker::open(subject, job)?, local.oid)? {
         return Err(changed(subject, &local, &difference));

@@ -39,7 +39,7 @@ mod writer;
 mod tests;
 
 pub use background::Background;
-pub use checksum::{sha256_of, sha256_of_bytes};
+pub use checksum::{sha256_of, sha256_of_bytes, sha256_while};
 pub use decode::{Decoded, DecodedBatch};
 pub use digest::{DIGEST_ALGORITHM, Digest, RowHasher};
 pub use format::ObjectFormat;

@@ -184,12 +184,16 @@ impl Findings {
     }
 
     fn names(&mut self, policy: &Policy, facts: &Facts) {
-        if let Some(storage) = policy.storage.as_ref().filter(|name| !facts.storages.contains(name)) {
+        if policy.copy_storage.is_some() && policy.copy_storage == policy.storage {
+            self.add("copy_storage", "it is the storage itself", "name one in another region or of another provider");
+        }
+        for (setting, storage) in [("storage", &policy.storage), ("copy_storage", &policy.copy_storage)] {
+            let Some(storage) = storage.as_ref().filter(|name| !facts.storages.contains(name)) else { continue };
             let remedy = match facts.storages.as_slice() {
                 [] => "there is none yet: CREATE SERVER … FOREIGN DATA WRAPPER archive_fdw".to_owned(),
                 known => format!("storages: {}", known.join(", ")),
             };
-            self.add("storage", format!("storage \"{storage}\" does not exist"), remedy);
+            self.add(setting, format!("storage \"{storage}\" does not exist"), remedy);
         }
         for (setting, name) in
             [("hot_tablespace", &policy.hot_tablespace), ("warm_tablespace", &policy.warm_tablespace)]
@@ -413,6 +417,25 @@ mod tests {
             ..Policy::default()
         };
         assert_eq!(said(&policy, &facts(Kind::Time)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn copies_go_to_another_storage() {
+        let of = |storage: &str, copies: &str| Policy {
+            storage: Some(storage.to_owned()),
+            copy_storage: Some(copies.to_owned()),
+            ..Policy::default()
+        };
+        let facts = Facts { storages: vec!["cold".to_owned(), "far".to_owned()], ..facts(Kind::Time) };
+        assert_eq!(said(&of("cold", "far"), &facts), Vec::<String>::new());
+        assert_eq!(
+            said(&of("cold", "cold"), &facts),
+            ["copy_storage: it is the storage itself; name one in another region or of another provider"]
+        );
+        assert_eq!(
+            said(&of("cold", "none"), &facts),
+            ["copy_storage: storage \"none\" does not exist; storages: cold, far"]
+        );
     }
 
     #[test]

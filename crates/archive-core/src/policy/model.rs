@@ -65,6 +65,9 @@ pub struct Policy {
     /// Storage for new archives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<String>,
+    /// A second storage, in which each object is, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copy_storage: Option<String>,
     /// File format.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
@@ -105,7 +108,7 @@ pub struct Policy {
 
 impl Policy {
     /// The names of all settings, in the order they are told.
-    pub const SETTINGS: [&'static str; 29] = [
+    pub const SETTINGS: [&'static str; 30] = [
         "enabled",
         "hot_after",
         "warm_after",
@@ -123,6 +126,7 @@ impl Policy {
         "archive_granularity",
         "premake",
         "storage",
+        "copy_storage",
         "format",
         "compression",
         "hot_tablespace",
@@ -210,7 +214,7 @@ mod tests {
             "enabled": true, "hot_after": "1 mon", "warm_after": "1 mon", "archive_after": "1 mon", "glacier_after": "1 mon", "glacier_class": "x",
             "expire_after": "1 mon", "verify_after": "1 mon", "drop_after": "1 mon", "max_hot_bytes": 1, "idle_for": "1 mon",
             "live_granularity": "x", "hot_granularity": "x", "warm_granularity": "x", "archive_granularity": "x",
-            "premake": 1, "storage": "x", "format": "x", "compression": "x", "hot_tablespace": "x", "warm_tablespace": "x",
+            "premake": 1, "storage": "x", "copy_storage": "x", "format": "x", "compression": "x", "hot_tablespace": "x", "warm_tablespace": "x",
             "maintenance_window": "x", "removal_column": "x", "time_column": "x", "key_kind": "x", "key_epoch": "2010-11-04T01:42:54.657Z",
             "max_attempts": 1, "archive_schema": "x", "archive_name": "x",
         });

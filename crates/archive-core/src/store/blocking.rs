@@ -2,8 +2,8 @@
 
 use super::reader::read_ranges;
 use super::{
-    BlockingRangeReader, BlockingUpload, IoRuntime, Location, Moved, ObjectMeta, ObjectStore, PendingUpload, PutMode,
-    Retrieval,
+    BlockingRangeReader, BlockingUpload, FallbackStore, IoRuntime, Location, Moved, ObjectMeta, ObjectStore,
+    PendingUpload, PutMode, Retrieval,
 };
 use crate::error::{Error, Result};
 use bytes::Bytes;
@@ -85,6 +85,13 @@ impl BlockingStore {
     /// The store itself.
     pub fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
+    }
+
+    /// The same, but that what it cannot give is read from `second`, which holds the same objects.
+    #[must_use]
+    pub fn with_fallback(self, second: &Self) -> Self {
+        let store = FallbackStore::new(Arc::clone(&self.store), Arc::clone(&second.store));
+        Self { store: Arc::new(store), ..self }
     }
 
     /// Reads one whole object.

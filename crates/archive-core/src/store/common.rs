@@ -69,6 +69,11 @@ pub trait ObjectStore: Send + Sync + Debug {
     /// Where the objects are.
     fn location(&self) -> &Location;
 
+    /// How many answers came from a second store, where there is one.
+    fn fallbacks(&self) -> u64 {
+        0
+    }
+
     /// Writes one whole object.
     async fn put(&self, key: &str, bytes: Bytes, mode: PutMode) -> Result<ObjectMeta>;
 

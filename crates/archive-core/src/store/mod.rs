@@ -12,6 +12,7 @@ use crate::error::ErrorKind;
 mod contract;
 mod credentials;
 mod endpoint;
+mod fallback;
 mod faulty;
 mod key;
 mod local;
@@ -35,6 +36,7 @@ pub use common::{Moved, ObjectMeta, ObjectStore, PendingUpload, PutMode, Upload}
 pub use credentials::{Credentials, UserMappingOptions};
 pub use endpoint::AllowedEndpoints;
 use endpoint::Endpoint;
+pub use fallback::FallbackStore;
 pub use faulty::{Fault, FaultyStore, Op};
 pub use key::{TEMP_PREFIX, validate_key};
 pub use location::Location;
