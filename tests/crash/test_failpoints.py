@@ -19,6 +19,7 @@ from harness.failpoints import KILLS, Failpoints
 from harness.sessions import Call
 from harness.scenarios import SCENARIOS
 from harness.world import POLICY, World, local_storage
+from test_rewrites import POINTS as ELSEWHERE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,7 +64,7 @@ def world(cluster):
 def test_every_failpoint_is_known():
     """Each is in the list of CONTRIBUTING.md, and in a test here."""
     documented = re.search(r"<!-- failpoints -->(.*?)<!-- end -->", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
-    tested = {point.split("@")[0] for point in [*(point for _, point in PLACES), *WORKER_POINTS]}
+    tested = {point.split("@")[0] for point in [*(point for _, point in PLACES), *WORKER_POINTS, *ELSEWHERE]}
     assert re.findall(r"`(\w+)`", documented[1]) == failpoints.names()
     assert sorted(tested) == failpoints.names()
 

@@ -50,6 +50,7 @@ WRITES = {
     "erase_rows": "('orders', 'true')",
     "legal_hold": "('orders_2024_01', true, 'case')",
     "poll_restores": "()",
+    "repair_archive": "('orders_2024_01')",
     "request_restore": "('orders_2024_01')",
     "update_archived": """('orders', 'true', '{"items": "1"}')""",
     "forget_marker": "('plain')",

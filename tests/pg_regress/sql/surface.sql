@@ -28,6 +28,7 @@ SELECT drop_child_table('no_such', 'none');
 SELECT legal_hold('no_such', 'true', 'case');
 SELECT request_restore('no_such', '2024-01-01', '2025-01-01', 'bulk', '3');
 SELECT poll_restores('no_such');
+SELECT repair_archive('no_such', 'true');
 SELECT erase_rows('no_such', 'true', 'true', 'case');
 SELECT update_archived('no_such', 'true', '{"a": "1"}', 'true', 'case');
 SELECT archive_cost('no_such'), archive_plan_cost('no_such');
