@@ -299,11 +299,15 @@ pub fn ageing(source: pg_sys::Oid) -> Result<Vec<Ageing>> {
     })
 }
 
-/// SQL over table `m`: it has no policy, and by `now` something is to be verified or dropped, or a job for that waits. `$2` is
+/// SQL over table `m`: it has no policy, and by `now` something is to be verified or dropped, or a job for that waits; or, whatever its
+/// policy says, what a person asked for waits. `$2` is
 /// `archive_ext.verify_after`.
 pub(super) fn has_due(now: &str) -> String {
     format!(
-        "NOT EXISTS (SELECT FROM archive_ext.archive_policy a WHERE a.source = m.source)
+        "EXISTS (SELECT FROM archive_ext.archival_job j WHERE j.table_name = m.source AND j.operation IN ('restore', 'reattach')
+                   AND j.status = 'pending' AND (j.next_attempt_at IS NULL OR j.next_attempt_at <= {now}))
+         OR EXISTS (SELECT FROM archive_ext.erasure e WHERE e.source = m.source AND e.deleted_at IS NULL AND e.delete_after <= {now})
+         OR NOT EXISTS (SELECT FROM archive_ext.archive_policy a WHERE a.source = m.source)
          AND (EXISTS (SELECT FROM archive_ext.partition p WHERE p.managed_table = m.id AND p.status = 'ARCHIVED' AND NOT p.row_set
                         AND {LOCAL_COPY} IS NOT NULL
                         AND (p.local_copy_until <= {now}

@@ -58,9 +58,11 @@ pub fn add(new: &NewErasure<'_>) -> Result<(i64, TimestampWithTimeZone)> {
                (kind, source, table_name, clause_sha256, reason, requested_by, rows_deleted, rows_of_archive, digest, objects, replaced_by,
                 partitions, row_sets, delete_after, deleted_at)
              SELECT $1, $2::oid, $3, $4, $5, $6::name, $7, $8, $9, $10, $11,
-                    (SELECT coalesce(jsonb_agg(jsonb_build_object('id', p.id, 'version', p.version)), '[]') FROM archive_ext.partition p
+                    (SELECT coalesce(jsonb_agg(jsonb_build_object('id', p.id, 'version', p.version,
+                               'table', coalesce(split_part(p.manifest_key, '/', 1),
+                                 (SELECT split_part(o.key, '/', 1) FROM archive_ext.object o WHERE o.partition_id = p.id ORDER BY o.id DESC LIMIT 1)), 'partition', p.partition_name)), '[]') FROM archive_ext.partition p
                      WHERE p.id = ANY ($12)), $13, clock_timestamp() + make_interval(secs => $14),
-                    CASE WHEN $10 = '[]'::jsonb THEN clock_timestamp() END
+                    CASE WHEN $10 = '[]'::jsonb AND cardinality($12) = 0 THEN clock_timestamp() END
              RETURNING id, delete_after",
             &[
                 new.kind.into(),
@@ -104,13 +106,27 @@ fn ids(texts: &[String]) -> Vec<i64> {
     texts.iter().filter_map(|id| id.parse().ok()).collect()
 }
 
+/// Tables of the current user's of which something is still to be deleted.
+pub fn open_tables(source: Option<pg_sys::Oid>) -> Result<Vec<(pg_sys::Oid, String)>> {
+    let me = user::current();
+    user::elevated(|| {
+        spi::rows(
+            "SELECT DISTINCT c.oid, format('%I.%I', n.nspname, c.relname) FROM archive_ext.erasure e JOIN pg_class c ON c.oid = e.source::oid
+             JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE e.deleted_at IS NULL AND pg_has_role($1, c.relowner, 'USAGE') AND ($2 IS NULL OR c.oid = $2)",
+            &[me.into(), source.into()],
+            |row| Ok((row.need(1)?, row.need(2)?)),
+        )
+    })
+}
+
 /// The oldest of a table's.
 pub fn oldest(source: pg_sys::Oid) -> Result<Option<Open>> {
     user::elevated(|| {
         spi::optional(
             "SELECT e.id, extract(epoch FROM e.delete_after - clock_timestamp())::float8, e.settled_at IS NOT NULL,
                     EXISTS (SELECT FROM pg_stat_activity a WHERE a.backend_xmin IS NOT NULL AND a.pid <> pg_backend_pid()
-                              AND a.xact_start < e.at),
+                              AND a.xact_start < coalesce(e.settled_at, clock_timestamp())),
                     ARRAY(SELECT p ->> 'id' FROM jsonb_array_elements(e.partitions) p), e.row_sets::text[]
              FROM archive_ext.erasure e WHERE e.source = $1::oid AND e.deleted_at IS NULL
              ORDER BY e.delete_after, e.id LIMIT 1",
@@ -146,15 +162,72 @@ pub fn keys(id: i64) -> Result<Vec<(String, String)>> {
                SELECT p.id, p.storage, p.manifest_key, (v ->> 'version')::int AS version
                FROM archive_ext.erasure e, jsonb_array_elements(e.partitions) v JOIN archive_ext.partition p ON p.id = (v ->> 'id')::bigint
                WHERE e.id = $1),
+             old AS (
+               SELECT o.storage::text, o.key, o.version FROM erased e JOIN archive_ext.object o ON o.partition_id = e.id AND o.version < e.version),
              keys AS (
                SELECT e.storage::text, regexp_replace(e.manifest_key, '\\.v\\d+\\.json$', '.v' || n || '.json') AS key, 1 AS rank
                FROM erased e, generate_series(1, e.version - 1) n WHERE e.manifest_key IS NOT NULL
-               UNION SELECT o.storage::text, o.key, 2 FROM erased e JOIN archive_ext.object o ON o.partition_id = e.id AND o.version < e.version
+               UNION SELECT o.storage, split_part(o.key, '/', 1) || '/_manifests/'
+                       || regexp_replace(o.key, '^.*/([^/]+)\\.v\\d+\\.\\d+\\.parquet$', '\\1') || '.v' || o.version || '.json', 1 FROM old o
+               UNION SELECT o.storage, o.key, 2 FROM old o
+               UNION SELECT r.storage::text, r.key, 2 FROM archive_ext.erasure e JOIN archive_ext.batch_manifest b ON b.partition_id = ANY (e.row_sets)
+                     JOIN archive_ext.replaced_object r ON r.storage = b.storage AND r.replaced_by = b.key AND r.replaced_at <= e.settled_at
+                     WHERE e.id = $1
                UNION SELECT o ->> 'storage', o ->> 'key', 2 FROM archive_ext.erasure e, jsonb_array_elements(e.objects) o WHERE e.id = $1)
              SELECT k.storage, k.key FROM keys k, archive_ext.erasure e
              WHERE e.id = $1 AND NOT k.key = ANY (e.deleted_keys) GROUP BY k.storage, k.key ORDER BY min(k.rank), k.key",
             &[id.into()],
             |row| Ok((row.need(1)?, row.need(2)?)),
+        )
+    })
+}
+
+/// Partitions of a table of which rows were deleted in the table (`leaves`), or that others took the place of, with a stored version: it has the
+/// rows, and stands for nothing any more. Their ids; they are archived anew as a whole from now on.
+pub fn disown(source: pg_sys::Oid, leaves: &[pg_sys::Oid]) -> Result<Vec<i64>> {
+    user::elevated(|| {
+        spi::writing_rows(
+            "UPDATE archive_ext.partition p SET version = p.version + 1, manifest_key = NULL
+             FROM archive_ext.managed_table m
+             WHERE m.id = p.managed_table AND m.source = $1::oid AND NOT p.row_set AND p.version > 0 AND p.status <> 'ARCHIVED'
+               AND (p.hot_table::oid = ANY ($2) OR p.superseded_at IS NOT NULL)
+               AND EXISTS (SELECT FROM archive_ext.object o WHERE o.partition_id = p.id)
+             RETURNING p.id",
+            &[source.into(), leaves.to_vec().into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// A partition that a receipt is about: its first key segment, its name, and the version since which the rows are gone.
+#[derive(Debug)]
+pub struct OldVersions {
+    /// `<schema>.<table>` as keys begin.
+    pub table: String,
+    /// The partition.
+    pub partition: String,
+    /// Earlier ones have the rows.
+    pub before: u32,
+    /// The storage.
+    pub storage: String,
+}
+
+/// What versions of which partitions a receipt is about, by storage.
+pub fn old_versions(id: i64) -> Result<Vec<OldVersions>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT v ->> 'table', v ->> 'partition', (v ->> 'version')::int, p.storage::text
+             FROM archive_ext.erasure e, jsonb_array_elements(e.partitions) v JOIN archive_ext.partition p ON p.id = (v ->> 'id')::bigint
+             WHERE e.id = $1 AND v ->> 'table' IS NOT NULL AND p.storage IS NOT NULL ORDER BY 4, 1",
+            &[id.into()],
+            |row| {
+                Ok(OldVersions {
+                    table: row.need(1)?,
+                    partition: row.need(2)?,
+                    before: row.need::<i32>(3)?.unsigned_abs(),
+                    storage: row.need(4)?,
+                })
+            },
         )
     })
 }

@@ -36,7 +36,7 @@ pub fn items(partition: i64, without: Option<&str>) -> Result<Vec<Copied>> {
 pub fn next_without(source: pg_sys::Oid, copies: &str) -> Result<Option<i64>> {
     let sql = format!(
         "SELECT p.id FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
-         WHERE m.source = $1::oid AND p.status = 'ARCHIVED' AND p.storage IS NOT NULL
+         WHERE m.source = $1::oid AND p.status = 'ARCHIVED' AND p.storage <> $2::name
            AND NOT EXISTS (SELECT FROM archive_ext.object o WHERE o.partition_id = p.id AND o.version = p.version AND {})
            AND EXISTS (SELECT FROM {ITEMS} i WHERE NOT {HAS_COPY})
          ORDER BY p.id LIMIT 1",
@@ -105,4 +105,4 @@ pub fn storage_of(partition: i64) -> Result<Option<String>> {
 /// SQL over partition `p`: a storage that has copies of its objects.
 pub(super) const STORAGE: &str = "(SELECT c.copy_storage::text FROM archive_ext.object o
     JOIN archive_ext.object_copy c ON c.storage = o.storage AND c.key = o.key
-    WHERE o.partition_id = p.id AND o.version = p.version LIMIT 1)";
+    WHERE o.partition_id = p.id AND o.version = p.version GROUP BY c.copy_storage ORDER BY count(*) DESC, max(c.verified_at) DESC LIMIT 1)";

@@ -337,7 +337,9 @@ pub fn set_archived(
         record_objects(id, archived.storage, manifest)?;
         spi::one(
             "UPDATE archive_ext.partition
-             SET status = 'ARCHIVED', tier = 'cold', label = $2, hot_table = NULL, foreign_table = $3::oid, status_since = clock_timestamp(),
+             SET status = 'ARCHIVED', tier = CASE WHEN EXISTS (SELECT FROM archive_ext.object o WHERE o.partition_id = $1 AND o.version = $7)
+                   AND NOT EXISTS (SELECT FROM archive_ext.object o WHERE o.partition_id = $1 AND o.version = $7 AND o.storage_class IS NULL)
+                   THEN 'glacier' ELSE 'cold' END, label = $2, hot_table = NULL, foreign_table = $3::oid, status_since = clock_timestamp(),
                  local_copy = $4::oid,
                  local_copy_until = CASE WHEN $4::oid IS NULL THEN NULL ELSE now() + make_interval(secs => $5) END,
                  keep_until = NULL, storage = $6::name, version = $7, manifest_key = $8, rows = $9, local_bytes = $10,

@@ -28,7 +28,7 @@ pub fn all(now: TimestampWithTimeZone) -> Result<Vec<Owner>> {
          WHERE r.rolname IN (
              SELECT p.owner FROM archive_ext.archive_policy p JOIN pg_class c ON c.oid = p.source WHERE p.enabled)
            OR r.oid IN (
-             SELECT s.relowner FROM archive_ext.managed_table m JOIN pg_class s ON s.oid = m.source::oid WHERE {})
+             SELECT s.relowner FROM archive_ext.managed_table m JOIN pg_class s ON s.oid = m.source::oid WHERE ({}))
          ORDER BY random()",
         archived::has_due("$1")
     );
@@ -47,7 +47,7 @@ pub fn tables_of_current(now: TimestampWithTimeZone) -> Result<Vec<pg_sys::Oid>>
         "SELECT c.oid FROM archive_ext.archive_policy p JOIN pg_class c ON c.oid = p.source WHERE p.enabled AND p.owner = $3::name
          UNION
          SELECT s.oid FROM archive_ext.managed_table m JOIN pg_class s ON s.oid = m.source::oid
-         WHERE pg_get_userbyid(s.relowner) = $3::name AND {}
+         WHERE pg_get_userbyid(s.relowner) = $3::name AND ({})
          ORDER BY 1",
         archived::has_due("$1")
     );

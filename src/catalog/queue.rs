@@ -173,31 +173,39 @@ fn is_due(now: &str) -> String {
     )
 }
 
-/// The tables that the current user may act for and that have a job to take up, each with its window.
+/// SQL over job `j`: whether a person asked for it, so that neither the window nor a policy that is switched off holds it up.
+const AT_ANY_TIME: &str = "j.operation IN ('restore', 'reattach')";
+
+/// Whether jobs of this operation go on outside windows.
+pub fn is_at_any_time(operation: &str) -> bool {
+    matches!(operation, "restore" | "reattach")
+}
+
+/// The tables that the current user may act for and that have a job to take up, each with its window and whether its policy is enabled.
 pub fn waiting_tables(
     source: Option<pg_sys::Oid>,
     now: TimestampWithTimeZone,
-) -> Result<Vec<(pg_sys::Oid, Option<String>)>> {
+) -> Result<Vec<(pg_sys::Oid, Option<String>, bool)>> {
     let me = user::current();
     user::elevated(|| {
         spi::rows(
             &format!(
-                "SELECT c.oid, p.maintenance_window
+                "SELECT c.oid, p.maintenance_window, coalesce(p.enabled, true)
                  FROM pg_class c LEFT JOIN archive_ext.archive_policy p ON p.source = c.oid::regclass
-                 WHERE ($2 IS NULL OR c.oid = $2) AND pg_has_role($1, c.relowner, 'USAGE') AND coalesce(p.enabled, true)
+                 WHERE ($2 IS NULL OR c.oid = $2) AND pg_has_role($1, c.relowner, 'USAGE')
                    AND c.oid IN (SELECT j.table_name::oid FROM archive_ext.archival_job j
-                                 WHERE j.status = 'pending' AND {})
+                                 WHERE j.status = 'pending' AND {} AND (coalesce(p.enabled, true) OR {AT_ANY_TIME}))
                  ORDER BY c.oid",
                 is_due("$3")
             ),
             &[me.into(), source.into(), now.into()],
-            |row| Ok((row.need(1)?, row.get(2)?)),
+            |row| Ok((row.need(1)?, row.get(2)?, row.need(3)?)),
         )
     })
 }
 
 /// Takes up the next job of these tables: interrupted ones first, then the oldest. Two sessions never get the same. Of tables whose
-/// window is `closed`, only what follows requests to the storage: that is no load.
+/// window is `closed`, only what a person asked for.
 pub fn claim(tables: &[pg_sys::Oid], closed: &[pg_sys::Oid], now: TimestampWithTimeZone) -> Result<Option<Uuid>> {
     user::elevated(|| {
         spi::optional(
@@ -206,7 +214,7 @@ pub fn claim(tables: &[pg_sys::Oid], closed: &[pg_sys::Oid], now: TimestampWithT
                    next_attempt_at = NULL, suspended_at = NULL
                  WHERE job_id = (SELECT j.job_id FROM archive_ext.archival_job j
                                  WHERE j.status = 'pending'
-                                   AND (j.table_name::oid = ANY ($1) OR j.operation = 'restore' AND j.table_name::oid = ANY ($3))
+                                   AND (j.table_name::oid = ANY ($1) OR {AT_ANY_TIME} AND j.table_name::oid = ANY ($3))
                                    AND {}
                                  ORDER BY j.phase = 'planned', j.started_at, j.job_id
                                  FOR UPDATE SKIP LOCKED LIMIT 1)
@@ -331,13 +339,25 @@ pub fn set_status(id: Uuid, status: JobStatus) -> Result<()> {
     })
 }
 
+/// The unfinished job of a partition, and what it does.
+pub fn unfinished_of(partition: pg_sys::Oid) -> Result<Option<(Uuid, String)>> {
+    user::elevated(|| {
+        spi::optional(
+            "SELECT job_id, operation FROM archive_ext.archival_job
+             WHERE partition = $1::oid AND status IN ('pending', 'running', 'paused') ORDER BY started_at DESC LIMIT 1",
+            &[partition.into()],
+            |row| Ok((row.need(1)?, row.need(2)?)),
+        )
+    })
+}
+
 /// Ends the jobs of a table that nobody has begun: its policy changed, and what is due is asked anew.
 pub fn withdraw(source: pg_sys::Oid) -> Result<()> {
     user::elevated(|| {
         spi::execute(
             "DELETE FROM archive_ext.archival_job
              WHERE table_name = $1::oid AND status = 'pending' AND scheduled AND phase = 'planned' AND progress IS NULL
-               AND attempts = 0 AND reason IS NOT NULL",
+               AND attempts = 0 AND reason IS NOT NULL AND operation NOT IN ('restore', 'reattach', 'erase')",
             &[source.into()],
         )
         .map(drop)

@@ -88,14 +88,20 @@ fn request(row: &spi::Row<'_>) -> Result<Request> {
 /// Asks for copies of what is frozen; the id of the request. One that is open already is taken for this one, and when it was for fewer
 /// days it is for these from now on.
 pub fn add(frozen: &Frozen, retrieval: Retrieval, days: i32, price: Option<&Price>) -> Result<i64> {
+    // What is asked for again although it should be ready is not.
+    let lost = frozen.objects > 0;
     let by = user::name_of(user::current());
     user::elevated(|| {
         spi::one(
             "INSERT INTO archive_ext.restore_request AS r (partition_id, retrieval, days, objects, bytes, cost, currency, requested_by)
              VALUES ($1, $2, $3, $4, $5, $6::numeric, $7, $8::name)
              ON CONFLICT (partition_id) WHERE ended_at IS NULL DO UPDATE SET
-               days = greatest(r.days, excluded.days), prolonged = r.prolonged OR r.status <> 'pending' AND excluded.days > r.days,
-               next_poll_at = CASE WHEN excluded.days > r.days THEN clock_timestamp() ELSE r.next_poll_at END
+               days = greatest(r.days, excluded.days),
+               prolonged = r.prolonged OR (r.status <> 'pending' OR r.polls > 0) AND excluded.days > r.days,
+               status = CASE WHEN r.status = 'ready' AND $9 THEN 'pending' ELSE r.status END,
+               ready_until = CASE WHEN r.status = 'ready' AND $9 THEN NULL ELSE r.ready_until END,
+               expected_at = CASE WHEN r.status = 'ready' AND $9 THEN NULL ELSE r.expected_at END,
+               next_poll_at = CASE WHEN excluded.days > r.days OR r.status = 'ready' AND $9 THEN clock_timestamp() ELSE r.next_poll_at END
              RETURNING r.id",
             &[
                 frozen.id.into(),
@@ -106,10 +112,24 @@ pub fn add(frozen: &Frozen, retrieval: Retrieval, days: i32, price: Option<&Pric
                 price.map(|price| price.total.as_str()).into(),
                 price.map(|price| price.currency.as_str()).into(),
                 by.as_str().into(),
+                lost.into(),
             ],
             |row| row.need(1),
         )
     })
+}
+
+/// Tables of the current user's with open requests that no job follows.
+pub fn unfollowed(source: Option<pg_sys::Oid>) -> Result<Vec<(pg_sys::Oid, String)>> {
+    let me = user::current();
+    let sql = format!(
+        "SELECT DISTINCT c.oid, format('%I.%I', n.nspname, c.relname) FROM {SOURCES} JOIN pg_class c ON c.oid = m.source::oid
+         JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE r.ended_at IS NULL AND pg_has_role($1, c.relowner, 'USAGE') AND ($2 IS NULL OR c.oid = $2)
+           AND NOT EXISTS (SELECT FROM archive_ext.archival_job j WHERE j.table_name = m.source AND j.operation = 'restore'
+                             AND j.status IN ('pending', 'running', 'paused'))"
+    );
+    user::elevated(|| spi::rows(&sql, &[me.into(), source.into()], |row| Ok((row.need(1)?, row.need(2)?))))
 }
 
 /// The open request for a partition.
@@ -192,7 +212,7 @@ pub fn learn_class(object: i64, class: Option<&str>) -> Result<()> {
 pub fn set_in_progress(id: i64, seconds: i64, hours: f64) -> Result<()> {
     user::elevated(|| {
         spi::execute(
-            "UPDATE archive_ext.restore_request SET status = 'in progress', polls = polls + 1, error = NULL, prolonged = false,
+            "UPDATE archive_ext.restore_request SET status = 'in progress', polls = polls + 1, error = NULL,
                next_poll_at = clock_timestamp() + make_interval(secs => $2), sent_at = coalesce(sent_at, clock_timestamp()),
                expected_at = coalesce(expected_at, clock_timestamp() + make_interval(secs => 3600 * $3))
              WHERE id = $1",

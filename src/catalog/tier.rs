@@ -29,6 +29,15 @@ pub(super) fn has_classes(storage: &str) -> String {
     )
 }
 
+/// Whether an object is in a frozen class.
+pub fn is_in_frozen_class(storage: &str, key: &str) -> Result<bool> {
+    let sql = format!(
+        "SELECT EXISTS (SELECT FROM archive_ext.object o WHERE o.storage = $1::name AND o.key = $2 AND {})",
+        is_frozen("o")
+    );
+    user::elevated(|| spi::one(&sql, &[storage.into(), key.into()], |row| row.need(1)))
+}
+
 /// Whether anything of a hot table is in glacier.
 pub fn any_in_glacier(source: pg_sys::Oid) -> Result<bool> {
     user::elevated(|| {
@@ -66,12 +75,15 @@ pub struct Movable {
     pub sha256: String,
 }
 
-/// The objects of a version of a partition that are not of this class, in order.
+/// The objects of a version of a partition that are not of this class, nor of a frozen one, in order.
 pub fn movable(partition: i64, version: i32, class: &str) -> Result<Vec<Movable>> {
     user::elevated(|| {
         spi::rows(
-            "SELECT key, bytes, sha256 FROM archive_ext.object
-             WHERE partition_id = $1 AND version = $2 AND storage_class IS DISTINCT FROM $3 ORDER BY ordinal",
+            &format!(
+                "SELECT key, bytes, sha256 FROM archive_ext.object o
+                 WHERE partition_id = $1 AND version = $2 AND storage_class IS DISTINCT FROM $3 AND NOT {} ORDER BY ordinal",
+                is_frozen("o")
+            ),
             &[partition.into(), version.into(), class.into()],
             |row| Ok(Movable { key: row.need(1)?, bytes: row.need::<i64>(2)?.unsigned_abs(), sha256: row.need(3)? }),
         )

@@ -130,6 +130,10 @@ fn is_whole(digests: &[Digest], manifest: &Manifest) -> bool {
 
 /// Whether an object still has the bytes that were archived: a lost or damaged one is replaced while the rows are here.
 fn is_intact(plan: &Plan, object: &ManifestObject) -> bool {
+    // What is frozen could not be compared with a local copy that is to go later.
+    if plan.keep_seconds > 0 && catalog::tier::is_in_frozen_class(&plan.storage, &object.key).unwrap_or(true) {
+        return false;
+    }
     let mut reader = plan.store.reader(&object.key, object.bytes);
     sha256_of(&mut reader).is_ok_and(|sha256| sha256 == object.sha256)
 }

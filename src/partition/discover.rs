@@ -150,6 +150,17 @@ pub fn tree(root: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
     })
 }
 
+/// The partitioned tables below a table, parents first.
+pub fn partitioned_below(root: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT t.relid::oid FROM pg_partition_tree($1) t WHERE NOT t.isleaf AND t.level > 0 ORDER BY t.level, t.relid::oid",
+            &[root.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
 /// Schema and name of a relation.
 pub fn schema_and_name(oid: pg_sys::Oid) -> Result<(String, String)> {
     user::elevated(|| {

@@ -1,12 +1,14 @@
 //! A look at a query that was made ready and has read nothing yet: the foreign scans that it will surely run.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
 
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::{pg_guard, pg_sys};
 
+use super::foreign::list_pointers;
 use super::foreign_scan::explain_only;
 use super::xact;
 use crate::error::{OrRaise, Result};
@@ -52,9 +54,36 @@ unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: c_int) {
         }
         let is_wanted = WANTED.replace(around);
         let Some(look) = LOOK.get().filter(|_| is_wanted && !explain_only(flags) && !xact::is_worker()) else { return };
-        let mut scans = Vec::new();
-        find((*query).planstate, (&raw mut scans).cast());
-        look(&scans).or_raise();
+        let mut found = Found::default();
+        find((*query).planstate, (&raw mut found).cast());
+        look(&found.scans).or_raise();
+    }
+}
+
+/// What a look at a plan has found.
+#[derive(Default)]
+struct Found {
+    scans: Vec<*mut pg_sys::ForeignScanState>,
+    /// Subplans that may never be run.
+    lazy: HashSet<*mut pg_sys::PlanState>,
+}
+
+/// Notes the subplans of a node that a row, or the rest of an expression, decides about: all but those of WITH, and scalar ones that
+/// depend on nothing.
+///
+/// # Safety
+/// `states` is a list of live SubPlanStates.
+unsafe fn note_lazy(found: &mut Found, states: *mut pg_sys::List, of_init: bool) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        for state in list_pointers::<pg_sys::SubPlanState>(states) {
+            let kind = (*(*state).subplan).subLinkType;
+            let surely =
+                kind == pg_sys::SubLinkType::CTE_SUBLINK || of_init && kind == pg_sys::SubLinkType::EXPR_SUBLINK;
+            if !surely {
+                found.lazy.insert((*state).planstate);
+            }
+        }
     }
 }
 
@@ -64,28 +93,41 @@ unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: c_int) {
 /// The node is NULL or live.
 unsafe fn reads_all(node: *const pg_sys::PlanState) -> bool {
     // SAFETY: by the caller's promise.
-    unsafe { !node.is_null() && matches!((*node).type_, pg_sys::NodeTag::T_SortState | pg_sys::NodeTag::T_AggState) }
+    unsafe {
+        match node.is_null() {
+            true => false,
+            false if (*node).type_ == pg_sys::NodeTag::T_AggState => {
+                (*node.cast::<pg_sys::AggState>()).aggstrategy != pg_sys::AggStrategy::AGG_SORTED
+            }
+            false => (*node).type_ == pg_sys::NodeTag::T_SortState,
+        }
+    }
 }
 
 /// Adds the foreign scans below a node, unless rows or values that are not known yet decide whether these are run: below LIMIT, where
 /// nothing sorts, and where partitions are pruned while the query runs.
 #[pg_guard]
 unsafe extern "C-unwind" fn find(node: *mut pg_sys::PlanState, found: *mut c_void) -> bool {
-    // SAFETY: the node is NULL or live, and of the struct of its tag; `found` is the vector of `start`.
+    // SAFETY: the node is NULL or live, and of the struct of its tag; `found` is that of `start`, which nobody else looks at meanwhile.
     unsafe {
-        if node.is_null() {
+        let seen = &mut *found.cast::<Found>();
+        if node.is_null() || seen.lazy.contains(&node) {
             return false;
         }
+        note_lazy(seen, (*node).initPlan, true);
+        note_lazy(seen, (*node).subPlan, false);
         // Which subplans are valid is known from the start unless they are pruned while the query runs.
         let prunes = |state: *mut pg_sys::PartitionPruneState, valid: *mut pg_sys::Bitmapset| {
             !state.is_null() && valid.is_null()
         };
         let may_leave_out = match (*node).type_ {
             pg_sys::NodeTag::T_ForeignScanState => {
-                (*found.cast::<Vec<*mut pg_sys::ForeignScanState>>()).push(node.cast());
+                seen.scans.push(node.cast());
                 false
             }
             pg_sys::NodeTag::T_LimitState => !reads_all((*node).lefttree),
+            // A condition that is the same for all rows may say that there are none.
+            pg_sys::NodeTag::T_ResultState => !(*node.cast::<pg_sys::ResultState>()).resconstantqual.is_null(),
             pg_sys::NodeTag::T_AppendState => {
                 let append = &*node.cast::<pg_sys::AppendState>();
                 prunes(append.as_prune_state, append.as_valid_subplans)

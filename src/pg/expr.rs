@@ -1,6 +1,6 @@
 //! Expressions of a foreign scan that the executor evaluates.
 
-use pgrx::pg_sys;
+use pgrx::{pg_guard, pg_sys};
 
 use super::constant::Constant;
 
@@ -76,17 +76,28 @@ impl Expressions {
     }
 }
 
-/// Whether the expression is without parameters, or a parameter of the statement with a value.
+/// Whether the expression has no parameters but those of the statement, and these have values.
 ///
 /// # Safety
 /// `expression` is live, `params` NULL or live.
 unsafe fn known_at_start(expression: *mut pg_sys::Expr, params: pg_sys::ParamListInfo) -> bool {
-    // SAFETY: by the caller's promise; a Param node is a Param.
+    let mut has_values = !params.is_null();
+    // SAFETY: by the caller's promise; the walker gets the flag back.
+    unsafe { !is_unknown(expression.cast(), (&raw mut has_values).cast()) }
+}
+
+/// Whether a parameter is found whose value is not known; `has_values` tells whether those of the statement are.
+#[pg_guard]
+unsafe extern "C-unwind" fn is_unknown(node: *mut pg_sys::Node, has_values: *mut std::ffi::c_void) -> bool {
+    // SAFETY: a node of an expression is NULL or live; a Param node is a Param.
     unsafe {
-        if (*expression).type_ != pg_sys::NodeTag::T_Param {
-            return pg_sys::pull_paramids(expression).is_null();
+        if node.is_null() {
+            return false;
         }
-        let param = &*expression.cast::<pg_sys::Param>();
-        param.paramkind == pg_sys::ParamKind::PARAM_EXTERN && !params.is_null()
+        if (*node).type_ == pg_sys::NodeTag::T_Param {
+            let is_statements = (*node.cast::<pg_sys::Param>()).paramkind == pg_sys::ParamKind::PARAM_EXTERN;
+            return !(is_statements && *has_values.cast::<bool>());
+        }
+        pg_sys::expression_tree_walker(node, Some(is_unknown), has_values)
     }
 }

@@ -111,6 +111,44 @@ def test_at_once_every_version_and_marker_goes(orders):
     all_is_well(orders)
 
 
+def test_what_came_back_or_was_left_behind_holds_nobody_either(orders):
+    """The storage still has the rows of a partition that is in the table again, and of runs that rolled back."""
+    orders.execute("SELECT reattach_partition('orders_2024_01', writable => true)")
+    with pytest.raises(psycopg.errors.DivisionByZero), orders.conn.transaction():
+        orders.execute("SELECT erase_rows('orders', 'customer_id % 50 = 15')")
+        orders.execute("SELECT 1 / 0")
+    assert "orders_2024_02.v2.00000.parquet" in versions(orders.bucket)
+    orders.execute("SELECT legal_hold('orders_2024_01', reason => 'case 14')")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        erase(orders, "customer_id % 50 = 8")
+    orders.execute("SELECT legal_hold('orders_2024_01', false)")
+    erased = erase(orders, "customer_id % 50 = 8", at_once=True)
+    orders.execute("DELETE FROM truth WHERE customer_id % 50 = 8")
+    assert erased.objects == 1
+    # Another policy does not forget it.
+    orders.execute("SELECT set_archive_policy('orders', hot_after => '1 year', storage => 'cold', archive_after => '100 years')")
+    lifecycle(orders)
+    assert versions(orders.bucket, "orders_2024_01") == []
+    assert versions(orders.bucket, "orders_2024_02") == ["orders_2024_02.v3.00000.parquet", "orders_2024_02.v3.json"]
+    all_is_well(orders)
+    orders.execute("SELECT archive_partition('orders_2024_01', drop_local => '0')")
+    all_is_well(orders)
+
+
+def test_p1_a_clause_that_is_true_for_other_rows_each_time(orders):
+    """The local copy would lose other rows than the archive; a correction is about the rows that were found."""
+    for attempt in range(3):
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="would have other rows|has other rows"):
+            erase(orders, f"created_at >= '2024-02-01' AND created_at < '2024-03-01' AND random() < 0.{attempt + 3}")
+        all_rows = orders.value("SELECT count(*) FROM archive.orders_all")
+        assert all_rows == 900
+    orders.execute("SELECT drop_local_copy('orders_2024_02')")
+    changed = orders.row("SELECT * FROM update_archived('orders', 'random() < 0.5', '{\"items\": \"items + 100\"}')")
+    assert orders.value("SELECT count(*) FROM archive.orders WHERE items > 100") == changed.rows_of_archive > 100
+    orders.execute("UPDATE truth t SET items = a.items FROM archive.orders a WHERE a.id = t.id AND a.created_at = t.created_at AND a.items > 100")
+    assert_same_rows(orders, "archive.orders_all", "truth")
+
+
 def test_all_rows_of_a_partition_and_none(orders):
     assert erase(orders, "customer_id = -1") == (None, 0, 0, 0, None)
     assert orders.value("SELECT count(*) FROM archive_ext.erasures") == 0

@@ -142,6 +142,14 @@ def test_p12_a_query_that_needs_frozen_objects_reads_nothing(orders):
     one = refused(orders, "EXECUTE of_month('2024-02-01')")
     assert one.message_primary == "archived partition public.orders_2024_02 is in a frozen storage class"
     assert one.message_hint.startswith("SELECT * FROM request_restore('public.orders_2024_02'")
+    orders.execute("SET plan_cache_mode = force_generic_plan; PREPARE before(timestamptz) AS SELECT sum(items) FROM archive.orders_all WHERE created_at >= $1 - interval '1 day'")
+    assert orders.value("EXECUTE before('2024-03-10')") > 0
+    assert refused(orders, "EXECUTE before('2024-02-10')").message_primary.startswith("archived partition public.orders_2024_02")
+    orders.execute("RESET plan_cache_mode")
+    # What may never be run is not refused before.
+    assert orders.value("SELECT EXISTS (SELECT FROM archive.orders_all WHERE items > 0)")
+    assert refused(orders, "SELECT (SELECT sum(items) FROM archive.orders_all)").message_primary.startswith("2 archived")
+    assert refused(orders, "WITH a AS MATERIALIZED (SELECT items FROM archive.orders_all) SELECT sum(items) FROM a").message_primary.startswith("2 archived")
     # Rows of another table decide while the query runs: it is refused when it comes to it.
     orders.execute("CREATE TABLE wanted (at timestamptz)")
     orders.execute("INSERT INTO wanted VALUES ('2024-03-05')")
@@ -197,6 +205,12 @@ def test_a_restore_from_the_request_to_its_end(orders, cluster):
         assert (longer.request, longer.days) == (one.request, 9)
         poll(orders)
         assert orders.value("SELECT extract(day FROM ready_until - clock_timestamp()) FROM archive_ext.restores") >= 8
+        # Another policy does not forget it, nor does a job that is gone.
+        orders.execute("SELECT set_archive_policy('orders', verify_after => '1 year')")
+        assert orders.value("SELECT status FROM archive_ext.jobs WHERE operation = 'restore'") == "pending"
+        orders.execute("DELETE FROM archive_ext.archival_job WHERE operation = 'restore'")
+        lifecycle(orders)
+        assert orders.value("SELECT status FROM archive_ext.jobs WHERE operation = 'restore'") == "pending"
         # The time is over.
         orders.execute("UPDATE archive_ext.restore_request SET ready_until = now() - interval '1 s'")
         orders.execute("UPDATE archive_ext.object SET restored_until = now() - interval '1 s'")
@@ -223,6 +237,26 @@ def test_p12_a_copy_that_lapses_between_check_and_read(orders):
     assert "no restored copy is there" in error.value.diag.message_primary
     assert "InvalidObjectState" in error.value.diag.message_detail
     assert "request_restore('public.orders_2024_0" in error.value.diag.message_hint
+
+
+def test_a_copy_that_was_lost_is_made_again(orders):
+    freeze(orders)
+    restored(orders, "orders_2024_01")
+    (key,) = [key for key in orders.bucket.data_keys() if "2024_01" in key]
+    orders.bucket.client.copy_object(Bucket=orders.bucket.name, Key=key, CopySource=f"{orders.bucket.name}/{key}", StorageClass="DEEP_ARCHIVE")
+    assert "no restored copy" in refused(orders, "SELECT sum(items) FROM archive.orders_2024_01").message_primary
+    again = orders.row("SELECT * FROM request_restore('orders_2024_01')")
+    assert again.status == "pending"
+    for _ in range(3):
+        poll(orders)
+    assert orders.value("SELECT sum(items) FROM archive.orders_2024_01") > 0
+    # One whose time is over, before anybody has looked.
+    orders.execute("UPDATE archive_ext.restore_request SET ready_until = now() - interval '1 s'")
+    orders.execute("UPDATE archive_ext.object SET restored_until = now() - interval '1 s'")
+    assert orders.value("SELECT status FROM request_restore('orders_2024_01')") == "pending"
+    for _ in range(3):
+        poll(orders)
+    assert orders.value("SELECT sum(items) FROM archive.orders_2024_01") > 0
 
 
 def test_what_the_rules_of_a_bucket_froze_is_restored_too(orders):

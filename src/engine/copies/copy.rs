@@ -1,17 +1,21 @@
 //! Copying objects and manifests from one storage to another, proved by reading the copy back.
 
+use std::collections::BTreeSet;
+
 use archive_core::codec::{sha256_of, sha256_while};
 use archive_core::manifest::ManifestObject;
+use archive_core::naming::KeyName;
 use archive_core::store::{BlockingStore, PutMode};
 use pgrx::pg_sys;
 
 use crate::catalog::archived::Subject;
 use crate::catalog::object_copy;
-use crate::catalog::{self, storage};
+use crate::catalog::{self, storage, writers};
 use crate::engine::{storage as opened, throttle};
-use crate::error::{Error, Result, SqlState};
+use crate::error::{Error, OrRaise, Result, SqlState};
 use crate::partition::discover;
-use crate::pg::interrupts;
+use crate::pg::server_text::warning;
+use crate::pg::{interrupts, xact};
 
 /// Something that is copied.
 #[derive(Debug, Clone)]
@@ -50,6 +54,10 @@ pub fn items_of(subject: &Subject) -> Result<Vec<Item>> {
 /// Errors: 42501 where the table's owner may not use it, XX001 when an object is not what was archived, or its copy is not the object; those
 /// of both storages.
 pub fn make(store: &BlockingStore, name: &str, copies: &str, owner: pg_sys::Oid, items: &[Item]) -> Result<u64> {
+    // What is there is there.
+    if name == copies {
+        return Ok(0);
+    }
     let keys: Vec<_> = items.iter().map(|item| item.key.clone()).collect();
     let known = object_copy::known(name, copies, &keys)?;
     let missing: Vec<_> = items.iter().filter(|item| !known.contains(&item.key)).collect();
@@ -59,6 +67,7 @@ pub fn make(store: &BlockingStore, name: &str, copies: &str, owner: pg_sys::Oid,
     let second = opened::open_for(copies, owner)?.paced(throttle::pace);
     refuse_same_place(store, &second)?;
     storage::claim(copies, &second)?;
+    hold_families(&missing)?;
     for item in &missing {
         interrupts::check();
         one(store, &second, item)?;
@@ -66,6 +75,12 @@ pub fn make(store: &BlockingStore, name: &str, copies: &str, owner: pg_sys::Oid,
         object_copy::note(name, &item.key, copies, item.object.as_ref().map(|(bytes, _)| *bytes))?;
     }
     Ok(missing.len() as u64)
+}
+
+/// What deletes objects waits until what is copied of them is known, or not there.
+pub(super) fn hold_families(items: &[&Item]) -> Result<()> {
+    let families: BTreeSet<_> = items.iter().filter_map(|item| KeyName::of(&item.key).family()).collect();
+    families.iter().try_for_each(|family| writers::hold_family(family))
 }
 
 /// Copies one object or manifest and reads it back.
@@ -127,6 +142,15 @@ pub fn delete(name: &str, keys: &[String], role: pg_sys::Oid) -> Result<u64> {
         object_copy::forget(name, &copies, &keys)?;
     }
     Ok(versions)
+}
+
+/// The same of garbage, which is gone by now: what the second storage does not take back stays known, and is told.
+pub fn delete_or_warn(name: &str, keys: &[String], role: pg_sys::Oid) -> Result<()> {
+    let deleted = xact::subtransaction(|| delete(name, keys, role).or_raise());
+    if let Err(caught) = deleted {
+        warning!("copies of garbage of storage {name} could not be deleted: {}", caught.message);
+    }
+    Ok(())
 }
 
 /// Copies everything of an archived partition or row set where the policy wants that: before its local copy goes.

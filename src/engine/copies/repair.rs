@@ -88,7 +88,11 @@ impl Both<'_> {
         if self.dry_run {
             return Ok(Some(self.row(item, bad, fault, false, format!("{good} has it"))));
         }
+        copy::hold_families(&[item])?;
         copy::one(from, to, item)?;
+        if bad == copies {
+            object_copy::note(name, &item.key, copies, item.object.as_ref().map(|(bytes, _)| *bytes))?;
+        }
         if bad == name {
             let keys = std::slice::from_ref(&item.key);
             finding::resolve_all(name, keys, &["missing", "altered", "unreadable"])?;

@@ -345,7 +345,7 @@ impl Run<'_> {
         if self.options.dry_run {
             return Ok(self.rows);
         }
-        copies::delete(storage, &self.gone, user::current())?;
+        copies::delete_or_warn(storage, &self.gone, user::current())?;
         named::forget(storage, &self.gone)?;
         finding::resolve_all(storage, &self.gone, &["orphaned"])?;
         let removed: Vec<_> = self.rows.iter().filter(|row| row.removed).collect();

@@ -65,7 +65,10 @@ fn follow(request: &Request) -> Result<()> {
     let Some(subject) = archived::find(request.partition)?.filter(|_| !objects.is_empty()) else {
         return end(request, "expired", Some("the partition is not in the archive any more"));
     };
-    let store = opened::open_for(&subject.storage, discover::owner(request.source)?)?;
+    let store = match discover::owner(request.source).and_then(|owner| opened::open_for(&subject.storage, owner)) {
+        Ok(store) => store,
+        Err(error) => return restore_request::note_error(request.id, error.message(), AFTER_ERROR),
+    };
     let lapses = clock::unix_now() + i64::from(request.days) * 86_400;
     let (mut until, mut waits) = (None, None);
     for object in &objects {
@@ -131,7 +134,10 @@ fn look(store: &BlockingStore, object: &Wanted, request: &Request) -> std::resul
     if !class.as_deref().is_some_and(is_frozen) {
         return Ok(Seen { class, copy: Copy::NotNeeded });
     }
-    let copy = match meta.restore {
+    // Some servers show copies that have lapsed.
+    let restore =
+        meta.restore.filter(|restore| !matches!(restore, Restore::Ready(Some(until)) if *until <= clock::unix_now()));
+    let copy = match restore {
         Some(Restore::Ongoing) => Copy::Coming,
         Some(Restore::Ready(until)) if !request.prolonged => Copy::There(until),
         Some(Restore::Ready(_)) => {

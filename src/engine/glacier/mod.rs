@@ -8,4 +8,4 @@ mod request;
 pub use follow::{poll, step as follow_step};
 pub use moving::step as moving_step;
 pub use reattach::{later as reattach_later, step as reattach_step};
-pub use request::{Wish, request};
+pub use request::{Wish, queue_follow, request};

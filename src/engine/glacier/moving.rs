@@ -4,7 +4,7 @@
 //! of each copy which SHA-256 it has.
 
 use archive_core::codec::sha256_of;
-use archive_core::store::BlockingStore;
+use archive_core::store::{BlockingStore, is_frozen};
 
 use crate::catalog::archived::{self, Subject};
 use crate::catalog::finding::{self, Finding};
@@ -36,11 +36,10 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
             break;
         }
         if let Err(error) = mover.go(object) {
-            if error.sqlstate() != SqlState::ERRCODE_DATA_CORRUPTED {
-                return Err(error);
-            }
             // What was found stays noted, and what was moved before, although the job fails.
-            note(&subject, object, &error)?;
+            if error.sqlstate() == SqlState::ERRCODE_DATA_CORRUPTED {
+                note(&subject, object, &error)?;
+            }
             lifecycle::failed(job.id, &error)?;
             return Ok((false, "failed".to_owned()));
         }
@@ -51,6 +50,10 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
     if moved < objects.len() {
         catalog::job::advance(job.id, "moving", &serde_json::json!({ "moved": so_far }))?;
         return Ok((true, "moving".to_owned()));
+    }
+    if finding::any(subject.id)? {
+        lifecycle::failed(job.id, &damaged(&subject))?;
+        return Ok((false, "failed".to_owned()));
     }
     tier::set_glacier(subject.id)?;
     let details = serde_json::json!({ "storage_class": class, "objects": so_far, "version": subject.version });
@@ -83,6 +86,11 @@ impl Mover<'_> {
         if meta.bytes != object.bytes {
             return Err(self.altered(key, &format!("it has {} bytes, not {}", meta.bytes, object.bytes)));
         }
+        let (etag, version_id) = (meta.etag.as_deref(), meta.version_id.as_deref());
+        // The rules of a bucket, or a policy that wanted another class, came first: from there it goes nowhere.
+        if let Some(class) = meta.storage_class.as_deref().filter(|class| is_frozen(class) && *class != self.class) {
+            return tier::set_class(&self.subject.storage, key, Some(class), etag, version_id);
+        }
         // A step that was rolled back may have moved it.
         let is_there = meta.storage_class.as_deref() == Some(self.class);
         if !self.proves && !is_there {
@@ -90,18 +98,19 @@ impl Mover<'_> {
             self.compare(object, &sha256)?;
         }
         let moved = self.store.set_storage_class(key, self.class)?;
-        if let Some(sha256) = &moved.sha256 {
-            self.compare(object, sha256)?;
-        }
+        let meta = &moved.meta;
+        let (etag, version_id) = (meta.etag.as_deref(), meta.version_id.as_deref());
+        // It is there, whatever it is.
+        tier::set_class(&self.subject.storage, key, Some(self.class), etag, version_id)?;
         self.proves = moved.sha256.is_some();
         self.bytes += object.bytes;
-        let meta = &moved.meta;
-        tier::set_class(&self.subject.storage, key, Some(self.class), meta.etag.as_deref(), meta.version_id.as_deref())
+        moved.sha256.map_or(Ok(()), |sha256| self.compare(object, &sha256))
     }
 
     fn compare(&self, object: &Movable, sha256: &str) -> Result<()> {
         if sha256 == object.sha256 {
-            return Ok(());
+            let keys = std::slice::from_ref(&object.key);
+            return finding::resolve_all(&self.subject.storage, keys, &["missing", "altered", "unreadable"]);
         }
         Err(self.altered(&object.key, &format!("its SHA-256 is {sha256}, not {}", object.sha256)))
     }
@@ -114,6 +123,17 @@ impl Mover<'_> {
         .detail(format!("\"{key}\": {what}."))
         .hint("It does not move to an archive class. Put the object back from a copy or an older version of the bucket, and call retry_job.")
     }
+}
+
+fn damaged(subject: &Subject) -> Error {
+    Error::new(
+        SqlState::ERRCODE_DATA_CORRUPTED,
+        format!("the archive of \"{}\" is not what was archived", subject.name),
+    )
+    .detail("archive_ext.findings has what was found.")
+    .hint(
+        "Put the objects back from a copy or an older version of the bucket, verify_archive them, and call retry_job.",
+    )
 }
 
 fn note(subject: &Subject, object: &Movable, error: &Error) -> Result<()> {

@@ -4,7 +4,7 @@ use archive_core::lifecycle::Status;
 use archive_core::store::Retrieval;
 use pgrx::Uuid;
 
-use super::request::{Wish, request};
+use super::request::{Wish, queue_follow, request};
 use crate::catalog::job::Job;
 use crate::catalog::partition::Known;
 use crate::catalog::queue::{self, NewJob};
@@ -25,6 +25,7 @@ pub fn later(known: &Known, options: Options) -> Result<bool> {
         return Ok(false);
     }
     let name = known.qualified();
+    refuse_other_job(known, &name)?;
     let wish = Wish { from: None, to: None, retrieval: Retrieval::Standard, days: DAYS };
     let requests = request(&name, &wish)?;
     let added = queue::add(&NewJob {
@@ -45,6 +46,15 @@ pub fn later(known: &Known, options: Options) -> Result<bool> {
     Ok(true)
 }
 
+/// A job that does something else with the partition must be out of the way, before anything is paid for (55006).
+fn refuse_other_job(known: &Known, name: &str) -> Result<()> {
+    let unfinished = known.foreign_table.map(queue::unfinished_of).transpose()?.flatten();
+    let Some((job, operation)) = unfinished.filter(|(_, operation)| operation != "reattach") else { return Ok(()) };
+    Err(Error::new(SqlState::ERRCODE_OBJECT_IN_USE, format!("a job has archived partition {name}"))
+        .detail(format!("Job {job} is to do this with it: {operation}."))
+        .hint("Let it end, or cancel_job(job_id), and reattach the partition then."))
+}
+
 /// Brings the partition back once its copies are there.
 pub fn step(job: &Job) -> Result<(bool, String)> {
     let asked = |what: &str| job.request.get(what).cloned().unwrap_or_default();
@@ -57,6 +67,7 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
         if restore_request::open_for(known.id)?.is_none() {
             return Err(failed(&known));
         }
+        queue_follow(known.source, &catalog::qualified_name(known.source)?)?;
         queue::wait(job.id, LOOK)?;
         return Ok((false, "waiting".to_owned()));
     }

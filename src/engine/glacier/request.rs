@@ -2,7 +2,7 @@
 //! is committed, so that nothing is paid for that a rollback forgets.
 
 use archive_core::lifecycle::Moment;
-use archive_core::store::{Retrieval, is_frozen};
+use archive_core::store::{Restore, Retrieval, is_frozen};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
@@ -11,12 +11,12 @@ use crate::catalog::frozen::{self, Frozen};
 use crate::catalog::queue::{self, NewJob};
 use crate::catalog::restore_request::{self, Shown};
 use crate::catalog::time_key;
-use crate::catalog::{self, observed};
+use crate::catalog::{self, observed, tier};
 use crate::engine::{lifecycle, storage as opened, verification};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover;
-use crate::pg::interrupts;
 use crate::pg::server_text::notice;
+use crate::pg::{clock, interrupts};
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -78,18 +78,22 @@ fn add(one: &Frozen, wish: &Wish) -> Result<i64> {
     restore_request::add(one, wish.retrieval, wish.days, price.as_ref())
 }
 
-/// A job that follows the requests for archives of a table.
-fn follow(source: pg_sys::Oid) -> Result<()> {
-    let table = catalog::qualified_name(source)?;
+/// Adds the job that follows the requests for archives of a table, unless there is one; whether it did.
+pub fn queue_follow(source: pg_sys::Oid, name: &str) -> Result<bool> {
     queue::add(&NewJob {
         operation: "restore",
         table: source,
-        name: &table,
+        name,
         partition: None,
         request: serde_json::json!({}),
         reason: "copies of frozen objects were requested",
         storage: None,
-    })?;
+    })
+}
+
+/// The same, at work as soon as somebody can be.
+fn follow(source: pg_sys::Oid) -> Result<()> {
+    queue_follow(source, &catalog::qualified_name(source)?)?;
     queue::wake(source, "restore")?;
     if let Some(why) = lifecycle::worker_hold()? {
         notice!("no worker follows the request ({why}): call poll_restores(), now and until it is ready");
@@ -157,9 +161,14 @@ fn learn_classes(subject: &Subject) -> Result<()> {
     let store = opened::open_for(&subject.storage, discover::owner(subject.source)?)?;
     for object in restore_request::objects(subject.id)? {
         interrupts::check();
-        let class = store.head(&object.key)?.and_then(|meta| meta.storage_class).filter(|class| is_frozen(class));
-        if class.is_some() {
-            restore_request::learn_class(object.id, class.as_deref())?;
+        let Some(meta) = store.head(&object.key)? else { continue };
+        if let Some(class) = meta.storage_class.as_deref().filter(|class| is_frozen(class)) {
+            restore_request::learn_class(object.id, Some(class))?;
+            // What the catalog took for ready may be gone.
+            match meta.restore {
+                Some(Restore::Ready(until)) if until.is_none_or(|until| until > clock::unix_now()) => {}
+                _ => tier::set_restored(object.id, None)?,
+            }
         }
     }
     Ok(())

@@ -16,7 +16,7 @@ mod window;
 
 use pgrx::{Uuid, pg_sys};
 
-use super::{batch, clock, copies, expiry, rewrite, steps, verification};
+use super::{batch, clock, copies, expiry, glacier, rewrite, steps, verification};
 use crate::catalog;
 use crate::catalog::policy::TablePolicy;
 use crate::catalog::queue::NewJob;
@@ -42,6 +42,13 @@ pub fn schedule(source: Option<pg_sys::Oid>) -> Result<i32> {
     let mut added = 0;
     for table in catalog::policy::mine(source)? {
         added += schedule_if_free(&table, schedule_table)?;
+    }
+    // With or without a policy: what was asked for is carried out.
+    for (table, name) in catalog::erasure::open_tables(source)? {
+        added += i32::from(rewrite::queue_purge(table, &name)?);
+    }
+    for (table, name) in catalog::restore_request::unfollowed(source)? {
+        added += i32::from(glacier::queue_follow(table, &name)?);
     }
     for table in catalog::archived::mine_without_policy(source)? {
         added += schedule_if_free(&table, verification::schedule)?;
@@ -149,8 +156,9 @@ pub fn next_job(source: Option<pg_sys::Oid>) -> Result<Option<Uuid>> {
     }
     let now = clock::now()?;
     let (mut open, mut closed) = (Vec::new(), Vec::new());
-    for (table, window) in catalog::queue::waiting_tables(source, now)? {
-        let tables = if window::state(window.as_deref())?.is_open() { &mut open } else { &mut closed };
+    for (table, window, enabled) in catalog::queue::waiting_tables(source, now)? {
+        let is_open = enabled && window::state(window.as_deref())?.is_open();
+        let tables = if is_open { &mut open } else { &mut closed };
         tables.push(table);
     }
     catalog::queue::claim(&open, &closed, now)
@@ -163,7 +171,7 @@ pub fn step(id: Uuid) -> Result<(bool, String)> {
     if job.status != JobStatus::Running {
         return Ok((false, job.status.as_str().to_owned()));
     }
-    if job.operation != "restore" && !window::state(job.window.as_deref())?.is_open() {
+    if !catalog::queue::is_at_any_time(&job.operation) && !window::state(job.window.as_deref())?.is_open() {
         catalog::queue::suspend(id)?;
         return Ok((false, "suspended".to_owned()));
     }

@@ -9,13 +9,14 @@ use pgrx::{Uuid, pg_sys};
 
 use super::matched::{self, Matched, Touched};
 use super::partition;
+use super::purge;
 use super::swap::{self, Rewritten};
 use super::without;
 use crate::catalog::erasure::{self, NewErasure};
-use crate::catalog::queue::{self, NewJob};
-use crate::catalog::{self, managed_table, month_count};
+use crate::catalog::queue;
+use crate::catalog::{self, hold, managed_table, month_count};
 use crate::engine::batch::time as time_column;
-use crate::engine::where_clause;
+use crate::engine::{verification, where_clause};
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
 use crate::partition::discover::{self, Leaf};
@@ -59,6 +60,8 @@ pub struct Erased {
 pub(super) struct Changed {
     pub(super) versions: Vec<partition::NewVersion>,
     pub(super) sets: Vec<ChangedSet>,
+    /// Partitions that are not archived now, whose stored versions are given up.
+    pub(super) disowned: Vec<i64>,
 }
 
 /// Objects of a row set that were written anew.
@@ -120,8 +123,15 @@ pub fn erase(wish: &Wish<'_>) -> Result<Erased> {
     let table = matched::table(wish.source, "erasing rows")?;
     let matched = matched::find(&table, wish.clause)?;
     forgive(&table, &matched, wish.clause)?;
-    let deleted = delete_hot(&table, wish.clause)?;
+    let hot = delete_hot(&table, wish.clause)?;
+    let deleted = hot.iter().map(|(_, rows)| rows).sum::<u64>();
     let mut changed = Changed::default();
+    if deleted + matched.rows() > 0 {
+        // Of partitions that came back, and of those that were merged or split, the storage has the rows still.
+        let leaves: Vec<_> = hot.iter().map(|(leaf, _)| *leaf).collect();
+        changed.disowned = erasure::disown(table.oid, &leaves)?;
+        refuse_held(&changed.disowned)?;
+    }
     for touched in &matched.partitions {
         delete_from_local_copy(&table, touched, wish.clause)?;
         changed.versions.push(partition::rewrite(&table, touched, None)?);
@@ -135,6 +145,19 @@ pub fn erase(wish: &Wish<'_>) -> Result<Erased> {
     finish(wish, "erase", &table, (deleted, erased), &changed)
 }
 
+fn refuse_held(partitions: &[i64]) -> Result<()> {
+    for id in partitions {
+        let Some(reason) = hold::reasons(*id)? else { continue };
+        return Err(Error::new(
+            SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "what was archived of a partition of which rows match is under a legal hold",
+        )
+        .detail(format!("Reason: {reason}."))
+        .hint("Nothing was changed. An administrator ends the hold with legal_hold(partition, false)."));
+    }
+    Ok(())
+}
+
 /// Puts what was written in its place, and leaves a receipt, an event, and the job that deletes what held the rows.
 pub(super) fn finish(
     wish: &Wish<'_>,
@@ -146,7 +169,9 @@ pub(super) fn finish(
     changed.put_in_place(&(table.schema.clone(), table.name.clone()))?;
     failpoint!("erase_in_place");
     let (gone, new, left) = (changed.gone(), changed.come(), changed.left());
-    let partitions: Vec<_> = changed.versions.iter().map(|version| version.subject.id).collect();
+    compare_local_copies(changed)?;
+    let of_versions = changed.versions.iter().map(|version| version.subject.id);
+    let partitions: Vec<_> = of_versions.chain(changed.disowned.iter().copied()).collect();
     let sets: Vec<_> = changed.sets.iter().map(|one| one.set).collect();
     let retention = if wish.at_once { 0 } else { guc::garbage_retention_seconds() };
     let name = table.qualified();
@@ -170,24 +195,16 @@ pub(super) fn finish(
     });
     let event = if kind == "erase" { "erased" } else { "corrected" };
     catalog::event::record(table.oid, &name, event, "ARCHIVED", None, details)?;
-    if !gone.is_empty() {
-        queue::add(&NewJob {
-            operation: "erase",
-            table: table.oid,
-            name: &name,
-            partition: None,
-            request: serde_json::json!({}),
-            reason: "what held erased rows is deleted from the storage",
-            storage: None,
-        })?;
+    if !gone.is_empty() || !partitions.is_empty() {
+        purge::queue(table.oid, &name)?;
         queue::wake(table.oid, "erase")?;
     }
     let objects = gone.len() as u64;
     Ok(Erased { receipt: Some(receipt), deleted, erased, objects, delete_after: Some(delete_after) })
 }
 
-/// Partitions at rest are guarded against everybody but us.
-fn delete_hot(table: &Leaf, clause: &str) -> Result<u64> {
+/// Deletes the rows from the table; from which of its partitions, and how many. Partitions at rest are guarded against everybody but us.
+fn delete_hot(table: &Leaf, clause: &str) -> Result<Vec<(pg_sys::Oid, u64)>> {
     let name = table.qualified();
     let alias = quote_identifier(&table.name);
     let from = format!("{name} AS {alias}");
@@ -195,8 +212,14 @@ fn delete_hot(table: &Leaf, clause: &str) -> Result<u64> {
     let mut storing = discover::tree(table.oid)?;
     storing.push(table.oid);
     let _ours = Lifted::of(storing);
-    let sql = format!("DELETE FROM {from} WHERE {}", where_clause::condition(Some(clause)));
-    user::own_sql(user::current(), || spi::execute(&sql, &[]))
+    let sql = format!(
+        "WITH gone AS (DELETE FROM {from} WHERE {} RETURNING {alias}.tableoid)
+         SELECT tableoid, pg_catalog.count(*) FROM gone GROUP BY tableoid",
+        where_clause::condition(Some(clause))
+    );
+    user::own_sql(user::current(), || {
+        spi::writing_rows(&sql, &[], |row| Ok((row.need::<pg_sys::Oid>(1)?, row.need::<i64>(2)?.unsigned_abs())))
+    })
 }
 
 /// The same rows of a local copy: nobody reads it, and it comes back as it is.
@@ -212,15 +235,29 @@ fn delete_from_local_copy(table: &Leaf, touched: &Touched, clause: &str) -> Resu
     if guarded.is_some() {
         freeze::guard(local.oid, &name, local.owner, freeze::Reason::ReadOnly)?;
     }
-    if deleted == touched.rows {
+    if deleted == touched.places.len() as u64 {
         return Ok(());
     }
     Err(Error::new(
         SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!("the local copy of \"{}\" has other rows than its archive", touched.subject.name),
     )
-    .detail(format!("Of {name} {deleted} rows match, and {} of the archive.", touched.rows))
+    .detail(format!("Of {name} {deleted} rows match, and {} of the archive.", touched.places.len() as u64))
     .hint("Nothing was changed. SELECT drop_local_copy(partition) compares both, and drops the local copy if they are equal."))
+}
+
+/// A local copy that has other rows than the archive now would bring them back (55000): the clause may be true for other rows each time.
+fn compare_local_copies(changed: &Changed) -> Result<()> {
+    for version in changed.versions.iter().filter(|version| version.subject.local_copy.is_some()) {
+        let Some(difference) = verification::local_copy_differs(version.subject.id)? else { continue };
+        return Err(Error::new(
+            SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("the local copy of \"{}\" would have other rows than its archive", version.subject.name),
+        )
+        .detail(format!("{difference}."))
+        .hint("Nothing was changed. SELECT drop_local_copy(partition) compares both, and drops the local copy if they are equal."));
+    }
+    Ok(())
 }
 
 /// Objects of row sets without the rows that match.

@@ -22,7 +22,8 @@ use crate::pg::{spi, user};
 pub(super) struct Touched {
     pub(super) subject: Subject,
     pub(super) taken: TakenRows,
-    pub(super) rows: u64,
+    /// Their places, as `ctid` prints them.
+    pub(super) places: Vec<String>,
 }
 
 /// What matches of a table's archive.
@@ -31,8 +32,8 @@ pub(super) struct Matched {
     pub(super) partitions: Vec<Touched>,
     /// All row sets, locked; those of which nothing is taken are as they were.
     pub(super) sets: Vec<Shrinking>,
-    /// Rows that match in row sets.
-    pub(super) set_rows: u64,
+    /// Rows that match in row sets, by these: their places.
+    pub(super) set_places: BTreeMap<i64, Vec<String>>,
     /// The archive, and the name by which the clause may call it, as they stand after FROM.
     pub(super) from: Option<String>,
 }
@@ -40,7 +41,8 @@ pub(super) struct Matched {
 impl Matched {
     /// Rows that match.
     pub(super) fn rows(&self) -> u64 {
-        self.set_rows + self.partitions.iter().map(|touched| touched.rows).sum::<u64>()
+        let in_partitions = self.partitions.iter().map(|touched| touched.places.len());
+        in_partitions.chain(self.set_places.values().map(Vec::len)).sum::<usize>() as u64
     }
 }
 
@@ -77,6 +79,10 @@ pub(super) fn table(source: pg_sys::Oid, verb: &str) -> Result<Leaf> {
         )));
     }
     locks::acquire(source, &name, LockMode::RowExclusive)?;
+    // A swap locks the parent of its partition, not the root.
+    for below in discover::partitioned_below(source)? {
+        locks::acquire(below, &catalog::qualified_name(below)?, LockMode::RowExclusive)?;
+    }
     locks::wait_for_partition(&name)?;
     Ok(table)
 }
@@ -100,8 +106,8 @@ pub(super) fn find(table: &Leaf, clause: &str) -> Result<Matched> {
     let places = user::own_sql(user::current(), || {
         spi::writing_rows(&query, &[], |row| Ok((row.need::<pg_sys::Oid>(1)?, row.need::<String>(2)?)))
     })?;
-    let mut by_partition: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
-    let mut set_rows = 0;
+    let mut by_partition: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    let mut set_places: BTreeMap<i64, Vec<String>> = BTreeMap::new();
     for (relation, place) in places {
         let number = TupleId::parse(&place).ok_or_else(|| nowhere(relation))?.number();
         match sets.iter_mut().find(|shrinking| shrinking.set.foreign_table == Some(relation)) {
@@ -109,16 +115,16 @@ pub(super) fn find(table: &Leaf, clause: &str) -> Result<Matched> {
                 if !shrinking.taken.take(number) {
                     return Err(nowhere(relation));
                 }
-                set_rows += 1;
+                set_places.entry(shrinking.set.id).or_default().push(place);
             }
-            None => by_partition.entry(relation.to_u32()).or_default().push(number),
+            None => by_partition.entry(relation.to_u32()).or_default().push(place),
         }
     }
     let mut partitions = Vec::with_capacity(by_partition.len());
-    for (relation, numbers) in by_partition {
-        partitions.push(touched(relation.into(), &numbers)?);
+    for (relation, places) in by_partition {
+        partitions.push(touched(relation.into(), places)?);
     }
-    let matched = Matched { partitions, sets, set_rows, from: Some(from) };
+    let matched = Matched { partitions, sets, set_places, from: Some(from) };
     refuse_held(&matched)?;
     Ok(matched)
 }
@@ -131,7 +137,7 @@ pub(super) fn shrinking(set: row_set::RowSet) -> Result<Shrinking> {
 
 /// The partition that this foreign table reads, and these rows of it. It is claimed only now that it is known: whoever archived it anew
 /// meanwhile has given its rows other places.
-fn touched(relation: pg_sys::Oid, numbers: &[u64]) -> Result<Touched> {
+fn touched(relation: pg_sys::Oid, places: Vec<String>) -> Result<Touched> {
     let seen = archived::of_relation(relation)?.into_iter().next().ok_or_else(|| nowhere(relation))?;
     locks::claim_partition(&seen.name)?;
     let same = |now: &Subject| now.version == seen.version && now.foreign_table == seen.foreign_table;
@@ -144,10 +150,10 @@ fn touched(relation: pg_sys::Oid, numbers: &[u64]) -> Result<Touched> {
     };
     let objects = archived::objects(&subject)?;
     let mut taken = TakenRows::of_objects(objects.iter().map(|stored| stored.object.rows));
-    if !numbers.iter().all(|number| taken.take(*number)) {
+    if !places.iter().all(|place| TupleId::parse(place).is_some_and(|place| taken.take(place.number()))) {
         return Err(nowhere(relation));
     }
-    Ok(Touched { subject, taken, rows: numbers.len() as u64 })
+    Ok(Touched { subject, taken, places })
 }
 
 fn refuse_held(matched: &Matched) -> Result<()> {

@@ -25,7 +25,7 @@ pub use compact::compact;
 pub use due::due;
 pub use erase::{Erased, Wish, erase};
 pub use job::{begin, step};
-pub use purge::step as purge_step;
+pub use purge::{queue as queue_purge, step as purge_step};
 pub use read::rows;
 pub use request::Request;
 pub use restore::{Conflict, restore};

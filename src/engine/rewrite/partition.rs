@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use archive_core::codec::Digest;
 use archive_core::manifest::{Manifest, ManifestObject};
-use archive_core::naming::KeyName;
+use archive_core::naming::{KeyName, encode_ident};
 use archive_core::store::BlockingStore;
 
 use super::archived::{self, ArchivedRows, Names};
@@ -67,6 +67,7 @@ pub(super) fn rewrite(table: &Leaf, touched: &Touched, add: Add<'_>) -> Result<N
     let name = (before.source.schema.clone(), before.source.table.clone());
     let own_name = before.source.partition.clone();
     let version = manifest::next_version(&store, &name, &own_name, subject.version.unsigned_abs())?;
+    let version = version.max(highest_version(&store, &before)?.saturating_add(1));
     let names = Names::Version { partition: &own_name, version, next: Cell::new(0) };
     let rows = ArchivedRows { source, filter_fields: Vec::new(), store: &store, names };
     let mut objects: Vec<Vec<ManifestObject>> = before.objects.iter().map(|object| vec![object.clone()]).collect();
@@ -90,6 +91,20 @@ pub(super) fn rewrite(table: &Leaf, touched: &Touched, add: Add<'_>) -> Result<N
     drop(rows);
     failpoint!("partition_rewritten");
     Ok(NewVersion { subject: subject.clone(), store, key: manifest_key, manifest: after, gone, new, left })
+}
+
+/// The highest version of which there is an object beside those of a manifest: one that a run left that rolled back is not overwritten,
+/// for a bucket that keeps versions would keep its rows under a key that is needed.
+fn highest_version(store: &BlockingStore, manifest: &Manifest) -> Result<u32> {
+    let partition = encode_ident(&manifest.source.partition);
+    let Some(first) = manifest.objects.first() else { return Ok(0) };
+    let directory = first.key.rsplit_once('/').map_or("", |(directory, _)| directory);
+    let found = store.list(&format!("{directory}/{partition}.v"))?;
+    let version = |key: &str| match KeyName::of(key) {
+        KeyName::Data(data) if data.partition == partition => Some(data.version),
+        _ => None,
+    };
+    Ok(found.iter().filter_map(|object| version(&object.key)).max().unwrap_or(0))
 }
 
 /// The manifest of the next version, which differs in its objects alone.

@@ -1,13 +1,15 @@
 //! Deletes what held erased rows from the storage: replaced objects, and everything that earlier versions have and the erased one does not,
 //! in every version that the store keeps.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use archive_core::codec::Digest;
-use archive_core::naming::KeyName;
+use archive_core::naming::{KeyName, encode_ident};
+use pgrx::pg_sys;
 
-use crate::catalog::erasure::{self, Open};
+use crate::catalog::erasure::{self, OldVersions, Open};
 use crate::catalog::job::Job;
+use crate::catalog::queue::NewJob;
 use crate::catalog::{self, hold, named, queue, row_set, storage, writers};
 use crate::engine::plan::job_hex;
 use crate::engine::{copies, manifest, storage as opened, throttle};
@@ -38,7 +40,8 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
     if open.is_read {
         return wait(job, LOOK);
     }
-    let keys = erasure::keys(open.id)?;
+    let mut keys = erasure::keys(open.id)?;
+    keys.extend(leftovers(job, open.id, &keys)?);
     let families: BTreeSet<_> = keys.iter().filter_map(|(_, key)| KeyName::of(key).family()).collect();
     for family in &families {
         if !writers::try_hold_family(family)? {
@@ -46,6 +49,44 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
         }
     }
     delete(job, &open, &keys)
+}
+
+/// Adds the job that deletes what is to be deleted for a table, unless there is one; whether it did.
+pub fn queue(source: pg_sys::Oid, name: &str) -> Result<bool> {
+    queue::add(&NewJob {
+        operation: "erase",
+        table: source,
+        name,
+        partition: None,
+        request: serde_json::json!({}),
+        reason: "what held erased rows is deleted from the storage",
+        storage: None,
+    })
+}
+
+/// What runs that rolled back left of earlier versions: the catalog never knew it.
+fn leftovers(job: &Job, receipt: i64, known: &[(String, String)]) -> Result<Vec<(String, String)>> {
+    let known: HashSet<_> = known.iter().map(|(storage, key)| (storage.as_str(), key.as_str())).collect();
+    let old = erasure::old_versions(receipt)?;
+    let places: BTreeSet<_> = old.iter().map(|old| (old.storage.clone(), old.table.clone())).collect();
+    let mut found = Vec::new();
+    for (storage, table) in places {
+        let store = opened::open_for(&storage, discover::owner(job.table)?)?;
+        for object in store.list(&format!("{table}/"))? {
+            interrupts::check();
+            let (KeyName::Data(key) | KeyName::Manifest(key)) = KeyName::of(&object.key) else { continue };
+            let is_old = |old: &OldVersions| {
+                old.storage == storage
+                    && old.table == key.table
+                    && encode_ident(&old.partition) == key.partition
+                    && key.version < old.before
+            };
+            if old.iter().any(is_old) && !known.contains(&(storage.as_str(), object.key.as_str())) {
+                found.push((storage.clone(), object.key.clone()));
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn wait(job: &Job, seconds: f64) -> Result<(bool, String)> {

@@ -15,7 +15,7 @@ use super::restore::Shrinking;
 use super::without;
 use crate::catalog;
 use crate::engine::plan::job_hex;
-use crate::engine::{restore, where_clause};
+use crate::engine::restore;
 use crate::error::{Error, Result, SqlState};
 use crate::export::{self, ExportSource, Objects};
 use crate::partition::discover::{self, Attribute, Leaf};
@@ -37,13 +37,12 @@ pub fn update(wish: &Wish<'_>, changes: &[(String, String)]) -> Result<Erased> {
     for touched in &matched.partitions {
         refuse_local_copy(touched)?;
         let corrected =
-            Corrected::make(&table, &matched, &columns, changes, wish.clause, touched.subject.foreign_table)?;
+            Corrected::make(&table, &matched, &columns, changes, (touched.subject.foreign_table, &touched.places))?;
         corrected.check_bounds(touched)?;
         let add = |store: &BlockingStore, rows: &ArchivedRows<'_>, beside: &str| {
             let objects = Objects::default();
-            let written = corrected.write(&rows.source, store, &objects, touched.rows, &|ordinal| {
-                rows.names.key(beside, ordinal, objects.format)
-            })?;
+            let written = corrected
+                .write(&rows.source, store, &objects, &|ordinal| rows.names.key(beside, ordinal, objects.format))?;
             written.objects.iter().try_for_each(|object| rows.read_back(object))?;
             Ok(written.objects)
         };
@@ -51,7 +50,7 @@ pub fn update(wish: &Wish<'_>, changes: &[(String, String)]) -> Result<Erased> {
         corrected.forget()?;
     }
     for (number, shrinking) in (1..).zip(matched.sets.iter().filter(|one| one.taken.objects().next().is_some())) {
-        correct_set(&table, &matched, (shrinking, number), &columns, changes, wish.clause, &mut changed)?;
+        correct_set(&table, &matched, (shrinking, number), &columns, changes, &mut changed)?;
     }
     failpoint!("update_rewritten");
     match matched.rows() {
@@ -66,12 +65,12 @@ fn correct_set(
     (shrinking, number): (&Shrinking, u32),
     columns: &[Attribute],
     changes: &[(String, String)],
-    clause: &str,
     changed: &mut Changed,
 ) -> Result<()> {
     let id = catalog::job::new_id()?;
     let set = &shrinking.set;
-    let corrected = Corrected::make(table, matched, columns, changes, clause, set.foreign_table)?;
+    let places = matched.set_places.get(&set.id).cloned().unwrap_or_default();
+    let corrected = Corrected::make(table, matched, columns, changes, (set.foreign_table, &places))?;
     let (store, mut rewritten) = without::rewrite(table, shrinking, (id, number))?;
     let source = archived::shape(table, set.id)?;
     let format = archived::newest_format(rewritten.gone.last().map(|gone| &gone.object))?;
@@ -83,7 +82,7 @@ fn correct_set(
         let batch = naming::BatchName { job: &job_hex(id), number, sha256: &sha256 };
         naming::batch_key_beside(&beside, &table.name, batch, format)
     };
-    let written = corrected.write(&source, &store, &objects, rewritten.left.rows, &key)?;
+    let written = corrected.write(&source, &store, &objects, &key)?;
     let names = Names::Batch { table: &table.name, of: (id, number), attempt };
     let rows = ArchivedRows { source, filter_fields: Vec::new(), store: &store, names };
     written.objects.iter().try_for_each(|object| rows.read_back(object))?;
@@ -147,6 +146,7 @@ struct Corrected {
     table: pg_sys::Oid,
     name: String,
     source: pg_sys::Oid,
+    rows: u64,
 }
 
 impl Corrected {
@@ -155,8 +155,7 @@ impl Corrected {
         matched: &Matched,
         columns: &[Attribute],
         changes: &[(String, String)],
-        clause: &str,
-        archived: Option<pg_sys::Oid>,
+        (archived, places): (Option<pg_sys::Oid>, &[String]),
     ) -> Result<Self> {
         let (Some(from), Some(archived)) = (&matched.from, archived) else {
             return Err(Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, "the archive was dropped meanwhile"));
@@ -175,22 +174,22 @@ impl Corrected {
             table.qualified()
         );
         let insert = format!(
-            "INSERT INTO pg_temp.{NAME} ({}) SELECT {} FROM {from} WHERE {alias}.tableoid OPERATOR(pg_catalog.=) {}::pg_catalog.oid AND {}",
+            "INSERT INTO pg_temp.{NAME} ({}) SELECT {} FROM {from} WHERE {alias}.tableoid OPERATOR(pg_catalog.=) {}::pg_catalog.oid \
+             AND {alias}.ctid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.tid[])",
             names.join(", "),
             values.join(", "),
             archived.to_u32(),
-            where_clause::condition(Some(clause))
         );
         user::own_sql(user::current(), || {
             spi::execute(&create, &[])?;
-            spi::execute(&insert, &[])
+            spi::execute(&insert, &[places.to_vec().into()])
         })?;
         xact::command_counter_increment();
         let oid =
             spi::one("SELECT 'pg_temp.archive_ext_corrected'::pg_catalog.regclass::pg_catalog.oid", &[], |row| {
                 row.need(1)
             })?;
-        Ok(Self { table: oid, name: format!("pg_temp.{NAME}"), source: table.oid })
+        Ok(Self { table: oid, name: format!("pg_temp.{NAME}"), source: table.oid, rows: places.len() as u64 })
     }
 
     /// No row may leave its partition: it would be sought elsewhere.
@@ -214,7 +213,6 @@ impl Corrected {
         archived: &ExportSource,
         store: &BlockingStore,
         objects: &Objects,
-        rows: u64,
         key: &dyn Fn(u32) -> String,
     ) -> Result<export::Exported> {
         let source = ExportSource::open(self.table, self.source, LockMode::AccessShare)?;
@@ -227,15 +225,15 @@ impl Corrected {
         }
         let written = export::export_objects(&source, objects, store, key)?;
         let count = written.objects.iter().map(|object| object.rows).sum::<u64>();
-        if count == rows {
+        if count == self.rows {
             return Ok(written);
         }
         Err(Error::new(
-            SqlState::ERRCODE_T_R_SERIALIZATION_FAILURE,
-            format!("where_clause held for {rows} rows, and for {count} when they were read again"),
+            SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("{} rows match, and {count} of them could be read again", self.rows),
         )
-        .detail("It depends on more than the rows, as random() does.")
-        .hint("Nothing was changed. Write a clause that is true for the same rows each time."))
+        .detail("Row-level security, or a change of the archive meanwhile, hides the others.")
+        .hint("Nothing was changed. Run it again."))
     }
 
     fn forget(self) -> Result<()> {

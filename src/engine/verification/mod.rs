@@ -217,6 +217,13 @@ fn not_as_archived(subject: &Subject, what: &str) -> Error {
     .detail(format!("{what}."))
 }
 
+/// How the local copy of an archived partition differs from what is archived; `None` when it does not, or there is none.
+pub fn local_copy_differs(id: i64) -> Result<Option<String>> {
+    let Some(subject) = archived::find(id)? else { return Ok(None) };
+    let Some(local) = subject.local_copy else { return Ok(None) };
+    local::compare_digests(&subject, &Checker::open(&subject, None)?, local)
+}
+
 /// The storage of a subject with the credentials of the table's owner.
 fn open(subject: &Subject) -> Result<archive_core::store::BlockingStore> {
     Ok(storage::open_for(&subject.storage, discover::owner(subject.source)?)?.paced(throttle::pace))

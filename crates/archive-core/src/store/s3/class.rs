@@ -8,8 +8,8 @@ use crate::store::{Restore, Retrieval};
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use aws_sdk_s3::types::{
-    ChecksumAlgorithm, GlacierJobParameters, MetadataDirective, ObjectLockLegalHoldStatus, ObjectLockMode,
-    RestoreRequest, StorageClass, Tier,
+    ChecksumAlgorithm, ChecksumMode, GlacierJobParameters, MetadataDirective, ObjectLockLegalHoldStatus,
+    ObjectLockMode, RestoreRequest, StorageClass, Tier,
 };
 use std::fmt::Write;
 
@@ -31,7 +31,8 @@ impl S3Store {
             return Err(Error::new(ErrorKind::NotFound, format!("object \"{url}\" does not exist")));
         };
         if is_class(head.storage_class.as_ref(), class) {
-            return Ok(Moved { meta: object_meta(key, head), sha256: None });
+            let sha256 = self.stored_sha256(key, &full_key).await?;
+            return Ok(Moved { meta: object_meta(key, head), sha256 });
         }
         let source = self.source(full_key, &head);
         let sha256 = self.copy(key, &source, class).await?;
@@ -43,6 +44,17 @@ impl S3Store {
             return Err(Error::new(ErrorKind::Storage, message));
         };
         Ok(Moved { meta: moved, sha256 })
+    }
+
+    /// The SHA-256 that the store has of the whole object, if it has one.
+    async fn stored_sha256(&self, key: &str, full_key: &str) -> Result<Option<String>> {
+        let attempt = |_| async {
+            let request =
+                self.client().head_object().bucket(self.bucket()).key(full_key).checksum_mode(ChecksumMode::Enabled);
+            request.send().await.map_err(|e| self.attempt("look at", key, &Failure::of(&e)))
+        };
+        let head = self.retry().run(attempt).await?;
+        Ok(head.checksum_sha256.as_deref().and_then(hexadecimal))
     }
 
     fn source(&self, full_key: String, head: &HeadObjectOutput) -> Source {
