@@ -138,6 +138,8 @@ CREATE TABLE archive_ext.partition (
     rows_of          regclass,
     superseded_at    timestamptz,
     superseded_by    text[],
+    -- Since when the objects of earlier versions are not needed, where rows of them were erased.
+    erased_at        timestamptz,
     UNIQUE (managed_table, schema_name, partition_name)
 );
 CREATE INDEX partition_manifest_key_idx ON archive_ext.partition (manifest_key);

@@ -131,6 +131,39 @@ pub fn of_local_copies() -> Result<Vec<Standing>> {
     })
 }
 
+/// What a person was promised and has not got: deletions that are still open a day after their time, and restores that failed.
+pub fn of_promises() -> Result<Vec<Standing>> {
+    let (me, everything) = (user::current(), user::reads_all_archives());
+    user::elevated(|| {
+        spi::rows(
+            "SELECT a.alert, c.oid, a.partition, NULL::uuid, a.since, a.detail, a.remedy FROM pg_class c JOIN (
+               SELECT 'overdue' AS alert, e.source::oid AS source, NULL::text AS partition, e.delete_after AS since,
+                      format('what held rows of erasure %s was to be deleted after %s, and is not yet', e.id,
+                             to_char(e.delete_after, 'YYYY-MM-DD HH24:MI TZ')) AS detail,
+                      'See archive_ext.jobs for its erase job; CALL run_lifecycle() where no worker runs.' AS remedy
+               FROM archive_ext.erasure e WHERE e.deleted_at IS NULL AND e.delete_after < clock_timestamp() - interval '1 day'
+               UNION ALL
+               SELECT 'overdue', d.source::oid, d.partition_name, d.withdrawn_at,
+                      format('its objects were to be deleted from %s on, and are not yet (certificate %s)',
+                             to_char(d.withdrawn_at, 'YYYY-MM-DD HH24:MI TZ'), d.id),
+                      'See archive_ext.jobs for its expire job; retry_job(job_id) begins it again.'
+               FROM archive_ext.deletion_certificate d WHERE d.deleted_at IS NULL AND d.withdrawn_at < clock_timestamp() - interval '1 day'
+               UNION ALL
+               SELECT 'restore failed', m.source::oid, format('%I.%I', p.schema_name, p.partition_name), r.ended_at,
+                      format('restore request %s failed: %s', r.id, coalesce(r.error, 'the storage does not say why')),
+                      'Mend what is wrong, then SELECT * FROM request_restore(partition).'
+               FROM archive_ext.restore_request r JOIN archive_ext.partition p ON p.id = r.partition_id
+               JOIN archive_ext.managed_table m ON m.id = p.managed_table
+               WHERE r.status = 'failed' AND r.ended_at > clock_timestamp() - interval '7 days'
+                 AND NOT EXISTS (SELECT FROM archive_ext.restore_request l WHERE l.partition_id = r.partition_id AND l.id > r.id)
+             ) a ON a.source = c.oid
+             WHERE $2 OR has_table_privilege($1, c.oid, 'SELECT') ORDER BY a.since",
+            &[me.into(), everything.into()],
+            standing,
+        )
+    })
+}
+
 /// A job of the scheduler that is not done.
 #[derive(Debug)]
 pub struct Unfinished {
@@ -160,7 +193,9 @@ pub fn unfinished() -> Result<Vec<Unfinished>> {
                     p.maintenance_window
              FROM archive_ext.archival_job j JOIN pg_class c ON c.oid = j.table_name::oid
              LEFT JOIN archive_ext.archive_policy p ON p.source = j.table_name
-             WHERE j.scheduled AND j.status IN ('pending', 'running') AND ($2 OR has_table_privilege($1, c.oid, 'SELECT'))
+             WHERE j.scheduled AND j.status IN ('pending', 'running')
+               -- These wait for the storage, or for a retention to be over.
+               AND j.operation NOT IN ('restore', 'reattach', 'erase') AND ($2 OR has_table_privilege($1, c.oid, 'SELECT'))
              ORDER BY j.started_at",
             &[me.into(), everything.into()],
             |row| {

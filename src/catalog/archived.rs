@@ -304,9 +304,12 @@ pub fn ageing(source: pg_sys::Oid) -> Result<Vec<Ageing>> {
 /// `archive_ext.verify_after`.
 pub(super) fn has_due(now: &str) -> String {
     format!(
-        "EXISTS (SELECT FROM archive_ext.archival_job j WHERE j.table_name = m.source AND j.operation IN ('restore', 'reattach')
-                   AND j.status = 'pending' AND (j.next_attempt_at IS NULL OR j.next_attempt_at <= {now}))
-         OR EXISTS (SELECT FROM archive_ext.erasure e WHERE e.source = m.source AND e.deleted_at IS NULL AND e.delete_after <= {now})
+        "EXISTS (SELECT FROM archive_ext.archival_job j WHERE j.table_name = m.source AND j.operation IN ('restore', 'reattach', 'erase')
+                   AND (j.status = 'running' OR j.status = 'pending' AND (j.next_attempt_at IS NULL OR j.next_attempt_at <= {now})))
+         OR EXISTS (SELECT FROM archive_ext.erasure e WHERE e.source = m.source AND e.deleted_at IS NULL AND e.delete_after <= {now}
+                      AND NOT {held}
+                      AND NOT EXISTS (SELECT FROM archive_ext.archival_job j WHERE j.table_name = m.source AND j.operation = 'erase'
+                                        AND j.status IN ('pending', 'running', 'paused')))
          OR NOT EXISTS (SELECT FROM archive_ext.archive_policy a WHERE a.source = m.source)
          AND (EXISTS (SELECT FROM archive_ext.partition p WHERE p.managed_table = m.id AND p.status = 'ARCHIVED' AND NOT p.row_set
                         AND {LOCAL_COPY} IS NOT NULL
@@ -314,7 +317,8 @@ pub(super) fn has_due(now: &str) -> String {
                              OR p.reverified_at IS NULL AND p.archived_at + make_interval(secs => $2) <= {now}))
               OR EXISTS (SELECT FROM archive_ext.archival_job j WHERE j.table_name = m.source AND j.scheduled
                            AND j.operation IN ('verify', 'drop_local', 'expire', 'glacier', 'restore', 'reattach', 'erase')
-                           AND (j.status = 'running' OR j.status = 'pending' AND (j.next_attempt_at IS NULL OR j.next_attempt_at <= {now}))))"
+                           AND (j.status = 'running' OR j.status = 'pending' AND (j.next_attempt_at IS NULL OR j.next_attempt_at <= {now}))))",
+        held = super::erasure::HELD,
     )
 }
 

@@ -85,6 +85,11 @@ pub fn add(new: &NewErasure<'_>) -> Result<(i64, TimestampWithTimeZone)> {
     })
 }
 
+/// SQL over receipt `e`: whether a legal hold keeps what it is to delete.
+pub(super) const HELD: &str = "EXISTS (SELECT FROM archive_ext.legal_hold h WHERE h.released_at IS NULL
+    AND (h.partition_id = ANY (e.row_sets)
+         OR h.partition_id IN (SELECT (v ->> 'id')::bigint FROM jsonb_array_elements(e.partitions) v)))";
+
 /// A receipt whose objects are not deleted yet.
 #[derive(Debug)]
 pub struct Open {
@@ -111,25 +116,25 @@ pub fn open_tables(source: Option<pg_sys::Oid>) -> Result<Vec<(pg_sys::Oid, Stri
     let me = user::current();
     user::elevated(|| {
         spi::rows(
-            "SELECT DISTINCT c.oid, format('%I.%I', n.nspname, c.relname) FROM archive_ext.erasure e JOIN pg_class c ON c.oid = e.source::oid
+            &format!("SELECT DISTINCT c.oid, format('%I.%I', n.nspname, c.relname) FROM archive_ext.erasure e JOIN pg_class c ON c.oid = e.source::oid
              JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE e.deleted_at IS NULL AND pg_has_role($1, c.relowner, 'USAGE') AND ($2 IS NULL OR c.oid = $2)",
+             WHERE e.deleted_at IS NULL AND NOT {HELD} AND pg_has_role($1, c.relowner, 'USAGE') AND ($2 IS NULL OR c.oid = $2)"),
             &[me.into(), source.into()],
             |row| Ok((row.need(1)?, row.need(2)?)),
         )
     })
 }
 
-/// The oldest of a table's.
+/// The oldest of a table's that no legal hold keeps.
 pub fn oldest(source: pg_sys::Oid) -> Result<Option<Open>> {
     user::elevated(|| {
         spi::optional(
-            "SELECT e.id, extract(epoch FROM e.delete_after - clock_timestamp())::float8, e.settled_at IS NOT NULL,
+            &format!("SELECT e.id, extract(epoch FROM e.delete_after - clock_timestamp())::float8, e.settled_at IS NOT NULL,
                     EXISTS (SELECT FROM pg_stat_activity a WHERE a.backend_xmin IS NOT NULL AND a.pid <> pg_backend_pid()
                               AND a.xact_start < coalesce(e.settled_at, clock_timestamp())),
                     ARRAY(SELECT p ->> 'id' FROM jsonb_array_elements(e.partitions) p), e.row_sets::text[]
-             FROM archive_ext.erasure e WHERE e.source = $1::oid AND e.deleted_at IS NULL
-             ORDER BY e.delete_after, e.id LIMIT 1",
+             FROM archive_ext.erasure e WHERE e.source = $1::oid AND e.deleted_at IS NULL AND NOT {HELD}
+             ORDER BY e.delete_after, e.id LIMIT 1"),
             &[source.into()],
             |row| {
                 Ok(Open {
@@ -182,18 +187,28 @@ pub fn keys(id: i64) -> Result<Vec<(String, String)>> {
     })
 }
 
-/// Partitions of a table of which rows were deleted in the table (`leaves`), or that others took the place of, with a stored version: it has the
-/// rows, and stands for nothing any more. Their ids; they are archived anew as a whole from now on.
-pub fn disown(source: pg_sys::Oid, leaves: &[pg_sys::Oid]) -> Result<Vec<i64>> {
+/// Partitions of a table of which rows were deleted in the table (`leaves`), and those of whose place these or the partitions `archived` took,
+/// with a stored version: it has the rows, and stands for nothing any more. Their ids; they are archived anew as a whole from now on.
+pub fn disown(source: pg_sys::Oid, leaves: &[pg_sys::Oid], archived: &[i64]) -> Result<Vec<i64>> {
     user::elevated(|| {
         spi::writing_rows(
-            "UPDATE archive_ext.partition p SET version = p.version + 1, manifest_key = NULL
-             FROM archive_ext.managed_table m
-             WHERE m.id = p.managed_table AND m.source = $1::oid AND NOT p.row_set AND p.version > 0 AND p.status <> 'ARCHIVED'
-               AND (p.hot_table::oid = ANY ($2) OR p.superseded_at IS NOT NULL)
+            "WITH RECURSIVE mine AS (
+               SELECT p.id, format('%I.%I', p.schema_name, p.partition_name) AS name, p.hot_table::oid AS leaf, p.superseded_by
+               FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
+               WHERE m.source = $1::oid AND NOT p.row_set),
+             touched AS (
+               SELECT format('%I.%I', n.nspname, c.relname) AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+               WHERE c.oid = ANY ($2)
+               UNION SELECT mine.name FROM mine WHERE mine.id = ANY ($3)
+               UNION SELECT mine.name FROM mine JOIN touched t ON t.name = ANY (mine.superseded_by))
+             UPDATE archive_ext.partition p SET version = p.version + 1, manifest_key = NULL, erased_at = clock_timestamp()
+             FROM mine
+             WHERE mine.id = p.id AND p.version > 0 AND p.status <> 'ARCHIVED'
+               AND (p.superseded_at IS NULL AND mine.leaf = ANY ($2)
+                    OR p.superseded_at IS NOT NULL AND mine.name IN (SELECT name FROM touched))
                AND EXISTS (SELECT FROM archive_ext.object o WHERE o.partition_id = p.id)
              RETURNING p.id",
-            &[source.into(), leaves.to_vec().into()],
+            &[source.into(), leaves.to_vec().into(), archived.to_vec().into()],
             |row| row.need(1),
         )
     })

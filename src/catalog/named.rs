@@ -13,7 +13,7 @@ const PAGE: i64 = 10_000;
 /// Since when an object `o` of partition `p` is not needed any more; NULL while it is. A later version says when it came.
 const REPLACED: &str = "CASE WHEN p.superseded_at IS NOT NULL THEN p.superseded_at
     WHEN o.version <> p.version THEN coalesce((SELECT min(n.uploaded_at) FROM archive_ext.object n
-      WHERE n.partition_id = p.id AND n.version > o.version), p.archived_at, p.status_since) END";
+      WHERE n.partition_id = p.id AND n.version > o.version), p.erased_at, p.archived_at, p.status_since) END";
 
 /// Everything that the catalog names in a storage, as committed now.
 pub fn all(storage: &str) -> Result<Comparison> {
@@ -80,10 +80,11 @@ fn others(storage: &str) -> Result<Vec<(String, Expected)>> {
          FROM archive_ext.partition p WHERE p.storage = $1::name AND p.manifest_key IS NOT NULL
          UNION ALL
          SELECT DISTINCT ON (p.id, o.version)
-                regexp_replace(p.manifest_key, '\\.v\\d+\\.json$', '.v' || o.version || '.json'), NULL, NULL, NULL,
+                split_part(o.key, '/', 1) || '/_manifests/'
+                  || regexp_replace(o.key, '^.*/([^/]+)\\.v\\d+\\.\\d+\\.parquet$', '\\1') || '.v' || o.version || '.json', NULL, NULL, NULL,
                 floor(extract(epoch FROM {REPLACED}))::bigint, p.id, false
          FROM archive_ext.partition p JOIN archive_ext.object o ON o.partition_id = p.id AND o.version <> p.version
-         WHERE o.storage = $1::name AND NOT p.row_set AND p.manifest_key IS NOT NULL
+         WHERE o.storage = $1::name AND NOT p.row_set
          UNION ALL
          SELECT c.key, c.bytes, NULL, NULL, NULL, NULL, false FROM archive_ext.object_copy c WHERE c.copy_storage = $1::name
          UNION ALL

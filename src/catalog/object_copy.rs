@@ -85,6 +85,17 @@ pub fn of_keys(storage: &str, keys: &[String]) -> Result<BTreeMap<String, Vec<St
     Ok(by_storage)
 }
 
+/// The storages that have copies of anything of a storage.
+pub fn storages_of(storage: &str) -> Result<Vec<String>> {
+    user::elevated(|| {
+        spi::rows(
+            "SELECT DISTINCT copy_storage::text FROM archive_ext.object_copy WHERE storage = $1::name ORDER BY 1",
+            &[storage.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
 /// These copies are gone.
 pub fn forget(storage: &str, copies: &str, keys: &[String]) -> Result<()> {
     user::elevated(|| {

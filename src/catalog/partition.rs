@@ -376,6 +376,7 @@ pub fn set_rewritten(id: i64, storage: &str, manifest_key: &str, manifest: &Mani
         spi::execute(
             "UPDATE archive_ext.partition
              SET version = $2, manifest_key = $3, rows = $4, archived_bytes = $5, digest = $6, verified_at = clock_timestamp(),
+                 erased_at = clock_timestamp(),
                  verified_level = 'content', reverified_at = NULL,
                  tier = CASE WHEN EXISTS (SELECT FROM archive_ext.object o WHERE o.partition_id = $1 AND o.version = $2
                                             AND o.storage_class IS NULL) THEN 'cold' ELSE tier END

@@ -174,11 +174,11 @@ fn is_due(now: &str) -> String {
 }
 
 /// SQL over job `j`: whether a person asked for it, so that neither the window nor a policy that is switched off holds it up.
-const AT_ANY_TIME: &str = "j.operation IN ('restore', 'reattach')";
+const AT_ANY_TIME: &str = "j.operation IN ('restore', 'reattach', 'erase')";
 
 /// Whether jobs of this operation go on outside windows.
 pub fn is_at_any_time(operation: &str) -> bool {
-    matches!(operation, "restore" | "reattach")
+    matches!(operation, "restore" | "reattach" | "erase")
 }
 
 /// The tables that the current user may act for and that have a job to take up, each with its window and whether its policy is enabled.

@@ -68,19 +68,15 @@ struct Found {
     lazy: HashSet<*mut pg_sys::PlanState>,
 }
 
-/// Notes the subplans of a node that a row, or the rest of an expression, decides about: all but those of WITH, and scalar ones that
-/// depend on nothing.
+/// Notes the subplans of a node that a row, or the rest of an expression, decides about: all but those of WITH.
 ///
 /// # Safety
 /// `states` is a list of live SubPlanStates.
-unsafe fn note_lazy(found: &mut Found, states: *mut pg_sys::List, of_init: bool) {
+unsafe fn note_lazy(found: &mut Found, states: *mut pg_sys::List) {
     // SAFETY: by the caller's promise.
     unsafe {
         for state in list_pointers::<pg_sys::SubPlanState>(states) {
-            let kind = (*(*state).subplan).subLinkType;
-            let surely =
-                kind == pg_sys::SubLinkType::CTE_SUBLINK || of_init && kind == pg_sys::SubLinkType::EXPR_SUBLINK;
-            if !surely {
+            if (*(*state).subplan).subLinkType != pg_sys::SubLinkType::CTE_SUBLINK {
                 found.lazy.insert((*state).planstate);
             }
         }
@@ -114,8 +110,8 @@ unsafe extern "C-unwind" fn find(node: *mut pg_sys::PlanState, found: *mut c_voi
         if node.is_null() || seen.lazy.contains(&node) {
             return false;
         }
-        note_lazy(seen, (*node).initPlan, true);
-        note_lazy(seen, (*node).subPlan, false);
+        note_lazy(seen, (*node).initPlan);
+        note_lazy(seen, (*node).subPlan);
         // Which subplans are valid is known from the start unless they are pruned while the query runs.
         let prunes = |state: *mut pg_sys::PartitionPruneState, valid: *mut pg_sys::Bitmapset| {
             !state.is_null() && valid.is_null()

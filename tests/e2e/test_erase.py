@@ -78,9 +78,15 @@ def test_p1_a_person_leaves_table_archive_and_local_copy(orders):
     lifecycle(orders)
     assert "orders_2024_01.v1.00000.parquet" in versions(orders.bucket)
     assert (receipt.delete_after - receipt.at).days > 0
-    orders.execute("UPDATE archive_ext.erasure SET delete_after = now(), at = now()")
+    # A job that waits for the retention is not late; an erasure is that should be over.
+    orders.execute("UPDATE archive_ext.archival_job SET started_at = now() - interval '3 days' WHERE operation = 'erase'")
+    assert orders.all("SELECT alert FROM archive_ext.alerts") == []
+    orders.execute("UPDATE archive_ext.erasure SET delete_after = now() - interval '2 days'")
+    (alert,) = orders.all("SELECT alert, table_name::text, detail FROM archive_ext.alerts")
+    assert alert[:2] == ("overdue", "orders") and f"erasure {receipt.receipt} was to be deleted after" in alert.detail
     orders.execute("UPDATE archive_ext.archival_job SET next_attempt_at = NULL WHERE status = 'pending'")
     lifecycle(orders)
+    assert orders.all("SELECT alert FROM archive_ext.alerts") == []
     assert versions(orders.bucket, "orders_2024_01") == ["orders_2024_01.v2.00000.parquet", "orders_2024_01.v2.json"]
     (receipt,) = orders.all("SELECT * FROM archive_ext.erasures")
     assert receipt.deleted_at and receipt.deleted_versions == 4 and len(receipt.deleted_keys) == 4
@@ -179,7 +185,7 @@ def test_what_fails_changes_nothing(orders):
     with orders.connect() as session:
         session.execute("CALL run_lifecycle()")
     assert set(before) <= set(versions(orders.bucket))
-    assert "case 13" in orders.value("SELECT error FROM archive_ext.archival_job WHERE operation = 'erase'")
+    assert not orders.all("SELECT FROM archive_ext.archival_job WHERE status IN ('pending', 'running', 'failed')")
     orders.execute("SELECT legal_hold(p, false) FROM unnest(ARRAY['orders_2024_01', 'orders_2024_02']) p")
     for clause, code in [("customer_id % 50 = 8; DROP TABLE orders", "42601"), ("no_such = 1", "42703"), ("customer_id", "42804")]:
         with pytest.raises(psycopg.Error) as error:

@@ -13,9 +13,15 @@ from harness.s3 import Bucket
 _numbers = itertools.count(1)
 
 
+@pytest.fixture(params=["localstack", "moto"])
+def server(request):
+    """Versions and locks are kept by two implementations."""
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture
-def versioned(localstack):
-    bucket = Bucket(localstack, f"expiry-{next(_numbers)}")
+def versioned(server):
+    bucket = Bucket(server, f"expiry-{next(_numbers)}")
     bucket.client.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"})
     return bucket
 
@@ -247,8 +253,8 @@ def test_p2_what_is_kept_locally_does_not_expire_yet(db, versioned):
     assert len(versions(versioned, "orders_2024_01")) == 2
 
 
-def test_p2_what_the_store_locks_stays_and_is_told(db, localstack):
-    bucket = Bucket(localstack, f"expiry-locked-{next(_numbers)}", locks=True)
+def test_p2_what_the_store_locks_stays_and_is_told(db, server):
+    bucket = Bucket(server, f"expiry-locked-{next(_numbers)}", locks=True)
     bucket.create_storage(db.conn, object_lock="GOVERNANCE 1 year")
     create_orders(db.conn, months=1, rows=10)
     db.execute("SELECT archive_partition('orders_2024_01', drop_local => '0')")

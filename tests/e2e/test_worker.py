@@ -11,6 +11,7 @@ from psycopg import sql
 
 from harness.cluster import Cluster, Database, is_alive, wait_until
 from harness.orders import create_orders, create_wide
+from harness.s3 import Bucket
 
 DUE = "storage => 'cold', drop_after => '0', archive_after => '1 month'"
 SLOW = "200kB"
@@ -381,3 +382,32 @@ def clone(cluster):
     subprocess.run(["runuser", "-u", cluster.user, "--", program("pg_ctl"), "start", "-w", "-s", "-D", data,
                     "-l", standby.dir / "log"], check=True, cwd="/", stdout=subprocess.DEVNULL, timeout=60)
     return standby
+
+
+def test_it_follows_what_was_asked_of_the_storage(db, moto):
+    """Copies of frozen objects, a reattach that waits for them, and what held erased rows: outside windows, and without an enabled policy."""
+    moto.restores_take(1)
+    bucket = Bucket(moto, "worker-glacier")
+    bucket.create_storage(db.conn)
+    create_orders(db.conn, months=3, rows=50)
+    for month in (1, 2):
+        db.execute(f"SELECT archive_partition('orders_2024_0{month}', drop_local => '0')")
+    db.execute("SELECT set_archive_policy('orders', glacier_after => '1 year', storage => 'cold')")
+    wait_until(lambda: db.value("SELECT count(*) FROM archive_ext.partitions WHERE tier = 'glacier'") == 2, 60, "the objects to move")
+    weekday = db.value("SELECT to_char(now() + interval '3 days', 'Dy')")
+    db.execute("SELECT set_archive_policy('orders', maintenance_window => %s)", [weekday])
+    db.execute("SELECT reattach_partition('orders_2024_01')")
+    # The second look comes after a minute; a test does not wait for it.
+    hurry = "UPDATE archive_ext.restore_request SET next_poll_at = now(); UPDATE archive_ext.archival_job SET next_attempt_at = now() WHERE status = 'pending'"
+    wait_until(lambda: (db.execute(hurry), db.is_attached("orders_2024_01"))[1], 60, "the partition to come back")
+    assert db.value("SELECT count(*) FROM orders") == 100
+    db.execute("SELECT set_archive_policy('orders', clear => '{maintenance_window}', enabled => false)")
+    db.execute("SELECT request_restore('orders_2024_02')")
+    wait_until(lambda: (db.execute(hurry), readable(db))[1], 60, "the copies")
+    db.execute("SELECT drop_archive_policy('orders')")
+    db.execute("SELECT erase_rows('orders', 'customer_id % 50 = 8', at_once => true)")
+    wait_until(lambda: db.value("SELECT count(*) FROM archive_ext.erasures WHERE deleted_at IS NOT NULL") == 1, 60, "the erased rows to be gone")
+
+
+def readable(db):
+    return db.value("SELECT count(*) FROM archive_ext.restores WHERE status = 'ready' AND partition_name = 'orders_2024_02'") == 1

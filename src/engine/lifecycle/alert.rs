@@ -75,6 +75,7 @@ pub fn standing() -> Result<Vec<Standing>> {
     let mut standing = catalog::alert::of_jobs()?;
     standing.extend(catalog::alert::of_policies()?);
     standing.extend(catalog::alert::of_local_copies()?);
+    standing.extend(catalog::alert::of_promises()?);
     standing.extend(catalog::month_count::missing()?);
     for waiting in catalog::alert::unfinished()? {
         standing.extend(late(waiting)?);

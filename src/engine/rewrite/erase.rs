@@ -129,7 +129,8 @@ pub fn erase(wish: &Wish<'_>) -> Result<Erased> {
     if deleted + matched.rows() > 0 {
         // Of partitions that came back, and of those that were merged or split, the storage has the rows still.
         let leaves: Vec<_> = hot.iter().map(|(leaf, _)| *leaf).collect();
-        changed.disowned = erasure::disown(table.oid, &leaves)?;
+        let archived: Vec<_> = matched.partitions.iter().map(|touched| touched.subject.id).collect();
+        changed.disowned = erasure::disown(table.oid, &leaves, &archived)?;
         refuse_held(&changed.disowned)?;
     }
     for touched in &matched.partitions {

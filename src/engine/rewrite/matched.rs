@@ -34,8 +34,6 @@ pub(super) struct Matched {
     pub(super) sets: Vec<Shrinking>,
     /// Rows that match in row sets, by these: their places.
     pub(super) set_places: BTreeMap<i64, Vec<String>>,
-    /// The archive, and the name by which the clause may call it, as they stand after FROM.
-    pub(super) from: Option<String>,
 }
 
 impl Matched {
@@ -124,7 +122,7 @@ pub(super) fn find(table: &Leaf, clause: &str) -> Result<Matched> {
     for (relation, places) in by_partition {
         partitions.push(touched(relation.into(), places)?);
     }
-    let matched = Matched { partitions, sets, set_places, from: Some(from) };
+    let matched = Matched { partitions, sets, set_places };
     refuse_held(&matched)?;
     Ok(matched)
 }

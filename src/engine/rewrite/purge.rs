@@ -10,7 +10,7 @@ use pgrx::pg_sys;
 use crate::catalog::erasure::{self, OldVersions, Open};
 use crate::catalog::job::Job;
 use crate::catalog::queue::NewJob;
-use crate::catalog::{self, hold, named, queue, row_set, storage, writers};
+use crate::catalog::{self, hold, named, object_copy, queue, row_set, storage, writers};
 use crate::engine::plan::job_hex;
 use crate::engine::{copies, manifest, storage as opened, throttle};
 use crate::error::{Error, Result, SqlState};
@@ -42,9 +42,13 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
     }
     let mut keys = erasure::keys(open.id)?;
     keys.extend(leftovers(job, open.id, &keys)?);
+    // An object that is gone must not be named by a manifest.
+    keys.sort_by_key(|(_, key)| !KeyName::of(key).is_manifest());
     let families: BTreeSet<_> = keys.iter().filter_map(|(_, key)| KeyName::of(key).family()).collect();
+    // Between two steps of a job only its row protects what it wrote.
+    let unfinished = writers::unfinished_families()?;
     for family in &families {
-        if !writers::try_hold_family(family)? {
+        if unfinished.contains(family) || !writers::try_hold_family(family)? {
             return wait(job, LOOK);
         }
     }
@@ -68,15 +72,20 @@ pub fn queue(source: pg_sys::Oid, name: &str) -> Result<bool> {
 fn leftovers(job: &Job, receipt: i64, known: &[(String, String)]) -> Result<Vec<(String, String)>> {
     let known: HashSet<_> = known.iter().map(|(storage, key)| (storage.as_str(), key.as_str())).collect();
     let old = erasure::old_versions(receipt)?;
-    let places: BTreeSet<_> = old.iter().map(|old| (old.storage.clone(), old.table.clone())).collect();
+    let mut places = BTreeSet::new();
+    for old in &old {
+        places.insert((old.storage.clone(), old.storage.clone(), old.table.clone()));
+        let copies = object_copy::storages_of(&old.storage)?.into_iter().chain(copies::wanted(job.table)?);
+        places.extend(copies.map(|copies| (copies, old.storage.clone(), old.table.clone())));
+    }
     let mut found = Vec::new();
-    for (storage, table) in places {
+    for (storage, first, table) in places {
         let store = opened::open_for(&storage, discover::owner(job.table)?)?;
         for object in store.list(&format!("{table}/"))? {
             interrupts::check();
             let (KeyName::Data(key) | KeyName::Manifest(key)) = KeyName::of(&object.key) else { continue };
             let is_old = |old: &OldVersions| {
-                old.storage == storage
+                old.storage == first
                     && old.table == key.table
                     && encode_ident(&old.partition) == key.partition
                     && key.version < old.before

@@ -36,8 +36,7 @@ pub fn update(wish: &Wish<'_>, changes: &[(String, String)]) -> Result<Erased> {
     let mut changed = Changed::default();
     for touched in &matched.partitions {
         refuse_local_copy(touched)?;
-        let corrected =
-            Corrected::make(&table, &matched, &columns, changes, (touched.subject.foreign_table, &touched.places))?;
+        let corrected = Corrected::make(&table, &columns, changes, (touched.subject.foreign_table, &touched.places))?;
         corrected.check_bounds(touched)?;
         let add = |store: &BlockingStore, rows: &ArchivedRows<'_>, beside: &str| {
             let objects = Objects::default();
@@ -70,7 +69,7 @@ fn correct_set(
     let id = catalog::job::new_id()?;
     let set = &shrinking.set;
     let places = matched.set_places.get(&set.id).cloned().unwrap_or_default();
-    let corrected = Corrected::make(table, matched, columns, changes, (set.foreign_table, &places))?;
+    let corrected = Corrected::make(table, columns, changes, (set.foreign_table, &places))?;
     let (store, mut rewritten) = without::rewrite(table, shrinking, (id, number))?;
     let source = archived::shape(table, set.id)?;
     let format = archived::newest_format(rewritten.gone.last().map(|gone| &gone.object))?;
@@ -152,14 +151,14 @@ struct Corrected {
 impl Corrected {
     fn make(
         table: &Leaf,
-        matched: &Matched,
         columns: &[Attribute],
         changes: &[(String, String)],
         (archived, places): (Option<pg_sys::Oid>, &[String]),
     ) -> Result<Self> {
-        let (Some(from), Some(archived)) = (&matched.from, archived) else {
+        let Some(archived) = archived else {
             return Err(Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, "the archive was dropped meanwhile"));
         };
+        let from = catalog::qualified_name(archived)?;
         let alias = quote_identifier(&table.name);
         let stored: Vec<_> = columns.iter().filter(|column| column.generated.is_empty()).collect();
         let value = |column: &Attribute| match changes.iter().find(|(name, _)| *name == column.name) {
@@ -174,11 +173,9 @@ impl Corrected {
             table.qualified()
         );
         let insert = format!(
-            "INSERT INTO pg_temp.{NAME} ({}) SELECT {} FROM {from} WHERE {alias}.tableoid OPERATOR(pg_catalog.=) {}::pg_catalog.oid \
-             AND {alias}.ctid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.tid[])",
+            "INSERT INTO pg_temp.{NAME} ({}) SELECT {} FROM {from} AS {alias} WHERE {alias}.ctid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.tid[])",
             names.join(", "),
             values.join(", "),
-            archived.to_u32(),
         );
         user::own_sql(user::current(), || {
             spi::execute(&create, &[])?;

@@ -151,7 +151,7 @@ mod tests {
             assert_eq!((store.get("second").await.unwrap(), store.fallbacks()), (bytes.clone(), 1));
             assert_eq!(store.get_range("second", 2..4).await.unwrap(), bytes.slice(2..4));
             assert_eq!(store.head("second").await.unwrap().unwrap().bytes, 10);
-            first.inject(Op::GetRange, 2, Fault::Error(ErrorKind::Storage));
+            first.inject(Op::GetRange, 1, Fault::Error(ErrorKind::Storage));
             assert_eq!(store.get_range("both", 2..4).await.unwrap(), bytes.slice(2..4));
             assert_eq!(store.fallbacks(), 3);
             // Neither has it: the first one's word counts. What the caller did wrong is wrong everywhere.

@@ -90,7 +90,15 @@ impl S3Store {
                 .set_object_lock_mode(source.lock.as_ref().map(|(mode, _)| mode.clone()))
                 .set_object_lock_retain_until_date(source.lock.as_ref().map(|(_, until)| *until))
                 .set_object_lock_legal_hold_status(source.hold.clone());
-            let sent = request.customize().config_override(self.time_for(copied(source.bytes))).send().await;
+            let request = request.customize().config_override(self.time_for(copied(source.bytes)));
+            // Some servers want to be told of a checksum with whatever makes a locked object, as S3 wants it with a PUT.
+            let request = match &source.lock {
+                Some(_) => request.mutate_request(|request| {
+                    request.headers_mut().insert("x-amz-sdk-checksum-algorithm", "SHA256");
+                }),
+                None => request,
+            };
+            let sent = request.send().await;
             sent.map_err(|e| self.attempt("move", key, &Failure::of(&e)))
         };
         let copied = self.retry().run(attempt).await?;
