@@ -217,12 +217,12 @@ def test_in_glacier_it_says_so_and_how_to_request_it(archive):
     archive.execute("CREATE TABLE t (id int PRIMARY KEY, at date NOT NULL)")
     archive.execute("INSERT INTO t VALUES (1, '2020-01-01'), (2, '2022-01-01')")
     archive.execute("SELECT archive_table_batch('t', '2021-01-01')")
-    archive.execute("UPDATE archive_ext.partition SET tier = 'glacier'")
+    archive.execute("UPDATE archive_ext.partition SET tier = 'glacier'; UPDATE archive_ext.object SET storage_class = 'GLACIER'")
     assert [tier(archive, "t", key) for key in ["1", "2", "3"]] == ["glacier", "hot", None]
     assert record(archive, "t", "2") == {"id": 2, "at": "2022-01-01"} and record(archive, "t", "3") is None
-    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="glacier") as refused:
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="is in a frozen storage class") as refused:
         record(archive, "t", "1")
-    assert "request_restore('public.t_rows')" in refused.value.diag.message_hint, refused.value.diag.message_hint
+    assert "request_restore('public.t_rows', tier" in refused.value.diag.message_hint, refused.value.diag.message_hint
     with pytest.raises(psycopg.errors.InvalidTextRepresentation):
         tier(archive, "t", "one")
 
