@@ -251,19 +251,25 @@ fn refuse_waiting(wanted: &[(pg_sys::Oid, LockMode)], what: &str) -> Result<()> 
         .hint("Nothing was changed. Run it again when these have finished."))
 }
 
-/// The sessions that wait for this transaction and have locks on one of the relations that it wants, as sentences; at most
-/// five.
+/// The sessions that wait for this transaction, or for who waits for it, and have locks on one of the relations that it wants, as
+/// sentences; at most five.
 fn waiting_for_us(wanted: &[(pg_sys::Oid, LockMode)]) -> Result<Vec<String>> {
     let relations: Vec<_> = wanted.iter().map(|(relation, _)| *relation).collect();
     user::elevated(|| {
         spi::rows(
-            "SELECT format('Process %s (user %s) is waiting.', w.pid, coalesce(a.usename::text, '?'))
-             FROM (SELECT DISTINCT pid FROM pg_locks WHERE NOT granted) w LEFT JOIN pg_stat_activity a ON a.pid = w.pid
-             WHERE pg_blocking_pids(w.pid) && ARRAY[pg_backend_pid(), $2]
-               AND EXISTS (SELECT FROM pg_locks h WHERE h.pid = w.pid AND h.granted AND h.locktype = 'relation'
+            "WITH RECURSIVE waiting AS MATERIALIZED (
+               SELECT w.pid, pg_blocking_pids(w.pid) AS blockers FROM (SELECT DISTINCT pid FROM pg_locks WHERE NOT granted) w
+             ), behind_us(pid) AS (
+               SELECT unnest(ARRAY[pg_backend_pid(), $2])
+               UNION SELECT w.pid FROM behind_us b JOIN waiting w ON b.pid = ANY (w.blockers)
+             )
+             SELECT format('Process %s (user %s) is waiting.', b.pid, coalesce(a.usename::text, '?'))
+             FROM behind_us b LEFT JOIN pg_stat_activity a ON a.pid = b.pid
+             WHERE b.pid NOT IN (pg_backend_pid(), $2)
+               AND EXISTS (SELECT FROM pg_locks h WHERE h.pid = b.pid AND h.granted AND h.locktype = 'relation'
                              AND h.relation = ANY ($1)
                              AND h.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
-             ORDER BY w.pid LIMIT 5",
+             ORDER BY b.pid LIMIT 5",
             &[relations.into(), CALLER.get().into()],
             |row| row.need(1),
         )
