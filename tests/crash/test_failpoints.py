@@ -100,7 +100,7 @@ def killed_at(cluster, world, scenario, call, place, kill, surely):
     world.check()
 
 
-@pytest.mark.parametrize("number, place", enumerate(PLACES), ids=["-".join(place) for place in PLACES])
+@pytest.mark.parametrize("number, place", list(enumerate(PLACES)), ids=["-".join(place) for place in PLACES])
 def test_p1_p4_killed_at_a_failpoint(cluster, world, number, place):
     (name, point), kills, dice = place, kills_from(number), random.Random("-".join(place))
     scenario = SCENARIOS[name]
@@ -119,7 +119,7 @@ def test_p1_p4_killed_at_a_failpoint(cluster, world, number, place):
     world.assert_settled()
 
 
-@pytest.mark.parametrize("number, point", enumerate(WORKER_POINTS), ids=[point.split("@")[0] for point in WORKER_POINTS])
+@pytest.mark.parametrize("number, point", list(enumerate(WORKER_POINTS)), ids=[point.split("@")[0] for point in WORKER_POINTS])
 def test_p4_the_worker_goes_on_where_it_was_killed(cluster, world, number, point):
     """Nobody calls anything: the launcher, the scanner or the worker dies, and the partition is archived all the same."""
     points, kills = Failpoints(cluster), kills_from(number)
