@@ -15,9 +15,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture
 def versioned(localstack):
-    bucket = Bucket(localstack, f"erase-{next(_numbers)}")
-    bucket.client.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"})
-    return bucket
+    return Bucket(localstack, f"erase-{next(_numbers)}").keep_versions()
 
 
 @pytest.fixture

@@ -21,9 +21,7 @@ def server(request):
 
 @pytest.fixture
 def versioned(server):
-    bucket = Bucket(server, f"expiry-{next(_numbers)}")
-    bucket.client.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"})
-    return bucket
+    return Bucket(server, f"expiry-{next(_numbers)}").keep_versions()
 
 
 @pytest.fixture

@@ -134,6 +134,11 @@ class Bucket:
         more = {"ObjectLockEnabledForBucket": True} if self.locks else {}
         self.client.create_bucket(Bucket=self.name, CreateBucketConfiguration={"LocationConstraint": REGION}, **more)
 
+    def keep_versions(self):
+        """From now on what is deleted or replaced stays as a version."""
+        self.client.put_bucket_versioning(Bucket=self.name, VersioningConfiguration={"Status": "Enabled"})
+        return self
+
     @property
     def location(self):
         return f"s3://{self.name}/{self.prefix}"
