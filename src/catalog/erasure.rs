@@ -7,6 +7,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{JsonB, pg_sys};
 use serde_json::json;
 
+use super::object::MANIFEST_KEY;
 use crate::error::Result;
 use crate::pg::{spi, user};
 
@@ -163,7 +164,7 @@ pub fn set_settled(id: i64) -> Result<()> {
 pub fn keys(id: i64) -> Result<Vec<(String, String)>> {
     user::elevated(|| {
         spi::rows(
-            "WITH erased AS (
+            &format!("WITH erased AS (
                SELECT p.id, p.storage, p.manifest_key, (v ->> 'version')::int AS version
                FROM archive_ext.erasure e, jsonb_array_elements(e.partitions) v JOIN archive_ext.partition p ON p.id = (v ->> 'id')::bigint
                WHERE e.id = $1),
@@ -172,15 +173,14 @@ pub fn keys(id: i64) -> Result<Vec<(String, String)>> {
              keys AS (
                SELECT e.storage::text, regexp_replace(e.manifest_key, '\\.v\\d+\\.json$', '.v' || n || '.json') AS key, 1 AS rank
                FROM erased e, generate_series(1, e.version - 1) n WHERE e.manifest_key IS NOT NULL
-               UNION SELECT o.storage, split_part(o.key, '/', 1) || '/_manifests/'
-                       || regexp_replace(o.key, '^.*/([^/]+)\\.v\\d+\\.\\d+\\.parquet$', '\\1') || '.v' || o.version || '.json', 1 FROM old o
+               UNION SELECT o.storage, {MANIFEST_KEY}, 1 FROM old o
                UNION SELECT o.storage, o.key, 2 FROM old o
                UNION SELECT r.storage::text, r.key, 2 FROM archive_ext.erasure e JOIN archive_ext.batch_manifest b ON b.partition_id = ANY (e.row_sets)
                      JOIN archive_ext.replaced_object r ON r.storage = b.storage AND r.replaced_by = b.key AND r.replaced_at <= e.settled_at
                      WHERE e.id = $1
                UNION SELECT o ->> 'storage', o ->> 'key', 2 FROM archive_ext.erasure e, jsonb_array_elements(e.objects) o WHERE e.id = $1)
              SELECT k.storage, k.key FROM keys k, archive_ext.erasure e
-             WHERE e.id = $1 AND NOT k.key = ANY (e.deleted_keys) GROUP BY k.storage, k.key ORDER BY min(k.rank), k.key",
+             WHERE e.id = $1 AND NOT k.key = ANY (e.deleted_keys) GROUP BY k.storage, k.key ORDER BY min(k.rank), k.key"),
             &[id.into()],
             |row| Ok((row.need(1)?, row.need(2)?)),
         )

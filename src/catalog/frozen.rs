@@ -77,6 +77,12 @@ pub fn of_partitions(ids: &[i64]) -> Result<Vec<Frozen>> {
     })
 }
 
+/// Refuses (55000) to read an archived partition or row set of which something cannot be read now.
+pub fn refuse(id: i64) -> Result<()> {
+    let frozen = of_partitions(&[id])?;
+    if frozen.is_empty() { Ok(()) } else { Err(refusal(&frozen)?) }
+}
+
 /// What one way to restore something costs, if prices are known.
 #[derive(Debug, Clone)]
 pub struct Price {

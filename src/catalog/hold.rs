@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use pgrx::pg_sys;
 
-use crate::error::Result;
+use crate::error::{Error, Result, SqlState};
 use crate::pg::{spi, user};
 
 /// SQL over partition `p`: why it is held; NULL when it is not.
@@ -99,6 +99,13 @@ pub fn reasons(partition: i64) -> Result<Option<String>> {
             |row| row.get(1),
         )
     })
+}
+
+/// The refusal to delete what is held (55000).
+pub fn refusal(message: impl Into<String>, reason: &str) -> Error {
+    Error::new(SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+        .detail(format!("Reason: {reason}."))
+        .hint("An administrator ends it with legal_hold(partition, false).")
 }
 
 /// All partitions that are held, and why.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use archive_core::audit::{Comparison, Expected};
 
+use super::object::MANIFEST_KEY;
 use crate::error::Result;
 use crate::pg::{spi, user};
 
@@ -80,8 +81,7 @@ fn others(storage: &str) -> Result<Vec<(String, Expected)>> {
          FROM archive_ext.partition p WHERE p.storage = $1::name AND p.manifest_key IS NOT NULL
          UNION ALL
          SELECT DISTINCT ON (p.id, o.version)
-                split_part(o.key, '/', 1) || '/_manifests/'
-                  || regexp_replace(o.key, '^.*/([^/]+)\\.v\\d+\\.\\d+\\.parquet$', '\\1') || '.v' || o.version || '.json', NULL, NULL, NULL,
+                {MANIFEST_KEY}, NULL, NULL, NULL,
                 floor(extract(epoch FROM {REPLACED}))::bigint, p.id, false
          FROM archive_ext.partition p JOIN archive_ext.object o ON o.partition_id = p.id AND o.version <> p.version
          WHERE o.storage = $1::name AND NOT p.row_set

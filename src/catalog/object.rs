@@ -9,6 +9,11 @@ use crate::error::Result;
 use crate::pg::tuple_id::TupleId;
 use crate::pg::{spi, user};
 
+/// SQL over object `o` of a partition: the key of the manifest of its version. Its name in the key is that of the partition when it was
+/// archived.
+pub(super) const MANIFEST_KEY: &str = r"split_part(o.key, '/', 1) || '/_manifests/'
+    || regexp_replace(o.key, '^.*/([^/]+)\.v\d+\.\d+\.parquet$', '\1') || '.v' || o.version || '.json'";
+
 /// One object, with what pruning needs to know about it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ArchivedObject {

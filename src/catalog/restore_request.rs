@@ -4,7 +4,7 @@ use archive_core::store::Retrieval;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
-use super::frozen::{Frozen, Price};
+use super::frozen::Price;
 use super::tier;
 use crate::error::Result;
 use crate::pg::{spi, user};
@@ -85,11 +85,17 @@ fn request(row: &spi::Row<'_>) -> Result<Request> {
     })
 }
 
-/// Asks for copies of what is frozen; the id of the request. One that is open already is taken for this one, and when it was for fewer
+/// Asks for copies of what is frozen of a partition, so many objects and bytes; the id of the request. One that is open already is taken for this one, and when it was for fewer
 /// days it is for these from now on.
-pub fn add(frozen: &Frozen, retrieval: Retrieval, days: i32, price: Option<&Price>) -> Result<i64> {
+pub fn add(
+    partition: i64,
+    (objects, bytes): (i64, i64),
+    retrieval: Retrieval,
+    days: i32,
+    price: Option<&Price>,
+) -> Result<i64> {
     // What is asked for again although it should be ready is not.
-    let lost = frozen.objects > 0;
+    let lost = objects > 0;
     let by = user::name_of(user::current());
     user::elevated(|| {
         spi::one(
@@ -104,11 +110,11 @@ pub fn add(frozen: &Frozen, retrieval: Retrieval, days: i32, price: Option<&Pric
                next_poll_at = CASE WHEN excluded.days > r.days OR r.status = 'ready' AND $9 THEN clock_timestamp() ELSE r.next_poll_at END
              RETURNING r.id",
             &[
-                frozen.id.into(),
+                partition.into(),
                 retrieval.as_str().into(),
                 days.into(),
-                frozen.objects.into(),
-                frozen.bytes.into(),
+                objects.into(),
+                bytes.into(),
                 price.map(|price| price.total.as_str()).into(),
                 price.map(|price| price.currency.as_str()).into(),
                 by.as_str().into(),

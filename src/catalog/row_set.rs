@@ -9,7 +9,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::{JsonB, pg_sys};
 
 use super::{key_filter, partition};
-use crate::error::{Error, Result, SqlState};
+use crate::error::Result;
 use crate::guc;
 use crate::pg::guc::GucNest;
 use crate::pg::{spi, user};
@@ -337,12 +337,9 @@ pub fn of_partition(partition: pg_sys::Oid) -> Result<Option<OfPartition>> {
 /// Errors: 55000 while it is under a legal hold, which would go with it.
 pub fn forget(id: i64) -> Result<()> {
     if let Some(reason) = super::hold::reasons(id)? {
-        return Err(Error::new(
-            SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            "rows that were archived one by one are under a legal hold, though they came back",
-        )
-        .detail(format!("Reason: {reason}."))
-        .hint("An administrator ends it with legal_hold(table, false)."));
+        let message = "rows that were archived one by one are under a legal hold, though they came back";
+        let refusal = super::hold::refusal(message, &reason);
+        return Err(refusal.hint("An administrator ends it with legal_hold(table, false)."));
     }
     user::elevated(|| {
         spi::execute(

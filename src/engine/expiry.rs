@@ -8,7 +8,7 @@ use archive_core::naming::KeyName;
 use archive_core::store::BlockingStore;
 use serde_json::json;
 
-use super::{clock, copies, storage as opened, throttle};
+use super::{clock, copies, steps, storage as opened, throttle};
 use crate::catalog::expiry::{self, Expiring, Remaining};
 use crate::catalog::job::Job;
 use crate::catalog::policy::TablePolicy;
@@ -62,7 +62,7 @@ fn announce(table: &TablePolicy, one: &Expiring) -> Result<()> {
 /// Does the next step of such a job. What it is about is in its request, which `retry_job` leaves as it is.
 pub fn step(job: &Job) -> Result<(bool, String)> {
     let asked = |what: &str| job.request.get(what).and_then(serde_json::Value::as_i64);
-    let Some(id) = asked("id") else { return done(job) };
+    let Some(id) = asked("id") else { return steps::done(job.id, 0) };
     locks::claim_partition(&job.partition_name)?;
     match asked("certificate") {
         None => withdraw(job, id),
@@ -72,15 +72,15 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
 
 /// Takes the partition out of the archive. Whatever kept it from expiring meanwhile ends the job: it is not due any more.
 fn withdraw(job: &Job, id: i64) -> Result<(bool, String)> {
-    let Some(one) = due(job, id)? else { return done(job) };
-    let Some(subject) = archived::find(id)? else { return done(job) };
+    let Some(one) = due(job, id)? else { return steps::done(job.id, 0) };
+    let Some(subject) = archived::find(id)? else { return steps::done(job.id, 0) };
     let store = opened::open_for(&one.storage, discover::owner(job.table)?)?;
     storage::require_ours(&one.storage, &store)?;
     let parent = discover::leaf(one.foreign_table)?.and_then(|leaf| leaf.parent);
     let wanted = parent.into_iter().chain([one.foreign_table]).map(|oid| (oid, LockMode::AccessExclusive));
     locks::acquire_all(&wanted.collect::<Vec<_>>())?;
     // The locks may have been waited for. Who sets a hold waits for the partition, which is ours.
-    let Some(one) = due(job, id)? else { return done(job) };
+    let Some(one) = due(job, id)? else { return steps::done(job.id, 0) };
     swap::drop_foreign(one.foreign_table)?;
     let certificate = expiry::withdraw(id, &store.location().to_string())?;
     let details = json!({ "reason": one.reason, "certificate": certificate, "version": subject.version });
@@ -101,17 +101,12 @@ fn due(job: &Job, id: i64) -> Result<Option<Expiring>> {
 
 fn refuse_held(partition: &str, held_for: Option<&str>) -> Result<()> {
     let Some(reason) = held_for else { return Ok(()) };
-    Err(Error::new(
-        SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        format!("archived partition \"{partition}\" is under a legal hold"),
-    )
-    .detail(format!("Reason: {reason}."))
-    .hint("An administrator ends it with legal_hold(partition, false)."))
+    Err(hold::refusal(format!("archived partition \"{partition}\" is under a legal hold"), reason))
 }
 
 /// Deletes some of what the certificate names. A step that is done again finds nothing left of what went before.
 fn delete(job: &Job, id: i64, certificate: i64) -> Result<(bool, String)> {
-    let Some(remaining) = expiry::remaining(certificate)? else { return done(job) };
+    let Some(remaining) = expiry::remaining(certificate)? else { return steps::done(job.id, 0) };
     let from = job.progress.get("deleted").and_then(serde_json::Value::as_u64).unwrap_or(0) as usize;
     let store = opened::open_for(&remaining.storage, discover::owner(job.table)?)?.paced(throttle::pace);
     refuse_moved(&remaining, &store)?;
@@ -140,7 +135,7 @@ fn delete(job: &Job, id: i64, certificate: i64) -> Result<(bool, String)> {
     expiry::certify(certificate, id, &gone, &kept)?;
     let details = json!({ "certificate": certificate, "objects": gone.len(), "kept": kept });
     catalog::event::record(job.table, &remaining.partition_name, "deleted", "ARCHIVED", Some(job.id), details)?;
-    done(job)
+    steps::done(job.id, 0)
 }
 
 fn refuse_moved(remaining: &Remaining, store: &BlockingStore) -> Result<()> {
@@ -172,9 +167,4 @@ fn alone(keys: &[String]) -> Result<()> {
         format!("another session or job works on the objects of \"{family}\""),
     )
     .hint("The deletion goes on when that is over."))
-}
-
-fn done(job: &Job) -> Result<(bool, String)> {
-    catalog::job::complete(job.id, 0)?;
-    Ok((false, "done".to_owned()))
 }

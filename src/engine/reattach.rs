@@ -116,7 +116,7 @@ fn load(known: Known, later: &[pg_sys::Oid]) -> Result<Loaded> {
             (local_copy, None)
         }
         None => {
-            refuse_frozen(&known)?;
+            catalog::frozen::refuse(known.id)?;
             archive::refuse_second_swap(
                 "Commit first. reattach_family brings back a partition with those of its children.",
             )?;
@@ -128,12 +128,6 @@ fn load(known: Known, later: &[pg_sys::Oid]) -> Result<Loaded> {
     differences.iter().for_each(|difference| crate::pg::server_text::notice!("{}", difference.describe()));
     let archive_parent = make_ready(&known, table)?;
     Ok(Loaded { known, job, table, rows, differences, archive_parent })
-}
-
-/// A partition without a usable local copy comes back from its objects, which must be readable (55000).
-fn refuse_frozen(known: &Known) -> Result<()> {
-    let frozen = catalog::frozen::of_partitions(&[known.id])?;
-    if frozen.is_empty() { Ok(()) } else { Err(catalog::frozen::refusal(&frozen)?) }
 }
 
 /// The partition as it is once nobody else archives it or brings it back (55006, 42704).

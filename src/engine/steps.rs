@@ -45,6 +45,12 @@ pub fn begin(partition: pg_sys::Oid, options: &Options) -> Result<Option<Uuid>> 
     Ok(Some(plan.job))
 }
 
+/// What the last step of a job does and returns.
+pub(super) fn done(job: Uuid, rows: u64) -> Result<(bool, String)> {
+    catalog::job::complete(job, rows)?;
+    Ok((false, "done".to_owned()))
+}
+
 /// Does the next step of a job; `false` when nothing is left. The caller commits.
 pub fn step(id: Uuid) -> Result<(bool, String)> {
     let _bounded = swap::bounded();

@@ -10,6 +10,11 @@ pub fn now() -> i64 {
 
 /// Now, in seconds since 1970, whatever `archive_ext.now` says: storages and read-backs have their times from it.
 pub fn unix_now() -> i64 {
+    unix_seconds(now())
+}
+
+/// A `timestamptz` in seconds since 1970.
+pub fn unix_seconds(at: pg_sys::TimestampTz) -> i64 {
     const MICROS_2000: i64 = 946_684_800_000_000;
-    (now() + MICROS_2000).div_euclid(1_000_000)
+    (at + MICROS_2000).div_euclid(1_000_000)
 }

@@ -6,7 +6,7 @@ use crate::catalog::object_copy;
 use crate::catalog::policy::TablePolicy;
 use crate::catalog::queue::NewJob;
 use crate::catalog::{self, archived};
-use crate::engine::{storage as opened, throttle};
+use crate::engine::{steps, storage as opened, throttle};
 use crate::error::Result;
 use crate::partition::discover;
 
@@ -41,8 +41,7 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
     };
     let subject = next.map(|(copies, id)| Ok::<_, crate::error::Error>((copies, archived::find(id)?))).transpose()?;
     let Some((copies, Some(subject))) = subject else {
-        catalog::job::complete(job.id, 0)?;
-        return Ok((false, "done".to_owned()));
+        return steps::done(job.id, 0);
     };
     let items = object_copy::items(subject.id, Some(&copies))?;
     let (mut some, mut bytes) = (Vec::new(), 0);

@@ -8,7 +8,7 @@ use crate::catalog::archived;
 use crate::catalog::job::Job;
 use crate::catalog::restore_request::{self, Request, Shown, Wanted};
 use crate::catalog::{self, queue, tier};
-use crate::engine::storage as opened;
+use crate::engine::{steps, storage as opened};
 use crate::error::Result;
 use crate::partition::discover;
 use crate::pg::server_text::log;
@@ -37,10 +37,7 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
             queue::wait(job.id, seconds.max(1.0))?;
             Ok((false, "waiting".to_owned()))
         }
-        None => {
-            catalog::job::complete(job.id, 0)?;
-            Ok((false, "done".to_owned()))
-        }
+        None => steps::done(job.id, 0),
     }
 }
 

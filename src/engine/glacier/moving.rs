@@ -11,7 +11,7 @@ use crate::catalog::finding::{self, Finding};
 use crate::catalog::job::Job;
 use crate::catalog::tier::{self, Movable};
 use crate::catalog::{self, storage};
-use crate::engine::{lifecycle, storage as opened, throttle};
+use crate::engine::{lifecycle, steps, storage as opened, throttle};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::{discover, locks};
 use crate::pg::interrupts;
@@ -24,7 +24,7 @@ const STEP_BYTES: u64 = 8 << 30;
 pub fn step(job: &Job) -> Result<(bool, String)> {
     locks::claim_partition(&job.partition_name)?;
     let policy = catalog::policy::of(job.table)?;
-    let Some(subject) = subject(job)?.filter(|_| policy.glacier_after.is_some()) else { return done(job) };
+    let Some(subject) = subject(job)?.filter(|_| policy.glacier_after.is_some()) else { return steps::done(job.id, 0) };
     let class = policy.glacier_class();
     let objects = tier::movable(subject.id, subject.version, class)?;
     let store = opened::open_for(&subject.storage, discover::owner(subject.source)?)?.paced(throttle::pace);
@@ -58,7 +58,7 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
     tier::set_glacier(subject.id)?;
     let details = serde_json::json!({ "storage_class": class, "objects": so_far, "version": subject.version });
     catalog::event::record(subject.source, &subject.name, "moved_to_glacier", "ARCHIVED", Some(job.id), details)?;
-    done(job)
+    steps::done(job.id, 0)
 }
 
 /// What the job is about, if that still is archived as it was, and only there.
@@ -141,9 +141,4 @@ fn note(subject: &Subject, object: &Movable, error: &Error) -> Result<()> {
     let kind = if what.ends_with("it is not there") { "missing" } else { "altered" };
     let details = serde_json::json!({ "what": what, "level": "glacier", "version": subject.version });
     finding::record(&subject.storage, Finding { key: object.key.clone(), kind, partition: Some(subject.id), details })
-}
-
-fn done(job: &Job) -> Result<(bool, String)> {
-    catalog::job::complete(job.id, 0)?;
-    Ok((false, "done".to_owned()))
 }

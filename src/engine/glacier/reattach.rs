@@ -2,7 +2,6 @@
 
 use archive_core::lifecycle::Status;
 use archive_core::store::Retrieval;
-use pgrx::Uuid;
 
 use super::request::{Wish, queue_follow, request};
 use crate::catalog::job::Job;
@@ -10,6 +9,7 @@ use crate::catalog::partition::Known;
 use crate::catalog::queue::{self, NewJob};
 use crate::catalog::{self, restore_request};
 use crate::engine::reattach::{self, Options};
+use crate::engine::steps;
 use crate::error::{Error, Result, SqlState};
 use crate::pg::lock::giving_way;
 use crate::pg::server_text::notice;
@@ -62,7 +62,7 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
     let is_it = |known: &Known| {
         known.status == "ARCHIVED" && known.foreign_table.is_some() && known.foreign_table == job.partition
     };
-    let Some(known) = found.filter(is_it) else { return done(job.id) };
+    let Some(known) = found.filter(is_it) else { return steps::done(job.id, 0) };
     if restore_request::is_unreadable(known.id)? && known.local_copy.is_none() {
         if restore_request::open_for(known.id)?.is_none() {
             return Err(failed(&known));
@@ -78,7 +78,7 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
         move_late_rows: asked("move_late_rows").as_bool().unwrap_or(false),
     };
     giving_way(|| reattach::reattach(&known.qualified(), options))?;
-    done(job.id)
+    steps::done(job.id, 0)
 }
 
 fn failed(known: &Known) -> Error {
@@ -91,9 +91,4 @@ fn failed(known: &Known) -> Error {
         "Its restore request has failed, or its copies lapsed before it was brought back; see archive_ext.restores.",
     )
     .hint(format!("SELECT * FROM request_restore('{name}'), then retry_job."))
-}
-
-fn done(job: Uuid) -> Result<(bool, String)> {
-    catalog::job::complete(job, 0)?;
-    Ok((false, "done".to_owned()))
 }

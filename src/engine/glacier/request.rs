@@ -58,9 +58,7 @@ pub fn request(name: &str, wish: &Wish) -> Result<Vec<Shown>> {
     ids.retain(|id| wanted.iter().all(|one| one.id != *id));
     for id in ids {
         if restore_request::open_for(id)?.is_some() {
-            let ready =
-                Frozen { id, name: String::new(), storage: String::new(), class: String::new(), objects: 0, bytes: 0 };
-            requests.push(restore_request::add(&ready, wish.retrieval, wish.days, None)?);
+            requests.push(restore_request::add(id, (0, 0), wish.retrieval, wish.days, None)?);
         }
     }
     if let Some(first) = subjects.first() {
@@ -75,7 +73,7 @@ pub fn request(name: &str, wish: &Wish) -> Result<Vec<Shown>> {
 
 fn add(one: &Frozen, wish: &Wish) -> Result<i64> {
     let price = frozen::price(one, wish.retrieval, wish.days)?;
-    restore_request::add(one, wish.retrieval, wish.days, price.as_ref())
+    restore_request::add(one.id, (one.objects, one.bytes), wish.retrieval, wish.days, price.as_ref())
 }
 
 /// Adds the job that follows the requests for archives of a table, unless there is one; whether it did.
@@ -152,8 +150,7 @@ fn within(subjects: Vec<Subject>, wish: &Wish) -> Result<Vec<Subject>> {
 }
 
 fn moment(at: Option<TimestampWithTimeZone>) -> Option<Moment> {
-    const SECONDS_2000: i64 = 946_684_800;
-    Moment::from_unix_seconds(pg_sys::TimestampTz::from(at?).div_euclid(1_000_000) + SECONDS_2000)
+    Moment::from_unix_seconds(clock::unix_seconds(at?.into()))
 }
 
 /// The rules of a bucket may have moved objects without us: the store tells their classes.

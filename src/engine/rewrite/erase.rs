@@ -149,12 +149,8 @@ pub fn erase(wish: &Wish<'_>) -> Result<Erased> {
 fn refuse_held(partitions: &[i64]) -> Result<()> {
     for id in partitions {
         let Some(reason) = hold::reasons(*id)? else { continue };
-        return Err(Error::new(
-            SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            "what was archived of a partition of which rows match is under a legal hold",
-        )
-        .detail(format!("Reason: {reason}."))
-        .hint("Nothing was changed. An administrator ends the hold with legal_hold(partition, false)."));
+        let message = "what was archived of a partition of which rows match is under a legal hold";
+        return Err(hold::refusal(message, &reason).hint(matched::END_THE_HOLD));
     }
     Ok(())
 }
@@ -264,7 +260,7 @@ fn compare_local_copies(changed: &Changed) -> Result<()> {
 /// Objects of row sets without the rows that match.
 fn shrink_sets(table: &Leaf, matched: &Matched, changed: &mut Changed) -> Result<()> {
     let id = catalog::job::new_id()?;
-    let sets = matched.sets.iter().filter(|shrinking| shrinking.taken.objects().next().is_some());
+    let sets = matched.sets.iter().filter(|shrinking| !shrinking.taken.is_empty());
     for (number, shrinking) in (1..).zip(sets) {
         let step = (id, number);
         let (store, rewritten) = without::rewrite(table, shrinking, step)?;

@@ -8,7 +8,7 @@ use super::request::{self, Request};
 use crate::catalog;
 use crate::catalog::compact_job::{self, NewCompaction};
 use crate::catalog::job::Job;
-use crate::engine::session;
+use crate::engine::{session, steps};
 use crate::error::Result;
 use crate::pg::user;
 
@@ -47,8 +47,7 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
     })?;
     let rows = number("rows") + rows;
     if done {
-        catalog::job::complete(job.id, rows)?;
-        return Ok((false, "done".to_owned()));
+        return steps::done(job.id, rows);
     }
     let (objects, written) = (number("objects") + merged.0, number("into_objects") + into.0);
     let progress = json!({ "steps": steps + 1, "rows": rows, "objects": objects, "into_objects": written });

@@ -18,6 +18,10 @@ use crate::pg::relation::LockMode;
 use crate::pg::tuple_id::TupleId;
 use crate::pg::{spi, user};
 
+/// What to do about a legal hold that a change has met.
+pub(super) const END_THE_HOLD: &str =
+    "Nothing was changed. An administrator ends the hold with legal_hold(partition, false).";
+
 /// A partition of which rows match.
 pub(super) struct Touched {
     pub(super) subject: Subject,
@@ -156,16 +160,13 @@ fn touched(relation: pg_sys::Oid, places: Vec<String>) -> Result<Touched> {
 
 fn refuse_held(matched: &Matched) -> Result<()> {
     let partitions = matched.partitions.iter().map(|touched| (touched.subject.id, touched.subject.name.clone()));
-    let sets = matched.sets.iter().filter(|shrinking| shrinking.taken.objects().next().is_some());
+    let sets = matched.sets.iter().filter(|shrinking| !shrinking.taken.is_empty());
     let sets = sets.map(|shrinking| (shrinking.set.id, shrinking.set.name.clone()));
     for (id, name) in partitions.chain(sets) {
         let Some(reason) = hold::reasons(id)? else { continue };
-        return Err(Error::new(
-            SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("the archive of \"{name}\" is under a legal hold"),
-        )
-        .detail(format!("Reason: {reason}. Rows of it match."))
-        .hint("Nothing was changed. An administrator ends the hold with legal_hold(partition, false)."));
+        return Err(hold::refusal(format!("the archive of \"{name}\" is under a legal hold"), &reason)
+            .detail(format!("Reason: {reason}. Rows of it match."))
+            .hint(END_THE_HOLD));
     }
     Ok(())
 }

@@ -50,10 +50,7 @@ pub(super) type Add<'a> = Option<&'a dyn Fn(&BlockingStore, &ArchivedRows<'_>, &
 /// Errors: 55000 where an object cannot be read before it was restored, XX001 where one is not what was archived.
 pub(super) fn rewrite(table: &Leaf, touched: &Touched, add: Add<'_>) -> Result<NewVersion> {
     let subject = &touched.subject;
-    let frozen = frozen::of_partitions(&[subject.id])?;
-    if !frozen.is_empty() {
-        return Err(frozen::refusal(&frozen)?);
-    }
+    frozen::refuse(subject.id)?;
     let store = opened::open_for(&subject.storage, table.owner)?;
     catalog::storage::claim(&subject.storage, &store)?;
     if let Some(family) = KeyName::of(&subject.manifest_key).family() {

@@ -12,8 +12,8 @@ use crate::catalog::job::Job;
 use crate::catalog::queue::NewJob;
 use crate::catalog::{self, hold, named, object_copy, queue, row_set, storage, writers};
 use crate::engine::plan::job_hex;
-use crate::engine::{copies, manifest, storage as opened, throttle};
-use crate::error::{Error, Result, SqlState};
+use crate::engine::{copies, manifest, steps, storage as opened, throttle};
+use crate::error::Result;
 use crate::partition::discover;
 use crate::pg::{interrupts, wal};
 
@@ -25,8 +25,7 @@ const LOOK: f64 = 30.0;
 /// Does the next step for the oldest receipt of the job's table whose objects are to be deleted, or puts the job back until that is.
 pub fn step(job: &Job) -> Result<(bool, String)> {
     let Some(open) = erasure::oldest(job.table)? else {
-        catalog::job::complete(job.id, 0)?;
-        return Ok((false, "done".to_owned()));
+        return steps::done(job.id, 0);
     };
     if open.seconds_left > 0.0 {
         return wait(job, open.seconds_left);
@@ -121,12 +120,7 @@ fn settle(job: &Job, set: i64) -> Result<()> {
 fn refuse_held(open: &Open) -> Result<()> {
     for id in open.partitions.iter().chain(&open.sets) {
         let Some(reason) = hold::reasons(*id)? else { continue };
-        return Err(Error::new(
-            SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("what held rows of erasure {} is under a legal hold", open.id),
-        )
-        .detail(format!("Reason: {reason}."))
-        .hint("An administrator ends it with legal_hold(partition, false)."));
+        return Err(hold::refusal(format!("what held rows of erasure {} is under a legal hold", open.id), &reason));
     }
     Ok(())
 }

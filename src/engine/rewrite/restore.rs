@@ -86,7 +86,7 @@ pub fn restore(source: pg_sys::Oid, clause: &str, conflict: Conflict) -> Result<
 fn rewrite_all(table: &Leaf, sets: &[Shrinking]) -> Result<usize> {
     let (id, name) = (catalog::job::new_id()?, (table.schema.clone(), table.name.clone()));
     let mut objects = 0;
-    for (number, shrinking) in (1..).zip(sets).filter(|(_, shrinking)| shrinking.taken.objects().next().is_some()) {
+    for (number, shrinking) in (1..).zip(sets).filter(|(_, shrinking)| !shrinking.taken.is_empty()) {
         let (store, rewritten) = without::rewrite(table, shrinking, (id, number))?;
         objects += rewritten.gone.len();
         swap::swap(shrinking.set.id, &store, &name, (id, number), &rewritten)?;

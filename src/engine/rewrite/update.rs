@@ -48,7 +48,7 @@ pub fn update(wish: &Wish<'_>, changes: &[(String, String)]) -> Result<Erased> {
         changed.versions.push(partition::rewrite(&table, touched, Some(&add))?);
         corrected.forget()?;
     }
-    for (number, shrinking) in (1..).zip(matched.sets.iter().filter(|one| one.taken.objects().next().is_some())) {
+    for (number, shrinking) in (1..).zip(matched.sets.iter().filter(|one| !one.taken.is_empty())) {
         correct_set(&table, &matched, (shrinking, number), &columns, changes, &mut changed)?;
     }
     failpoint!("update_rewritten");
@@ -168,12 +168,13 @@ impl Corrected {
         let names: Vec<_> = stored.iter().map(|column| quote_identifier(&column.name).to_string()).collect();
         let values: Vec<_> = stored.iter().map(|column| value(column)).collect();
         const NAME: &str = "archive_ext_corrected";
+        let name = format!("pg_temp.{NAME}");
         let create = format!(
             "CREATE TEMP TABLE {NAME} (LIKE {} INCLUDING CONSTRAINTS INCLUDING GENERATED) ON COMMIT DROP",
             table.qualified()
         );
         let insert = format!(
-            "INSERT INTO pg_temp.{NAME} ({}) SELECT {} FROM {from} AS {alias} WHERE {alias}.ctid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.tid[])",
+            "INSERT INTO {name} ({}) SELECT {} FROM {from} AS {alias} WHERE {alias}.ctid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.tid[])",
             names.join(", "),
             values.join(", "),
         );
@@ -183,10 +184,8 @@ impl Corrected {
         })?;
         xact::command_counter_increment();
         let oid =
-            spi::one("SELECT 'pg_temp.archive_ext_corrected'::pg_catalog.regclass::pg_catalog.oid", &[], |row| {
-                row.need(1)
-            })?;
-        Ok(Self { table: oid, name: format!("pg_temp.{NAME}"), source: table.oid, rows: places.len() as u64 })
+            spi::one("SELECT $1::pg_catalog.regclass::pg_catalog.oid", &[name.as_str().into()], |row| row.need(1))?;
+        Ok(Self { table: oid, name, source: table.oid, rows: places.len() as u64 })
     }
 
     /// No row may leave its partition: it would be sought elsewhere.

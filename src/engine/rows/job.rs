@@ -10,7 +10,7 @@ use super::statement::{self, Outcome};
 use crate::catalog;
 use crate::catalog::job::Job;
 use crate::catalog::row_policy::{self, NewRowJob};
-use crate::engine::{batch, session};
+use crate::engine::{batch, session, steps};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::locks;
 use crate::pg::user;
@@ -56,8 +56,7 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
         Outcome::Made | Outcome::Nothing => moved_before,
     };
     if matches!(outcome, Outcome::Nothing | Outcome::Moved(_, true)) {
-        catalog::job::complete(job.id, moved)?;
-        return Ok((false, "done".to_owned()));
+        return steps::done(job.id, moved);
     }
     catalog::job::advance(job.id, "moving", &json!({ "rows": moved }))?;
     Ok((true, "moving".to_owned()))

@@ -6,6 +6,7 @@ use pgrx::pg_sys;
 use super::{drain_default, premake, rearrange, refuse_writes, set_status};
 use crate::catalog;
 use crate::catalog::job::Job;
+use crate::engine::steps;
 use crate::error::{Error, Result, SqlState};
 use crate::partition::{check, discover, freeze};
 
@@ -16,9 +17,9 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
         "premake" => {
             let ahead = job.request.get("ahead").and_then(serde_json::Value::as_i64);
             let made = premake(job.table, ahead.and_then(|ahead| i32::try_from(ahead).ok()))?;
-            done(job, made.len() as u64)
+            steps::done(job.id, made.len() as u64)
         }
-        "drain" => done(job, drain_default(job.table)?),
+        "drain" => steps::done(job.id, drain_default(job.table)?),
         "warm" if job.phase != "frozen" => {
             refuse_writes(partition(job)?, job.id)?;
             catalog::job::advance(job.id, "frozen", &job.progress)?;
@@ -32,18 +33,13 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
 fn age(job: &Job, status: Status) -> Result<(bool, String)> {
     let reason = catalog::job::reason(job.id)?.unwrap_or_else(|| "a job of the lifecycle".to_owned());
     set_status(partition(job)?, status, None, &reason, Some(job.id))?;
-    done(job, 0)
+    steps::done(job.id, 0)
 }
 
 fn partition(job: &Job) -> Result<pg_sys::Oid> {
     job.partition.ok_or_else(|| {
         Error::new(SqlState::ERRCODE_UNDEFINED_TABLE, format!("partition \"{}\" was dropped", job.partition_name))
     })
-}
-
-fn done(job: &Job, count: u64) -> Result<(bool, String)> {
-    catalog::job::complete(job.id, count)?;
-    Ok((false, "done".to_owned()))
 }
 
 /// Undoes what a job that was not finished left behind in committed steps: guards, and the tables of a merge or split.

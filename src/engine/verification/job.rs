@@ -12,7 +12,7 @@ use crate::catalog::job::Job;
 use crate::catalog::observed;
 use crate::catalog::policy::TablePolicy;
 use crate::catalog::queue::NewJob;
-use crate::engine::{clock, lifecycle};
+use crate::engine::{clock, lifecycle, steps};
 use crate::error::Result;
 use crate::partition::locks;
 use crate::pg::clock::unix_now;
@@ -58,7 +58,7 @@ pub fn schedule(table: &TablePolicy) -> Result<i32> {
 /// Does the next step of such a job: reading the archive back, then, if it is about that, dropping the local copy. What a read-back
 /// finds stays noted although the job fails, so that its transaction commits.
 pub fn step(job: &Job) -> Result<(bool, String)> {
-    let Some(subject) = subject(job)? else { return done(job, 0) };
+    let Some(subject) = subject(job)? else { return steps::done(job.id, 0) };
     if subject.row_set {
         return row_set_step(job, &subject);
     }
@@ -78,7 +78,7 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
     }
     pass(&subject, &mut found)?;
     if job.operation == "verify" {
-        return done(job, found.verified.rows);
+        return steps::done(job.id, found.verified.rows);
     }
     catalog::job::advance(job.id, "verified", &serde_json::json!({ "version": subject.version, "at": unix_now() }))?;
     Ok((true, "verified".to_owned()))
@@ -120,7 +120,7 @@ fn row_set_step(job: &Job, subject: &Subject) -> Result<(bool, String)> {
         let verified = Verified { partition, level: Level::Content, objects, rows, bytes, verified_at: None, result };
         pass(subject, &mut Found { verified, faults })?;
     }
-    done(job, rows)
+    steps::done(job.id, rows)
 }
 
 /// Seconds for which a read-back counts: a job may be suspended, paused, or tried again for days before it drops the copy.
@@ -143,10 +143,5 @@ fn subject(job: &Job) -> Result<Option<Subject>> {
 fn drop(job: &Job, subject: &Subject) -> Result<(bool, String)> {
     locks::claim_partition(&subject.name)?;
     let dropped = local_copy::drop_compared(subject, Some(job.id))?;
-    done(job, dropped.rows)
-}
-
-fn done(job: &Job, rows: u64) -> Result<(bool, String)> {
-    catalog::job::complete(job.id, rows)?;
-    Ok((false, "done".to_owned()))
+    steps::done(job.id, dropped.rows)
 }

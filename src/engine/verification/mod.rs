@@ -135,10 +135,7 @@ struct Found {
 /// Looks at the objects, and where these are whole and `deep` asks for it, at the local copy; how that differs.
 fn look(subject: &Subject, level: Level, job: Option<Uuid>) -> Result<(Found, Option<String>)> {
     if level != Level::Checksum {
-        let frozen = frozen::of_partitions(&[subject.id])?;
-        if !frozen.is_empty() {
-            return Err(frozen::refusal(&frozen)?);
-        }
+        frozen::refuse(subject.id)?;
     }
     let mut checker = Checker::open(subject, job)?;
     let deep = level == Level::Deep && subject.local_copy.is_some() && checker.source().is_some();

@@ -43,6 +43,11 @@ impl TakenRows {
         Some(*self.first.get(object)?..*self.first.get(object + 1)?)
     }
 
+    /// Whether nothing is taken.
+    pub fn is_empty(&self) -> bool {
+        self.taken.is_empty()
+    }
+
     /// The objects of which rows are taken, by their place, and these rows.
     pub fn objects(&self) -> impl Iterator<Item = (usize, &Taken)> {
         self.taken.iter().map(|(object, taken)| (*object, taken))

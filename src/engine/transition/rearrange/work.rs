@@ -9,7 +9,7 @@ use super::Run;
 use crate::catalog;
 use crate::catalog::event::Transition;
 use crate::engine::transition::place;
-use crate::engine::{archive, managed, period, transition};
+use crate::engine::{archive, managed, period, steps, transition};
 use crate::error::{Error, Result, SqlState};
 use crate::export::{self, ExportSource};
 use crate::partition::discover::{self, Leaf};
@@ -315,6 +315,5 @@ fn oids(leaves: &[Leaf]) -> Vec<pg_sys::Oid> {
 pub fn drop_sources(run: &Run) -> Step {
     swap::drop_detached(&super::detached(&run.request.partitions)?)?;
     failpoint!("rearrange_dropped");
-    catalog::job::complete(run.job, run.done.rows)?;
-    Ok((false, "done".to_owned()))
+    steps::done(run.job, run.done.rows)
 }
