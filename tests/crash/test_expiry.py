@@ -1,13 +1,10 @@
 """A server that dies while an archive that has expired is deleted: the partition is in the archive with all its objects, or it left it,
 and the next run goes on (P2, P4)."""
 
-import psycopg
 import pytest
 
-from harness.failpoints import Failpoints
+from harness.failpoints import killed_at
 from harness.orders import create_orders
-
-
 
 
 @pytest.mark.parametrize("point", ["step_begins", "step_done", "step_begins@2", "step_done@2"])
@@ -21,13 +18,7 @@ def test_p2_p4_killed_while_an_archive_is_deleted(cold, cluster, point):
     cold.execute("UPDATE archive_ext.expiry SET delete_after = now() - interval '1 second'")
     files = lambda month: [file.name for file in (cluster.storage / cold.name).rglob(f"*orders_2024_0{month}*") if file.is_file()]
     assert len(files(1)) == 2
-    points = Failpoints(cluster)
-    points.arm(cold.name, f"{point if '@' in point else point + '@1'}=kill")
-    with pytest.raises(psycopg.OperationalError), cold.connect() as session:
-        session.execute("CALL run_lifecycle()")
-    cluster.wait_ready()
-    points.disarm(cold.name)
-    cold.reconnect()
+    killed_at(cold, point, "CALL run_lifecycle()")
     left = not cold.exists("archive.orders_2024_01")
     assert cold.value("SELECT count(*) FROM archive.orders_all") == (100 if left else 150)
     assert len(files(1)) == 2 or left

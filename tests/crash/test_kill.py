@@ -1,12 +1,9 @@
 """P4: killed at any point, the same call made again converges to the same end state, and nothing is lost or twice."""
 
-import os
-import signal
-
 import psycopg
 import pytest
 
-from harness.cluster import is_alive, wait_until
+from harness.failpoints import kill_backend, kill_server
 from harness.orders import assert_same_rows, create_orders, keep_truth
 from harness.proxy import Stall
 from harness.sessions import Call
@@ -33,15 +30,6 @@ def orders(db, s3, fault_proxy):
     create_orders(db.conn, months=3, rows=ROWS)
     keep_truth(db, "orders")
     return fault_proxy
-
-
-def kill_backend(cluster, pid):
-    os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not is_alive(pid), 10, "the backend to die")
-
-
-def kill_server(cluster, pid):
-    cluster.kill_and_restart()
 
 
 @pytest.mark.parametrize("kill", [kill_backend, kill_server])

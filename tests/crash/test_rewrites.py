@@ -6,7 +6,7 @@ import itertools
 import psycopg
 import pytest
 
-from harness.failpoints import Failpoints
+from harness.failpoints import killed_at
 from harness.orders import assert_same_rows, create_orders
 from harness.s3 import Bucket
 
@@ -16,16 +16,6 @@ _numbers = itertools.count(1)
 
 ERASE = "SELECT erase_rows('orders', 'customer_id % 50 = 8', at_once => true)"
 UPDATE = "SELECT update_archived('orders', 'customer_id % 50 = 8', '{\"note\": \"''changed''\"}', at_once => true)"
-
-
-def killed(db, cluster, point, call):
-    points = Failpoints(cluster)
-    points.arm(db.name, f"{point if '@' in point else point + '@1'}=kill")
-    with pytest.raises(psycopg.OperationalError), db.connect() as session:
-        session.execute(call)
-    cluster.wait_ready()
-    points.disarm(db.name)
-    db.reconnect()
 
 
 def lifecycle(db):
@@ -49,8 +39,8 @@ def orders(cold):
     *((ERASE, point) for point in ("partition_rewritten@2", "erase_rewritten", "manifest_put@2", "erase_in_place")),
     *((UPDATE, point) for point in ("partition_rewritten", "update_rewritten", "erase_in_place")),
 ])
-def test_p1_p4_killed_while_the_archive_is_changed(orders, cluster, call, point):
-    killed(orders, cluster, point, call)
+def test_p1_p4_killed_while_the_archive_is_changed(orders, call, point):
+    killed_at(orders, point, call)
     # All of it was one transaction.
     assert_same_rows(orders, "archive.orders_all", "truth")
     assert {row.result for row in orders.all("SELECT result FROM verify_archive('orders')")} == {"equal"}
@@ -69,7 +59,7 @@ def test_p4_killed_while_what_held_erased_rows_is_deleted(orders, cluster, point
     orders.execute(ERASE)
     orders.execute("DELETE FROM truth WHERE customer_id % 50 = 8")
     assert len(files()) == 8
-    killed(orders, cluster, point, "CALL run_lifecycle()")
+    killed_at(orders, point, "CALL run_lifecycle()")
     assert_same_rows(orders, "archive.orders_all", "truth")
     lifecycle(orders)
     assert [name for name in files() if ".v1." in name] == [] and len(files()) == 4
@@ -82,23 +72,23 @@ def test_p2_p4_killed_while_copies_are_made(orders, cluster):
     far = cluster.storage / f"{orders.name}_far"
     orders.execute(f"CREATE SERVER far FOREIGN DATA WRAPPER archive_fdw OPTIONS (location 'file://{far}')")
     orders.execute("SELECT set_archive_policy('orders', storage => 'cold', copy_storage => 'far')")
-    killed(orders, cluster, "copy_made@2", "SELECT archive_partition('orders_2024_03', drop_local => '0')")
+    killed_at(orders, "copy_made@2", "SELECT archive_partition('orders_2024_03', drop_local => '0')")
     assert orders.is_attached("orders_2024_03")
     assert_same_rows(orders, "archive.orders_all", "truth")
     orders.execute("SELECT archive_partition('orders_2024_03', drop_local => '0')")
-    killed(orders, cluster, "copy_made@3", "CALL run_lifecycle()")
+    killed_at(orders, "copy_made@3", "CALL run_lifecycle()")
     lifecycle(orders)
     assert orders.all("SELECT objects, copied FROM archive_ext.copies") == [(1, 1)] * 3
     assert orders.all("SELECT * FROM repair_archive('orders')") == []
 
 
-def test_p4_killed_while_objects_move(db, cluster, moto):
+def test_p4_killed_while_objects_move(db, moto):
     bucket = Bucket(moto, f"killed-{next(_numbers)}")
     bucket.create_storage(db.conn)
     create_orders(db.conn, months=2, rows=50)
     db.execute("SELECT archive_partition('orders_2024_01', drop_local => '0')")
     db.execute("SELECT set_archive_policy('orders', glacier_after => '1 year', glacier_class => 'DEEP_ARCHIVE', storage => 'cold')")
-    killed(db, cluster, "glacier_moved", "CALL run_lifecycle()")
+    killed_at(db, "glacier_moved", "CALL run_lifecycle()")
     # It moved, and the catalog does not know: a query says what is to be done.
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="no restored copy is there"):
         db.all("SELECT sum(items) FROM archive.orders")

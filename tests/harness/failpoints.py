@@ -3,10 +3,11 @@
 import os
 import re
 import signal
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
+import pytest
 from psycopg import sql
 
 from harness.cluster import is_alive, wait_until
@@ -74,11 +75,12 @@ class Failpoints:
             file.unlink(missing_ok=True)
 
 
-def kill_backend(cluster, pid):
-    """kill -9 of one process: the postmaster ends all others and recovers."""
+@contextmanager
+def crash(cluster):
+    """A process dies within; afterwards the postmaster has ended all others and recovered. It goes on accepting connections until it
+    notices."""
     canary = cluster.connect()
-    os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not is_alive(pid), 20, "the process to die")
+    yield
 
     def gone():
         try:
@@ -89,6 +91,23 @@ def kill_backend(cluster, pid):
     wait_until(gone, 20, "the other sessions to be ended")
     canary.close()
     cluster.wait_ready()
+
+
+def killed_at(db, point, call):
+    """Makes the call in a session of its own, which dies at the failpoint, the first time unless `point` says which."""
+    points = Failpoints(db.cluster)
+    points.arm(db.name, f"{point if '@' in point else point + '@1'}=kill")
+    with crash(db.cluster), pytest.raises(psycopg.OperationalError), db.connect() as session:
+        session.execute(call)
+    points.disarm(db.name)
+    db.reconnect()
+
+
+def kill_backend(cluster, pid):
+    """kill -9 of one process: the postmaster ends all others and recovers."""
+    with crash(cluster):
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not is_alive(pid), 20, "the process to die")
 
 
 def kill_server(cluster, _pid):
