@@ -72,7 +72,7 @@ test: deps fmt-check clippy $(TESTS) ## everything that CI runs
 
 fmt-check: deps ## formatting, and shellcheck
 	@$(ENV) cargo fmt --all --check
-	@shellcheck $(filter-out %.py scripts/restore-plain,$(wildcard scripts/*)) .ci/run
+	@shellcheck $(filter-out %.py scripts/restore-plain scripts/verify-chain,$(wildcard scripts/*)) .ci/run
 
 clippy: deps ## lints, as errors
 	@$(ENV) cargo clippy --package archive-core --all-targets --locked -- -D warnings

@@ -23,6 +23,8 @@ COMMENT ON TABLE archive_ext.erasure IS 'receipts of rows that were erased from 
 COMMENT ON TABLE archive_ext.storage_price IS 'what storing costs, by storage class or storage: edit it, or INSERT, which replaces';
 COMMENT ON TABLE archive_ext.retrieval_price IS 'what readable copies of objects of frozen classes cost, by how fast they are made: edit it, or INSERT, which replaces';
 COMMENT ON TABLE archive_ext.object_copy IS 'objects and manifests that are in a second storage, too';
+COMMENT ON TABLE archive_ext.manifest_link IS 'the chain of manifests of each storage as it was written: each names the ones before it by their SHA-256';
+COMMENT ON TABLE archive_ext.chain_head IS 'the last manifests of each chain, which the next one names';
 COMMENT ON TABLE archive_ext.restore_request IS 'readable copies of frozen objects that were asked for, and how far the store is; see request_restore';
 COMMENT ON TABLE archive_ext.storage_claim IS 'the incarnation under which this database claimed each storage prefix';
 
@@ -37,6 +39,7 @@ COMMENT ON VIEW archive_ext.month_counts IS 'rows per month in tables and their 
 COMMENT ON TABLE archive_ext.storage_finding IS 'what is wrong with objects in the storages';
 COMMENT ON VIEW archive_ext.findings IS 'what is wrong with objects in the storages: missing, altered, unreadable, foreign, orphaned; open ones first';
 COMMENT ON VIEW archive_ext.copies IS 'how many objects of archived partitions are in a second storage, and since when they are known to be right there';
+COMMENT ON VIEW archive_ext.chains IS 'chains of manifests: how many links, how many of them deleted by right and signed, and the last ones, to be noted elsewhere';
 COMMENT ON VIEW archive_ext.restores IS 'requests for readable copies of what is in glacier: how far they are, until when the copies stay; open ones first';
 COMMENT ON VIEW archive_ext.expiring IS 'archived partitions that have expired, when they will be deleted, and what keeps them';
 COMMENT ON VIEW archive_ext.deletions IS 'certificates of what was deleted because it had expired, newest first';
@@ -170,6 +173,7 @@ COMMENT ON VIEW archive_ext.findings IS 'what is wrong with storages, and was, f
 COMMENT ON TABLE archive_ext.batch_manifest IS 'the manifests of rows that were archived one by one, in order';
 COMMENT ON TABLE archive_ext.catalog_identity IS 'who this catalog is to the owner markers of storages';
 COMMENT ON FUNCTION archive_ext.administers_storage IS 'whether the caller is a superuser or owns the foreign server';
+COMMENT ON FUNCTION verify_chain IS 'compares the manifests of a storage with the chain that they were written as: what was altered, taken away or moved since';
 COMMENT ON FUNCTION audit_storage IS 'compares what a storage holds with the catalog: what is missing, altered, orphaned or foreign is recorded as a finding';
 COMMENT ON FUNCTION collect_garbage IS 'removes objects that nothing names any more, no earlier than the retention; with dry_run tells which these are';
 COMMENT ON FUNCTION check_consistency IS 'says where catalog, relations and storages disagree, as after point-in-time recovery; with repair mends what is safe, and never removes data';

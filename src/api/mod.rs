@@ -2,6 +2,7 @@
 
 pub mod archive;
 mod batch;
+mod chain;
 mod compact;
 mod consistency;
 mod counts;

@@ -5,6 +5,7 @@
 pub mod alert;
 pub mod archived;
 pub mod batch_job;
+pub mod chain;
 pub mod child_table;
 pub mod collation;
 pub mod column_map;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use archive_core::ErrorKind;
+use archive_core::chain::SigningKey;
 use archive_core::store::{
     BlockingStore, ClaimTime, CredentialSource, Credentials, OwnerIdentity, OwnerMarker, StorageOptions,
     UserMappingOptions,
@@ -53,6 +54,14 @@ fn mapping_options(storage: &str, owner: pg_sys::Oid) -> Result<Option<OptionLis
 pub fn options(storage: &str) -> Result<StorageOptions> {
     let Some(options) = server_options(storage)? else { return Err(unknown(storage)) };
     Ok(StorageOptions::parse(options.iter().map(|(name, value)| (name.as_str(), value.as_str())))?)
+}
+
+/// The key that signs the manifests of a storage, if it has one.
+///
+/// Errors: 58P01, 28000 and 22023, as [`SigningKey::read`] says.
+pub fn signing_key(storage: &str) -> Result<Option<SigningKey>> {
+    let path = options(storage)?.signing_key;
+    Ok(path.map(|path| SigningKey::read(&path)).transpose()?)
 }
 
 fn unknown(storage: &str) -> Error {
@@ -128,10 +137,12 @@ fn user_mapping(storage: &str, owner: pg_sys::Oid) -> Result<Credentials> {
     Ok(Credentials::Static(UserMappingOptions::parse(options)?))
 }
 
-/// Claims the storage's prefix for this database, or proves that it is ours: before any put or delete.
+/// Claims the storage's prefix for this database, or proves that it is ours: before any put or delete. The key that signs manifests must
+/// be readable, so that nothing is exported in vain.
 pub fn claim(storage: &str, store: &BlockingStore) -> Result<()> {
     place::refuse_moved(storage, store)?;
     writers::enter(store)?;
+    signing_key(storage)?;
     let identity = identity(storage, store)?;
     if claimed(storage, store)? {
         return check_marker(storage, store, &identity);

@@ -297,9 +297,9 @@ pub fn export(plan: &Plan, progress: &mut Progress) -> Result<Finished> {
     drop((looking, source, held));
     let key = manifest::key(plan, version);
     let table = hold_table(plan)?;
-    let manifest = manifest::build(manifest::Subject::of(plan), schema, exported, version)?;
+    let mut manifest = manifest::build(manifest::Subject::of(plan), schema, exported, version)?;
     drop(table);
-    manifest::put(&plan.store, &key, &manifest)?;
+    manifest::put(&plan.storage, &plan.store, &key, &mut manifest)?;
     Ok(Finished { key, manifest, state })
 }
 

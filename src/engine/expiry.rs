@@ -8,7 +8,7 @@ use archive_core::naming::KeyName;
 use archive_core::store::BlockingStore;
 use serde_json::json;
 
-use super::{clock, copies, steps, storage as opened, throttle};
+use super::{chain, clock, copies, steps, storage as opened, throttle};
 use crate::catalog::expiry::{self, Expiring, Remaining};
 use crate::catalog::job::Job;
 use crate::catalog::policy::TablePolicy;
@@ -117,12 +117,13 @@ fn delete(job: &Job, id: i64, certificate: i64) -> Result<(bool, String)> {
     wal::flush();
     let some: Vec<_> = remaining.keys.iter().skip(from).take(AT_ONCE).cloned().collect();
     let kept = expiry::needed(id, &remaining.storage, &some)?;
+    let gone: Vec<_> = some.iter().filter(|key| !kept.contains(key)).cloned().collect();
+    chain::remove(&remaining.storage, &store, &gone, &format!("expired, certificate {certificate}"))?;
     let mut versions = 0;
-    for key in some.iter().filter(|key| !kept.contains(key)) {
+    for key in &gone {
         interrupts::check();
         versions += store.delete_versions(key)?;
     }
-    let gone: Vec<_> = some.iter().filter(|key| !kept.contains(key)).cloned().collect();
     versions += copies::delete(&remaining.storage, &gone, discover::owner(job.table)?)?;
     expiry::note_deleted(certificate, versions)?;
     let kept = [kept_before(job), kept].concat();

@@ -1,6 +1,6 @@
 //! Writing and finding manifests.
 
-use archive_core::codec::{Digest, sha256_of_bytes};
+use archive_core::codec::Digest;
 use archive_core::manifest::{
     ArchiveRelations, BatchManifest, DatabaseFacts, Family, MANIFEST_FORMAT, Manifest, ManifestObject, Source,
 };
@@ -10,7 +10,7 @@ use archive_core::store::{BlockingStore, PutMode};
 use pgrx::pg_sys;
 
 use super::plan::Plan;
-use super::storage;
+use super::{chain, storage};
 use crate::catalog;
 use crate::catalog::row_set::RowSet;
 use crate::error::{Error, Result, SqlState};
@@ -120,6 +120,8 @@ pub fn build(subject: Subject<'_>, schema: TableSchema, exported: Exported, vers
         archive: None,
         column_map: Vec::new(),
         family: None,
+        previous: None,
+        signature: None,
     };
     describe_surroundings(subject, &mut manifest)?;
     Ok(manifest)
@@ -167,12 +169,13 @@ fn database_facts() -> Result<DatabaseFacts> {
     })
 }
 
-/// Writes a manifest: after this its version never changes.
-pub fn put(store: &BlockingStore, key: &str, manifest: &Manifest) -> Result<()> {
+/// Writes a manifest as the next link of its storage's chain: after this its version never changes.
+pub fn put(storage: &str, store: &BlockingStore, key: &str, manifest: &mut Manifest) -> Result<()> {
+    let sealed = chain::seal(storage, store, manifest)?;
     failpoint!("manifest_made");
-    store.put(key, manifest.to_json()?.into_bytes().into(), PutMode::CreateOnly)?;
+    store.put(key, sealed.json.clone().into_bytes().into(), PutMode::CreateOnly)?;
     failpoint!("manifest_put");
-    Ok(())
+    catalog::chain::append(storage, store, key, &sealed)
 }
 
 /// The next manifest of a row set, which this transaction has locked: by the step `number` of the job with these hex digits.
@@ -200,32 +203,32 @@ pub fn settle(
     let mut digest = Digest::default();
     unsettled.objects.iter().for_each(|object| digest.merge(&object.digest));
     let manifest = next_batch(set, step, digest, unsettled.objects)?.replacing(unsettled.replaces, 0);
-    let key = put_batch(store, set, now, &manifest, hint)?;
+    let key = put_batch(store, set, now, manifest, hint)?;
     catalog::row_set::settled(set, &key)?;
     set.last_batch = Some(key);
     Ok(())
 }
 
-/// Writes the next manifest of a row set under a name that has its hash, and reads it back; its key. `now` is what the table is called
-/// now.
+/// Writes the next manifest of a row set under a name that has its hash, as the next link of its storage's chain, and reads it back; its
+/// key. `now` is what the table is called now.
 ///
 /// Errors: XX001 with this hint when another one is read back.
 pub fn put_batch(
     store: &BlockingStore,
     set: &RowSet,
     now: &(String, String),
-    manifest: &BatchManifest,
+    mut manifest: BatchManifest,
     hint: &str,
 ) -> Result<String> {
-    let json = manifest.to_json()?;
-    let sha256 = sha256_of_bytes(json.as_bytes());
+    let sealed = chain::seal(&set.storage, store, &mut manifest)?;
     let (schema, table) = set.table_name(now);
-    let name = BatchName { job: &manifest.job, number: manifest.number, sha256: &sha256 };
+    let name = BatchName { job: &manifest.job, number: manifest.number, sha256: &sealed.sha256 };
     let key = naming::batch_manifest_key(schema, table, &set.name, name);
     failpoint!("batch_manifest_made");
-    storage::put_once(store, &key, json.into_bytes().into())?;
+    storage::put_once(store, &key, sealed.json.clone().into_bytes().into())?;
     failpoint!("batch_manifest_put");
-    if load_batch(store, &key)? == *manifest {
+    if load_batch(store, &key)? == manifest {
+        catalog::chain::append(&set.storage, store, &key, &sealed)?;
         return Ok(key);
     }
     Err(Error::new(SqlState::ERRCODE_DATA_CORRUPTED, format!("archive object \"{key}\" failed verification"))

@@ -3,6 +3,7 @@
 
 pub mod archive;
 pub mod batch;
+pub mod chain;
 pub mod clock;
 pub mod consistency;
 pub mod copies;

@@ -167,6 +167,6 @@ pub fn with_current_ddl(plan: &Plan, key: String, manifest: Manifest) -> Result<
     let key = manifest::key(plan, version);
     let mut manifest = Manifest { version, created_at: catalog::storage::now_text()?, ddl, ..manifest };
     manifest::describe_surroundings(manifest::Subject::of(plan), &mut manifest)?;
-    manifest::put(&plan.store, &key, &manifest)?;
+    manifest::put(&plan.storage, &plan.store, &key, &mut manifest)?;
     Ok((key, manifest))
 }

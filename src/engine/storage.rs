@@ -6,7 +6,7 @@ use bytes::Bytes;
 use pgrx::pg_sys;
 
 use crate::catalog::policy::Policy;
-use crate::catalog::storage;
+use crate::catalog::{self, storage};
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
 use crate::pg::user;
@@ -39,7 +39,25 @@ pub fn check(name: &str) -> Result<Vec<Check>> {
     storage::options(name)?;
     storage::check_usage(name, user::current())?;
     let store = storage::open(name, user::current())?;
-    Ok(archive_core::store::probe(&store)
+    let mut checks = probe(&store);
+    checks.extend(signing_key(name)?);
+    Ok(checks)
+}
+
+/// Whether the key that signs manifests can be read, where there is one, and its public half.
+fn signing_key(name: &str) -> Result<Option<Check>> {
+    let check = |ok, detail| Check { name: "signing key".to_owned(), ok, milliseconds: 0.0, detail };
+    if storage::options(name)?.signing_key.is_none() {
+        return Ok(None);
+    }
+    Ok(match storage::signing_key(name) {
+        Ok(key) => key.map(|key| check(true, format!("public key {}", key.public_key()))),
+        Err(error) => Some(check(false, error.message().to_owned())),
+    })
+}
+
+fn probe(store: &BlockingStore) -> Vec<Check> {
+    archive_core::store::probe(store)
         .into_iter()
         .map(|probe| Check {
             name: probe.check.to_owned(),
@@ -50,7 +68,7 @@ pub fn check(name: &str) -> Result<Vec<Check>> {
                 None => probe.detail,
             },
         })
-        .collect())
+        .collect()
 }
 
 /// Takes over the prefix of a storage that another cluster claimed. For superusers, and members of `archive_ext_admin` who
@@ -63,7 +81,8 @@ pub fn adopt(name: &str) -> Result<()> {
     storage::options(name)?;
     storage::check_usage(name, user::current())?;
     let store = storage::open(name, user::current())?;
-    storage::adopt(name, &store)
+    storage::adopt(name, &store)?;
+    catalog::chain::moved(name, &store)
 }
 
 /// Why this database must not touch its storages: its catalog is a copy (a promoted standby, a clone, a restored dump)

@@ -62,6 +62,7 @@ pub(super) fn partition_id<'a>(options: impl IntoIterator<Item = (&'a str, &'a s
 fn server(options: &[(&str, &str)]) -> Result<()> {
     let parsed = StorageOptions::parse(options.iter().copied())?;
     check_credential_source(&parsed.credentials)?;
+    check_signing_key(&parsed)?;
     match &parsed.location {
         Location::File(directory) => check_directory(directory),
         Location::S3 { .. } => Ok(guc::allowed_endpoints()?.check(&parsed)?),
@@ -85,6 +86,16 @@ fn check_credential_source(source: &CredentialSource) -> Result<()> {
     )
     .detail("Only a superuser may create or alter a storage that signs with the server's own credentials.")
     .hint("Use credentials 'user_mapping' and CREATE USER MAPPING, or ask a superuser."))
+}
+
+/// A file of the server's that others could have signed with.
+fn check_signing_key(parsed: &StorageOptions) -> Result<()> {
+    if parsed.signing_key.is_none() || user::is_superuser() {
+        return Ok(());
+    }
+    Err(Error::new(SqlState::ERRCODE_INSUFFICIENT_PRIVILEGE, "permission denied to use a storage with a signing_key")
+        .detail("Only a superuser may create or alter a storage whose manifests are signed with a key of the server.")
+        .hint("Ask a superuser."))
 }
 
 fn check_directory(directory: &Path) -> Result<()> {

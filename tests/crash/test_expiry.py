@@ -31,4 +31,5 @@ def test_p2_p4_killed_while_an_archive_is_deleted(cold, cluster, point):
     (certificate,) = cold.all("SELECT partition_name, deleted_at, jsonb_array_length(objects) AS objects FROM archive_ext.deletions")
     assert (certificate.partition_name, certificate.objects) == ("public.orders_2024_01", 1) and certificate.deleted_at
     assert cold.value("SELECT count(*) FROM archive.orders_all") == 100
+    assert cold.all("SELECT * FROM verify_chain('cold')") == []
     assert cold.all("SELECT * FROM check_consistency()") == [] and cold.all("SELECT * FROM audit_storage('cold')") == []

@@ -19,7 +19,8 @@ from harness.failpoints import KILLS, Failpoints
 from harness.sessions import Call
 from harness.scenarios import SCENARIOS
 from harness.world import POLICY, World, local_storage
-from test_rewrites import POINTS as ELSEWHERE
+from test_chain import POINTS as OF_THE_CHAIN
+from test_rewrites import POINTS as OF_REWRITES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,7 +65,7 @@ def world(cluster):
 def test_every_failpoint_is_known():
     """Each is in the list of CONTRIBUTING.md, and in a test here."""
     documented = re.search(r"<!-- failpoints -->(.*?)<!-- end -->", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
-    tested = {point.split("@")[0] for point in [*(point for _, point in PLACES), *WORKER_POINTS, *ELSEWHERE]}
+    tested = {point.split("@")[0] for point in [*(point for _, point in PLACES), *WORKER_POINTS, *OF_THE_CHAIN, *OF_REWRITES]}
     assert re.findall(r"`(\w+)`", documented[1]) == failpoints.names()
     assert sorted(tested) == failpoints.names()
 

@@ -65,6 +65,7 @@ def test_p4_killed_while_what_held_erased_rows_is_deleted(orders, cluster, point
     assert [name for name in files() if ".v1." in name] == [] and len(files()) == 4
     (receipt,) = orders.all("SELECT deleted_at, deleted_keys FROM archive_ext.erasures")
     assert receipt.deleted_at and len(receipt.deleted_keys) == 4
+    assert orders.all("SELECT * FROM verify_chain('cold')") == []
     assert_same_rows(orders, "archive.orders_all", "truth")
 
 

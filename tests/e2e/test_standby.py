@@ -25,6 +25,7 @@ READS = {
     "partition_label": "('WARM', 'year', '2024-05-05')",
     "plan_archive": "('orders')",
     "use_data_partition": "(NULL)",
+    "verify_chain": "('cold')",
 }
 WRITES = {
     "add_child_table": "('orders', 'orders')",

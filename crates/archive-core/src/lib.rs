@@ -2,6 +2,7 @@
 //! Nothing here knows PostgreSQL's C API; everything is tested without a server.
 
 pub mod audit;
+pub mod chain;
 pub mod codec;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]

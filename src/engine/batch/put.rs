@@ -149,6 +149,6 @@ fn write(plan: &Plan, job: &BatchJob, set: &mut RowSet, packed: Packed) -> Resul
     let hint = "Nothing was removed locally. Check the storage, then archive the rows again.";
     manifest::settle(&plan.store, set, &plan.name, step, hint)?;
     let manifest = manifest::next_batch(set, step, digest.clone(), objects.clone())?;
-    let key = manifest::put_batch(&plan.store, set, &plan.name, &manifest, hint)?;
+    let key = manifest::put_batch(&plan.store, set, &plan.name, manifest, hint)?;
     Ok(Verified { objects, filters, digest, manifest: key, rows })
 }

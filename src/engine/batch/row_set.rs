@@ -69,8 +69,8 @@ fn create(plan: &Plan, source: &ExportSource, managed_table: i64, archive: pg_sy
     catalog::writers::hold_family(&naming::manifest_key(&plan.name.0, &plan.name.1, &name, 0))?;
     let version = manifest::next_version(&plan.store, &plan.name, &name, 0)?;
     let key = naming::manifest_key(&plan.name.0, &plan.name.1, &name, version);
-    let manifest = manifest::build(subject, source.schema.clone(), nothing, version)?;
-    manifest::put(&plan.store, &key, &manifest)?;
+    let mut manifest = manifest::build(subject, source.schema.clone(), nothing, version)?;
+    manifest::put(&plan.storage, &plan.store, &key, &mut manifest)?;
     let parent = plan.table.parent.unwrap_or(plan.root);
     let id = row_set::create(managed_table, parent, partition(plan), &plan.storage, &key, &manifest)?;
     let place = foreign::Place { source: plan.root, archive, names: &plan.names, name: &name, storage: &plan.storage };

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::family::{self, Candidate};
 use super::{AUDIT, CLOCKS, orphan, uploads};
 use crate::catalog::{event, finding, hold, named, storage, writers};
+use crate::engine::chain::{self, Removing};
 use crate::engine::copies;
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
@@ -80,6 +81,7 @@ pub fn collect(options: &Options) -> Result<Vec<Row>> {
         rows: Vec::new(),
         gone: found.gone,
         kept_manifests: HashSet::new(),
+        removing: Removing::default(),
         unanswered: 0,
     };
     run.rows.extend(found.kept);
@@ -88,7 +90,7 @@ pub fn collect(options: &Options) -> Result<Vec<Row>> {
     }
     found.probes.into_iter().try_for_each(|probe| run.remove(&probe))?;
     run.rows.extend(uploads::collect(&store, retention, options.dry_run)?);
-    run.finish(found.young)
+    run.finish(found.young, &found.removals)
 }
 
 fn check_retention(options: &Options) -> Result<()> {
@@ -126,6 +128,8 @@ struct Found {
     gone: Vec<String>,
     /// Objects whose time is not over, and their bytes.
     young: (u64, u64),
+    /// The removals of the chain.
+    removals: Vec<String>,
 }
 
 fn survey(name: &str, store: &BlockingStore, retention: Retention) -> Result<Found> {
@@ -136,6 +140,10 @@ fn survey(name: &str, store: &BlockingStore, retention: Retention) -> Result<Fou
         interrupts::check();
         for object in page {
             let seen = expected.see(&object);
+            if KeyName::of(&object.key) == KeyName::Removal {
+                found.removals.push(object.key);
+                continue;
+            }
             if let (Some(family), false) = (KeyName::of(&object.key).family(), matches!(seen, Seen::Orphan)) {
                 known.insert(family);
             }
@@ -277,6 +285,8 @@ struct Run<'a> {
     gone: Vec<String>,
     /// Families whose manifest could not be removed: what it names stays, too.
     kept_manifests: HashSet<String>,
+    /// What the chain of manifests is told; the catalog at the end, for nothing may be written to it on the way.
+    removing: Removing,
     unanswered: u32,
 }
 
@@ -293,6 +303,8 @@ impl Run<'_> {
                     storage::require_ours(storage, store)?;
                     // What the catalog says by now must not be lost with a crash when the objects are gone.
                     wal::flush();
+                    let keys: Vec<_> = garbage.iter().map(|one| one.object.key.clone()).collect();
+                    self.removing.write(storage, store, &keys, "garbage")?;
                 }
                 garbage.iter().try_fold(Vec::new(), |mut rows, one| {
                     let row = match self.kept_manifests.contains(family) && one.is_orphan() {
@@ -337,7 +349,7 @@ impl Run<'_> {
         }
     }
 
-    fn finish(self, young: (u64, u64)) -> Result<Vec<Row>> {
+    fn finish(self, young: (u64, u64), removals: &[String]) -> Result<Vec<Row>> {
         let storage = self.options.storage.as_str();
         if young.0 > 0 {
             notice!("{} more objects ({} bytes) are garbage, and their time is not over", young.0, young.1);
@@ -345,6 +357,9 @@ impl Run<'_> {
         if self.options.dry_run {
             return Ok(self.rows);
         }
+        failpoint!("garbage_removed");
+        self.removing.record(storage, self.store)?;
+        chain::learn_removals(storage, self.store, removals)?;
         copies::delete_or_warn(storage, &self.gone, user::current())?;
         named::forget(storage, &self.gone)?;
         finding::resolve_all(storage, &self.gone, &["orphaned"])?;

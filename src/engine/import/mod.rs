@@ -134,6 +134,11 @@ pub fn run(options: &Options) -> Result<Vec<Line>> {
         relate::register_children(&tables, &mut lines)
     };
     if options.dry_run { xact::rolled_back(import) } else { import() }?;
+    if !options.dry_run {
+        let wrong = super::chain::learn(&options.storage, &store)?;
+        let told = |key| Line::about(key, Action::Warning, "its signature is not of these bytes: see verify_chain");
+        lines.extend(wrong.into_iter().map(told));
+    }
     report_losses(&lines);
     Ok(lines)
 }

@@ -75,8 +75,8 @@ pub(super) struct ChangedSet {
 
 impl Changed {
     /// Manifests and catalog; `now` is what the table is called.
-    fn put_in_place(&self, now: &(String, String)) -> Result<()> {
-        self.versions.iter().try_for_each(partition::NewVersion::put_in_place)?;
+    fn put_in_place(&mut self, now: &(String, String)) -> Result<()> {
+        self.versions.iter_mut().try_for_each(partition::NewVersion::put_in_place)?;
         self.sets.iter().try_for_each(|one| swap::swap(one.set, &one.store, now, one.step, &one.rewritten))
     }
 
@@ -143,7 +143,7 @@ pub fn erase(wish: &Wish<'_>) -> Result<Erased> {
     if deleted + erased == 0 {
         return Ok(Erased { receipt: None, deleted, erased, objects: 0, delete_after: None });
     }
-    finish(wish, "erase", &table, (deleted, erased), &changed)
+    finish(wish, "erase", &table, (deleted, erased), &mut changed)
 }
 
 fn refuse_held(partitions: &[i64]) -> Result<()> {
@@ -161,7 +161,7 @@ pub(super) fn finish(
     kind: &str,
     table: &Leaf,
     (deleted, erased): (u64, u64),
-    changed: &Changed,
+    changed: &mut Changed,
 ) -> Result<Erased> {
     changed.put_in_place(&(table.schema.clone(), table.name.clone()))?;
     failpoint!("erase_in_place");

@@ -33,8 +33,8 @@ pub(super) struct NewVersion {
 
 impl NewVersion {
     /// Puts it in the place of the one before: the manifest, then the catalog.
-    pub(super) fn put_in_place(&self) -> Result<()> {
-        manifest::put(&self.store, &self.key, &self.manifest)?;
+    pub(super) fn put_in_place(&mut self) -> Result<()> {
+        manifest::put(&self.subject.storage, &self.store, &self.key, &mut self.manifest)?;
         if manifest::load(&self.store, &self.key)? != self.manifest {
             return Err(not_recorded(&self.subject, &self.key));
         }

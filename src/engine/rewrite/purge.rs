@@ -12,7 +12,7 @@ use crate::catalog::job::Job;
 use crate::catalog::queue::NewJob;
 use crate::catalog::{self, hold, named, object_copy, queue, row_set, storage, writers};
 use crate::engine::plan::job_hex;
-use crate::engine::{copies, manifest, steps, storage as opened, throttle};
+use crate::engine::{chain, copies, manifest, steps, storage as opened, throttle};
 use crate::error::Result;
 use crate::partition::discover;
 use crate::pg::{interrupts, wal};
@@ -113,7 +113,7 @@ fn settle(job: &Job, set: i64) -> Result<()> {
     let hint = "Nothing was deleted. Check the storage, then retry_job.";
     manifest::settle(&store, &mut set, &now, step, hint)?;
     let empty = manifest::next_batch(&set, step, Digest::default(), Vec::new())?;
-    let key = manifest::put_batch(&store, &set, &now, &empty, hint)?;
+    let key = manifest::put_batch(&store, &set, &now, empty, hint)?;
     row_set::settled(&set, &key)
 }
 
@@ -145,6 +145,7 @@ fn delete(job: &Job, open: &Open, keys: &[(String, String)]) -> Result<(bool, St
         }
         let store = opened::open_for(storage, discover::owner(job.table)?)?.paced(throttle::pace);
         storage::require_ours(storage, &store)?;
+        chain::remove(storage, &store, &some, &format!("erased, receipt {}", open.id))?;
         let mut versions = 0;
         for key in &some {
             interrupts::check();

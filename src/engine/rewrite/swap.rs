@@ -63,5 +63,5 @@ fn write_manifest(
     manifest::settle(store, set, now, step, hint)?;
     let manifest = manifest::next_batch(set, step, digest, rewritten.objects.clone())?;
     let manifest = manifest.replacing(replaces, rewritten.left.rows);
-    manifest::put_batch(store, set, now, &manifest, hint)
+    manifest::put_batch(store, set, now, manifest, hint)
 }

@@ -54,7 +54,7 @@ pub fn update(wish: &Wish<'_>, changes: &[(String, String)]) -> Result<Erased> {
     failpoint!("update_rewritten");
     match matched.rows() {
         0 => Ok(Erased { receipt: None, deleted: 0, erased: 0, objects: 0, delete_after: None }),
-        rows => erase::finish(wish, "update", &table, (0, rows), &changed),
+        rows => erase::finish(wish, "update", &table, (0, rows), &mut changed),
     }
 }
 

@@ -48,6 +48,7 @@ SELECT cancel_job('7b3a0a9e-0000-0000-0000-000000000000');
 SELECT count(*) > 5 AS checks, bool_and(ok) AS all_ok FROM check_storage('cold');
 SELECT adopt_storage('no_such');
 SELECT audit_storage('no_such');
+SELECT verify_chain('no_such', '{}');
 SELECT collect_garbage('no_such', '14 days', 'true');
 SELECT count(*) >= 0 AS checked FROM check_consistency('false');
 SELECT import_archive('no_such', 'true', 'public.%', 'postgres', 'false');

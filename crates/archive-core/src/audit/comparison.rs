@@ -76,6 +76,8 @@ impl Comparison {
             Some(expected) => compare(object, expected),
             None => match KeyName::of(&object.key) {
                 KeyName::Own => Seen::Own,
+                // It stays, as those who wrote it know.
+                KeyName::Removal => Seen::Same,
                 KeyName::Foreign => Seen::Foreign,
                 _ => Seen::Orphan,
             },

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::model::{MANIFEST_FORMAT, ManifestObject};
+use crate::chain::{Chained, Link, Signature};
 use crate::codec::{DIGEST_ALGORITHM, Digest};
 use crate::store::validate_key;
 use crate::{Error, ErrorKind, Result};
@@ -46,6 +47,18 @@ pub struct BatchManifest {
     /// What tells the transaction that wrote it from the one before: those of one were all committed, or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transaction: Option<String>,
+    /// The manifests before it in the chain of its storage; `None` when it is older than that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Vec<Link>>,
+    /// The signature, where the storage has a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Signature>,
+}
+
+impl Chained for BatchManifest {
+    fn ends(&mut self) -> (&mut Option<Vec<Link>>, &mut Option<Signature>) {
+        (&mut self.previous, &mut self.signature)
+    }
 }
 
 fn is_zero(rows: &u64) -> bool {
@@ -71,6 +84,8 @@ impl BatchManifest {
             replaces: Vec::new(),
             restored: 0,
             transaction: None,
+            previous: None,
+            signature: None,
             created_at,
             digest_algorithm: DIGEST_ALGORITHM.to_owned(),
             rows: objects.iter().map(|object| object.rows).sum(),

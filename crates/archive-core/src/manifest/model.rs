@@ -6,6 +6,7 @@ use super::columns::MappedColumn;
 use super::context::{ArchiveRelations, CollationFact, DatabaseFacts, Extension, Root, Sequence};
 use super::ddl::Ddl;
 use super::family::Family;
+use crate::chain::{Chained, Link, Signature};
 use crate::codec::{DIGEST_ALGORITHM, Digest, ObjectSummary, Recorded};
 use crate::schema::TableSchema;
 use crate::{Error, ErrorKind, Result};
@@ -71,6 +72,18 @@ pub struct Manifest {
     /// The partitions it was archived with; `None` when it was archived alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub family: Option<Family>,
+    /// The manifests before it in the chain of its storage; `None` when it is older than that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Vec<Link>>,
+    /// The signature, where the storage has a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Signature>,
+}
+
+impl Chained for Manifest {
+    fn ends(&mut self) -> (&mut Option<Vec<Link>>, &mut Option<Signature>) {
+        (&mut self.previous, &mut self.signature)
+    }
 }
 
 /// Where the rows come from.

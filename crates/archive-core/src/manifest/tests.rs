@@ -1,4 +1,5 @@
 use super::*;
+use crate::chain::{Link, Signature};
 use crate::codec::{DIGEST_ALGORITHM, Digest, RowHasher, Value};
 use crate::schema::{EnumType, Field, PgType, TableSchema};
 use crate::{Error, ErrorKind};
@@ -87,6 +88,11 @@ fn manifest() -> Manifest {
         archive: Some(ArchiveRelations { schema: "archive".into(), table: "orders".into() }),
         column_map: vec![mapped_column()],
         family: Some(family()),
+        previous: Some(vec![Link {
+            key: "public.orders/_manifests/orders_2023_12.v1.json".into(),
+            sha256: "cd".repeat(32),
+        }]),
+        signature: Some(Signature { algorithm: "ed25519".into(), public_key: "AA==".into(), value: "AQ==".into() }),
     }
 }
 

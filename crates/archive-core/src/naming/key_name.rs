@@ -1,5 +1,6 @@
 //! What a key below a storage's prefix is, by its name alone: for audits and for the removal of what nobody needs.
 
+use crate::chain::REMOVAL_PREFIX;
 use crate::codec::ObjectFormat;
 
 /// A key, taken apart. The parts are as they are in the key, encoded.
@@ -15,6 +16,8 @@ pub enum KeyName<'a> {
     Batch(Batch<'a>),
     /// The manifest of such objects.
     BatchManifest(Batch<'a>),
+    /// What says that manifests were deleted by right.
+    Removal,
     /// Nothing of ours.
     Foreign,
 }
@@ -42,6 +45,9 @@ pub struct Batch<'a> {
 impl<'a> KeyName<'a> {
     /// Takes a key apart.
     pub fn of(key: &'a str) -> Self {
+        if key.starts_with(REMOVAL_PREFIX) {
+            return Self::Removal;
+        }
         if key.starts_with("_archive_ext/") {
             return Self::Own;
         }
@@ -73,8 +79,13 @@ impl<'a> KeyName<'a> {
         match self {
             Self::Data(of) | Self::Manifest(of) => Some(of.table),
             Self::Batch(of) | Self::BatchManifest(of) => Some(of.table),
-            Self::Own | Self::Foreign => None,
+            Self::Own | Self::Removal | Self::Foreign => None,
         }
+    }
+
+    /// Whether it is a link of the chain.
+    pub fn is_link(&self) -> bool {
+        self.is_manifest() || *self == Self::Removal
     }
 
     /// Whether it is a manifest.
@@ -88,7 +99,7 @@ impl<'a> KeyName<'a> {
         match self {
             Self::Data(of) | Self::Manifest(of) => Some(version_family(of.table, of.partition)),
             Self::Batch(of) | Self::BatchManifest(of) => Some(job_family(of.job)),
-            Self::Own | Self::Foreign => None,
+            Self::Own | Self::Removal | Self::Foreign => None,
         }
     }
 
@@ -98,6 +109,7 @@ impl<'a> KeyName<'a> {
             Self::Own => "probe",
             Self::Data(_) | Self::Batch(_) => "object",
             Self::Manifest(_) | Self::BatchManifest(_) => "manifest",
+            Self::Removal => "removal",
             Self::Foreign => "foreign",
         }
     }
@@ -189,6 +201,8 @@ mod tests {
             assert_eq!(KeyName::of(key), KeyName::Foreign, "{key}");
         }
         assert_eq!(KeyName::of(crate::store::OWNER_KEY), KeyName::Own);
+        let removal = KeyName::of("_archive_ext/removed/20260102T030405Z.abababababababab.json");
+        assert!(removal == KeyName::Removal && removal.is_link() && removal.family().is_none());
     }
 
     #[test]

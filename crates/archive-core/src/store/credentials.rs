@@ -129,7 +129,7 @@ fn from_environment(get: impl Fn(&str) -> Option<String>) -> Result<UserMappingO
 }
 
 fn from_file(path: &Path) -> Result<UserMappingOptions> {
-    let text = read_private(path)?;
+    let text = read_private("credentials file", path)?;
     let mut fields = Fields::default();
     let mut ours = true;
     for line in text.lines().map(str::trim) {
@@ -146,21 +146,23 @@ fn from_file(path: &Path) -> Result<UserMappingOptions> {
     )
 }
 
-/// Reads the file after checking, on the open file, that only its owner can.
-fn read_private(path: &Path) -> Result<String> {
+/// Reads a file with a secret, which messages call `what`, after checking, on the open file, that only its owner can.
+///
+/// Errors: 58P01 when there is none, 28000 when others can read it, or we cannot.
+pub(crate) fn read_private(what: &str, path: &Path) -> Result<String> {
     let failed = |error: std::io::Error| {
         let kind = match error.kind() {
             std::io::ErrorKind::NotFound => ErrorKind::NotFound,
             _ => ErrorKind::PermissionDenied,
         };
-        Error::new(kind, format!("could not read credentials file \"{}\"", path.display())).source(error)
+        Error::new(kind, format!("could not read {what} \"{}\"", path.display())).source(error)
     };
     let mut file = std::fs::File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() || metadata.mode() & 0o077 != 0 {
         return Err(Error::new(
             ErrorKind::PermissionDenied,
-            format!("credentials file \"{}\" has group or world access, or is no regular file", path.display()),
+            format!("{what} \"{}\" has group or world access, or is no regular file", path.display()),
         )
         .hint("Make the operating system user of PostgreSQL its owner and run chmod 0600 on it."));
     }

@@ -33,6 +33,7 @@ mod values;
 pub use blocking::{BlockingStore, StoreMetrics};
 pub use class::{FROZEN_CLASSES, GLACIER_CLASSES, Restore, Retrieval, is_frozen, poll_seconds};
 pub use common::{Moved, ObjectMeta, ObjectStore, PendingUpload, PutMode, Upload};
+pub(crate) use credentials::read_private;
 pub use credentials::{Credentials, UserMappingOptions};
 pub use endpoint::AllowedEndpoints;
 use endpoint::Endpoint;

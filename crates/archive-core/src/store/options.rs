@@ -62,6 +62,8 @@ pub struct StorageOptions {
     pub retry_backoff: Duration,
     /// The checksum of uploads.
     pub checksum: Checksum,
+    /// The file with the key that signs manifests; only a superuser may choose it.
+    pub signing_key: Option<PathBuf>,
 }
 
 const STORAGE_CLASSES: &[&str] =
@@ -87,6 +89,7 @@ impl StorageOptions {
         ("max_attempts", "how often a request is tried (5)"),
         ("retry_backoff", "longest random wait before the second attempt (500 ms)"),
         ("checksum", "checksum of uploads: crc32c, crc64nvme, sha256 or none"),
+        ("signing_key", "file:/path with an Ed25519 key that signs manifests"),
     ];
 
     /// Reads the options of a server and refuses unknown, malformed and contradictory ones.
@@ -150,6 +153,7 @@ impl<'a> Given<'a> {
             checksum: self
                 .typed_option("checksum", checksum, "crc32c, crc64nvme, sha256 or none")?
                 .unwrap_or(Checksum::Crc32c),
+            signing_key: self.typed_option("signing_key", key_file, "file:/absolute/path")?,
         })
     }
 
@@ -202,7 +206,7 @@ impl<'a> Given<'a> {
     }
 
     fn only_location(&self) -> Result<()> {
-        match self.0.keys().find(|name| **name != "location") {
+        match self.0.keys().find(|name| !["location", "signing_key"].contains(name)) {
             None => Ok(()),
             Some(name) => Err(contradiction(
                 name,
@@ -244,12 +248,14 @@ fn source(text: &str) -> Option<CredentialSource> {
     match text {
         "user_mapping" => Some(CredentialSource::UserMapping),
         "environment" => Some(CredentialSource::Environment),
-        _ => {
-            let path = text.strip_prefix("file:")?;
-            let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
-            path.is_absolute().then_some(CredentialSource::File(path))
-        }
+        _ => key_file(text).map(CredentialSource::File),
     }
+}
+
+fn key_file(text: &str) -> Option<PathBuf> {
+    let path = text.strip_prefix("file:")?;
+    let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
+    path.is_absolute().then_some(path)
 }
 
 fn attempts(text: &str) -> Option<u32> {
@@ -291,6 +297,7 @@ mod tests {
         assert!(!options.path_style);
         assert!(StorageOptions::parse([S3, ("endpoint", "http://127.0.0.1:9000")]).unwrap().path_style);
         assert!(StorageOptions::parse([("location", "file:///var/archive")]).unwrap().location.is_file());
+        assert!(StorageOptions::parse([("location", "file:///a"), ("signing_key", "file:/k")]).is_ok());
     }
 
     #[test]
@@ -310,11 +317,13 @@ mod tests {
             ("max_attempts", "3"),
             ("retry_backoff", "10ms"),
             ("checksum", "sha256"),
+            ("signing_key", "file:/etc/postgresql/archive.pem"),
         ])
         .unwrap();
         assert_eq!(options.endpoint.as_deref(), Some("https://s3.example.org"));
         assert_eq!(options.credentials, CredentialSource::File("/etc/archive.key".into()));
         assert_eq!(options.sse, Some(Sse::Kms));
+        assert_eq!(options.signing_key, Some("/etc/postgresql/archive.pem".into()));
         assert!(!options.path_style);
     }
 
@@ -353,6 +362,7 @@ mod tests {
             ("sse", "aes"),
             ("object_lock", "10 years"),
             ("credentials", "file:relative"),
+            ("signing_key", "AAAA"),
             ("credentials", "AKIA"),
             ("connect_timeout", "soon"),
             ("max_attempts", "0"),

@@ -14,6 +14,7 @@ mod upload;
 use super::common::{Moved, ObjectMeta, ObjectStore, PendingUpload, PutMode, Upload};
 use super::key::validate_key;
 use super::{AllowedEndpoints, Credentials, Location, ObjectLock, Retrieval, Sse, StorageOptions};
+use crate::chain::REMOVAL_PREFIX;
 use crate::error::{Error, ErrorKind, Result};
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
@@ -226,12 +227,12 @@ struct Attributes {
 
 /// The owner marker and probe objects must be replaceable and removable: never locked.
 fn is_ours(key: &str) -> bool {
-    key.starts_with("_archive_ext/")
+    key.starts_with("_archive_ext/") && !key.starts_with(REMOVAL_PREFIX)
 }
 
 /// Small objects that are read often: in an infrequent-access class they would only cost more.
 fn is_metadata(key: &str) -> bool {
-    key == super::OWNER_KEY || key.contains("/_manifests/")
+    key == super::OWNER_KEY || key.starts_with(REMOVAL_PREFIX) || key.contains("/_manifests/")
 }
 
 fn encryption(sse: Sse) -> ServerSideEncryption {

@@ -360,6 +360,7 @@ fn attributes_go_where_they_belong() {
     assert_eq!(sent("s.t/p.v1.00000.parquet"), (true, true));
     assert_eq!(sent("s.t/_manifests/p.v1.json"), (false, true));
     assert_eq!(sent(OWNER_KEY), (false, false));
+    assert_eq!(sent("_archive_ext/removed/20260101.ab.json"), (false, true));
     assert_eq!(sent("_archive_ext/probe-1"), (true, false));
     call(&store, "CreateUpload").unwrap();
     assert_eq!(headers("CreateUpload", "x-amz-storage-class").as_deref(), Some("STANDARD_IA"));

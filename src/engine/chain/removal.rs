@@ -1,0 +1,59 @@
+//! Manifests that are deleted by right: a link of the chain says so before they go.
+
+use archive_core::chain::{Link, Removal, Removed, Sealed, removal_key};
+use archive_core::store::BlockingStore;
+
+use crate::catalog::{self, chain};
+use crate::engine::storage::put_once;
+use crate::error::Result;
+
+/// Removals that were written to a storage, and that the catalog is yet to know.
+#[derive(Debug, Default)]
+pub struct Removing {
+    written: Vec<(String, Sealed, Vec<Removed>)>,
+}
+
+impl Removing {
+    /// Writes that these keys are deleted and why, as far as they are links of the chain. Only the storage is written to.
+    pub fn write(&mut self, storage: &str, store: &BlockingStore, keys: &[String], reason: &str) -> Result<()> {
+        let removed = chain::removable(storage, store, keys)?;
+        if removed.is_empty() {
+            return Ok(());
+        }
+        let at = catalog::storage::now_text()?;
+        let mut removal = Removal::new(at.clone(), reason, removed);
+        let sealed = archive_core::chain::seal(
+            &mut removal,
+            self.heads(storage, store)?,
+            catalog::storage::signing_key(storage)?.as_ref(),
+        )?;
+        let key = removal_key(&at, &sealed.sha256);
+        put_once(store, &key, sealed.json.clone().into_bytes().into())?;
+        failpoint!("removal_put");
+        self.written.push((key, sealed, removal.removed));
+        Ok(())
+    }
+
+    fn heads(&self, storage: &str, store: &BlockingStore) -> Result<Vec<Link>> {
+        match self.written.last() {
+            Some((key, sealed, _)) => Ok(vec![Link { key: key.clone(), sha256: sealed.sha256.clone() }]),
+            None => chain::heads(storage, store),
+        }
+    }
+
+    /// Notes in the catalog what was written.
+    pub fn record(self, storage: &str, store: &BlockingStore) -> Result<()> {
+        for (key, sealed, removed) in self.written {
+            chain::append(storage, store, &key, &sealed)?;
+            chain::set_removed(storage, store, &removed, &key)?;
+        }
+        Ok(())
+    }
+}
+
+/// Says that these keys are deleted and why: before they are.
+pub fn remove(storage: &str, store: &BlockingStore, keys: &[String], reason: &str) -> Result<()> {
+    let mut removing = Removing::default();
+    removing.write(storage, store, keys, reason)?;
+    removing.record(storage, store)
+}
