@@ -72,6 +72,7 @@ COMMENT ON FUNCTION poll_restores IS 'sends requests for readable copies to the 
 COMMENT ON FUNCTION repair_archive IS 'restores objects that are missing or damaged in one storage from their copies in the other';
 COMMENT ON FUNCTION erase_rows IS 'erases rows from a table and from its archive; what held them is deleted from the storage after the retention, or at once';
 COMMENT ON FUNCTION update_archived IS 'gives columns of archived rows new values where they are, without reattaching anything';
+COMMENT ON FUNCTION object_locks IS 'objects and manifests of a partition or a table, and until when their storage itself refuses to delete them';
 COMMENT ON FUNCTION legal_hold IS 'keeps all that was archived of a partition or a table from being deleted, or ends that';
 COMMENT ON FUNCTION archive_cost IS 'what a table, or all, and their archives cost a month, what they would without an archive, and what is saved';
 COMMENT ON FUNCTION archive_plan_cost IS 'what doing all that plan_archive tells costs in requests, and what it saves a month';

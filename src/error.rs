@@ -20,12 +20,13 @@ struct Inner {
     message: String,
     detail: Option<String>,
     hint: Option<String>,
+    until: Option<i64>,
 }
 
 impl Error {
     /// An error with a SQLSTATE and a message in PostgreSQL style.
     pub fn new(sqlstate: SqlState, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { sqlstate, message: message.into(), detail: None, hint: None }))
+        Self(Box::new(Inner { sqlstate, message: message.into(), detail: None, hint: None, until: None }))
     }
 
     /// Adds the DETAIL.
@@ -62,6 +63,11 @@ impl Error {
         self.0.hint.as_deref()
     }
 
+    /// Until when it would be so again, in seconds since 1970, where a store said so; what PostgreSQL raised and caught lost it.
+    pub fn lasts_until(&self) -> Option<i64> {
+        self.0.until
+    }
+
     /// Raises the error: unwinds to PostgreSQL and never returns.
     pub fn raise(self) -> ! {
         let mut report = ErrorReport::new(self.0.sqlstate, server_text::message(self.0.message), "archive_ext");
@@ -92,7 +98,8 @@ impl From<archive_core::Error> for Error {
     fn from(error: archive_core::Error) -> Self {
         let detail = error.detail_text();
         let hint = error.hint_text().map(str::to_owned);
-        Self(Box::new(Inner { sqlstate: sqlstate(error.kind()), message: error.message().to_owned(), detail, hint }))
+        let (message, until) = (error.message().to_owned(), error.lasts_until());
+        Self(Box::new(Inner { sqlstate: sqlstate(error.kind()), message, detail, hint, until }))
     }
 }
 
@@ -121,7 +128,7 @@ fn sqlstate(kind: ErrorKind) -> SqlState {
         ErrorKind::Corrupt => SqlState::ERRCODE_DATA_CORRUPTED,
         ErrorKind::Storage => SqlState::ERRCODE_IO_ERROR,
         ErrorKind::DiskFull => SqlState::ERRCODE_DISK_FULL,
-        ErrorKind::NotOwner | ErrorKind::NeedsRestore | ErrorKind::InvalidState => {
+        ErrorKind::NotOwner | ErrorKind::NeedsRestore | ErrorKind::Locked | ErrorKind::InvalidState => {
             SqlState::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
         }
         _ => SqlState::ERRCODE_INTERNAL_ERROR,

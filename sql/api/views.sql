@@ -138,7 +138,7 @@ LEFT JOIN pg_roles r ON r.oid = w.role;
 CREATE VIEW archive_ext.policies WITH (security_barrier) AS
 SELECT source AS table_name, owner, enabled, hot_after, warm_after, archive_after, glacier_after, glacier_class, expire_after, verify_after,
        drop_after, pg_size_pretty(max_hot_bytes) AS max_hot_size, idle_for, live_granularity, hot_granularity,
-       warm_granularity, archive_granularity, premake, storage, copy_storage, format, compression, hot_tablespace, warm_tablespace,
+       warm_granularity, archive_granularity, premake, storage, copy_storage, object_lock, format, compression, hot_tablespace, warm_tablespace,
        maintenance_window, removal_column, time_column, key_kind, key_epoch, max_attempts, archive_schema, archive_name,
        changed_at, changed_by, checked_at
 FROM archive_ext.archive_policy

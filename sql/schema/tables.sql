@@ -38,6 +38,7 @@ CREATE TABLE archive_ext.archive_policy (
     premake             integer CHECK (premake >= 0),
     storage             name,
     copy_storage        name,
+    object_lock         text,
     format              text,
     compression         text,
     hot_tablespace      name,
@@ -382,6 +383,8 @@ CREATE TABLE archive_ext.legal_hold (
     set_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
     released_by  name,
     released_at  timestamptz,
+    -- Whether the store holds objects for it, too: these it must let go, whatever object_lock says by then.
+    at_store     boolean NOT NULL DEFAULT false,
     CHECK ((released_by IS NULL) = (released_at IS NULL))
 );
 CREATE UNIQUE INDEX legal_hold_active_idx ON archive_ext.legal_hold (partition_id, reason) WHERE released_at IS NULL;

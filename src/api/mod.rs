@@ -16,6 +16,7 @@ mod hold;
 mod import;
 mod lifecycle;
 mod lookup;
+mod object_locks;
 mod policy;
 pub mod progress;
 mod reading;

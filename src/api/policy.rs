@@ -2,6 +2,7 @@
 
 use archive_core::lifecycle::Epoch;
 use archive_core::policy::{Age, Policy};
+use archive_core::store::ObjectLock;
 use pgrx::JsonB;
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::iter::TableIterator;
@@ -47,6 +48,7 @@ fn set_archive_policy(
     key_epoch: default!(Option<TimestampWithTimeZone>, "NULL"),
     glacier_class: default!(Option<Text>, "NULL"),
     copy_storage: default!(Option<Name>, "NULL"),
+    object_lock: default!(Option<Text>, "NULL"),
     clear: default!(Option<Vec<Option<String>>>, "NULL"),
 ) {
     xact::refuse_read_only(c"set_archive_policy()");
@@ -76,6 +78,7 @@ fn set_archive_policy(
         premake,
         storage: name(storage),
         copy_storage: name(copy_storage),
+        object_lock: text(object_lock).map(|lock| ObjectLock::parse(&lock).map_or(lock, |lock| lock.to_string())),
         format: text(format),
         compression: text(compression),
         hot_tablespace: name(hot_tablespace),

@@ -89,6 +89,28 @@ pub fn release(partition: i64, reason: Option<&str>) -> Result<u64> {
     })
 }
 
+/// Notes that the store holds objects of a partition, too.
+pub fn note_at_store(partition: i64) -> Result<()> {
+    user::elevated(|| {
+        spi::execute(
+            "UPDATE archive_ext.legal_hold SET at_store = true WHERE partition_id = $1 AND released_at IS NULL",
+            &[partition.into()],
+        )
+    })
+    .map(drop)
+}
+
+/// Whether the store was ever told to hold objects of a partition.
+pub fn was_at_store(partition: i64) -> Result<bool> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT EXISTS (SELECT FROM archive_ext.legal_hold WHERE partition_id = $1 AND at_store)",
+            &[partition.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
 /// Why a partition is held; `None` when it is not.
 pub fn reasons(partition: i64) -> Result<Option<String>> {
     user::elevated(|| {

@@ -13,7 +13,7 @@ const SETTINGS: &str = "jsonb_strip_nulls(jsonb_build_object(
     'verify_after', p.verify_after::text, 'drop_after', p.drop_after::text, 'max_hot_bytes', p.max_hot_bytes,
     'idle_for', p.idle_for::text, 'live_granularity', p.live_granularity, 'hot_granularity', p.hot_granularity,
     'warm_granularity', p.warm_granularity, 'archive_granularity', p.archive_granularity, 'premake', p.premake,
-    'storage', p.storage, 'copy_storage', p.copy_storage, 'format', p.format, 'compression', p.compression, 'hot_tablespace', p.hot_tablespace,
+    'storage', p.storage, 'copy_storage', p.copy_storage, 'object_lock', p.object_lock, 'format', p.format, 'compression', p.compression, 'hot_tablespace', p.hot_tablespace,
     'warm_tablespace', p.warm_tablespace, 'maintenance_window', p.maintenance_window, 'removal_column', p.removal_column,
     'time_column', p.time_column, 'key_kind', p.key_kind,
     'key_epoch', to_char(p.key_epoch AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.MS') || '+00',
@@ -88,24 +88,24 @@ pub fn save(source: pg_sys::Oid, policy: &Policy, by: &str) -> Result<()> {
             "INSERT INTO archive_ext.archive_policy AS p
                (source, owner, changed_by, enabled, hot_after, warm_after, archive_after, glacier_after, glacier_class, expire_after,
                 verify_after, drop_after, max_hot_bytes, idle_for, live_granularity, hot_granularity, warm_granularity,
-                archive_granularity, premake, storage, copy_storage, format, compression, hot_tablespace, warm_tablespace,
+                archive_granularity, premake, storage, copy_storage, object_lock, format, compression, hot_tablespace, warm_tablespace,
                 maintenance_window, removal_column, time_column, key_kind, key_epoch, max_attempts, archive_schema, archive_name)
              SELECT $1::oid, $2::name, $4::name, coalesce(s.enabled, true), s.hot_after, s.warm_after, s.archive_after,
                     s.glacier_after, s.glacier_class, s.expire_after, s.verify_after, s.drop_after, s.max_hot_bytes, s.idle_for,
-                    s.live_granularity, s.hot_granularity, s.warm_granularity, s.archive_granularity, s.premake, s.storage, s.copy_storage,
+                    s.live_granularity, s.hot_granularity, s.warm_granularity, s.archive_granularity, s.premake, s.storage, s.copy_storage, s.object_lock,
                     s.format, s.compression, s.hot_tablespace, s.warm_tablespace, s.maintenance_window, s.removal_column,
                     s.time_column, s.key_kind, s.key_epoch, coalesce(s.max_attempts, 5), s.archive_schema, s.archive_name
              FROM jsonb_populate_record(NULL::archive_ext.archive_policy, $3) s
              ON CONFLICT (source) DO UPDATE SET
                (owner, changed_by, enabled, hot_after, warm_after, archive_after, glacier_after, glacier_class, expire_after,
                 verify_after, drop_after, max_hot_bytes, idle_for, live_granularity, hot_granularity, warm_granularity,
-                archive_granularity, premake, storage, copy_storage, format, compression, hot_tablespace, warm_tablespace,
+                archive_granularity, premake, storage, copy_storage, object_lock, format, compression, hot_tablespace, warm_tablespace,
                 maintenance_window, removal_column, time_column, key_kind, key_epoch, max_attempts, archive_schema, archive_name, changed_at) =
                (excluded.owner, excluded.changed_by, excluded.enabled, excluded.hot_after, excluded.warm_after,
                 excluded.archive_after, excluded.glacier_after, excluded.glacier_class, excluded.expire_after, excluded.verify_after,
                 excluded.drop_after, excluded.max_hot_bytes, excluded.idle_for, excluded.live_granularity,
                 excluded.hot_granularity, excluded.warm_granularity, excluded.archive_granularity, excluded.premake,
-                excluded.storage, excluded.copy_storage, excluded.format, excluded.compression, excluded.hot_tablespace, excluded.warm_tablespace,
+                excluded.storage, excluded.copy_storage, excluded.object_lock, excluded.format, excluded.compression, excluded.hot_tablespace, excluded.warm_tablespace,
                 excluded.maintenance_window, excluded.removal_column, excluded.time_column, excluded.key_kind,
                 excluded.key_epoch, excluded.max_attempts, excluded.archive_schema,
                 excluded.archive_name, now())",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use archive_core::ErrorKind;
 use archive_core::chain::SigningKey;
 use archive_core::store::{
-    BlockingStore, ClaimTime, CredentialSource, Credentials, OwnerIdentity, OwnerMarker, StorageOptions,
+    BlockingStore, ClaimTime, CredentialSource, Credentials, ObjectLock, OwnerIdentity, OwnerMarker, StorageOptions,
     UserMappingOptions,
 };
 use pgrx::pg_sys;
@@ -99,7 +99,15 @@ pub fn check_usage(storage: &str, role: pg_sys::Oid) -> Result<()> {
 /// Opens a storage with the credentials of `owner`'s user mapping (or PUBLIC's). No request is sent. Errors: 42501 when
 /// `archive_ext.allowed_endpoints` does not allow its host.
 pub fn open(storage: &str, owner: pg_sys::Oid) -> Result<BlockingStore> {
-    let options = options(storage)?;
+    open_with(storage, &options(storage)?, owner)
+}
+
+/// The same for writing objects that a policy wants locked. Errors: 0A000 where the storage locks none.
+pub fn open_locking(storage: &str, owner: pg_sys::Oid, lock: Option<ObjectLock>) -> Result<BlockingStore> {
+    open_with(storage, &options(storage)?.locking(lock, clock::unix_now())?, owner)
+}
+
+fn open_with(storage: &str, options: &StorageOptions, owner: pg_sys::Oid) -> Result<BlockingStore> {
     let credentials = match (&options.credentials, options.location.is_file()) {
         (_, true) => None,
         (CredentialSource::Environment, false) => Some(Credentials::Environment),
@@ -107,7 +115,7 @@ pub fn open(storage: &str, owner: pg_sys::Oid) -> Result<BlockingStore> {
         (CredentialSource::UserMapping, false) => Some(user_mapping(storage, owner)?),
     };
     let runtime = io::runtime()?;
-    let store = archive_core::store::open_within(&options, credentials, &guc::allowed_endpoints()?, &runtime)?;
+    let store = archive_core::store::open_within(options, credentials, &guc::allowed_endpoints()?, &runtime)?;
     Ok(BlockingStore::new(store, runtime, interrupts::check_in_wait))
 }
 

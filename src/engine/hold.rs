@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use archive_core::ErrorKind;
 use archive_core::store::BlockingStore;
 use pgrx::datum::TimestampWithTimeZone;
 
@@ -28,7 +29,7 @@ pub struct Held {
 
 /// Puts a hold on everything that `name` stands for.
 ///
-/// Where the storage locks objects, as its option `object_lock` says, each of them and the manifests get a legal hold of S3's, too. Locks:
+/// Where objects are locked, as `object_lock` of the storage or the policy says, each of them and the manifests get a legal hold of S3's, too. Locks:
 /// those of garbage collection. Errors: 22023 without a reason, 42501 for who may neither act as the owner nor administers archives, 55006 while garbage is
 /// collected, and those of the storage, whose objects may be held already then.
 pub fn set(name: &str, reason: Option<&str>) -> Result<Vec<Held>> {
@@ -41,6 +42,9 @@ pub fn set(name: &str, reason: Option<&str>) -> Result<Vec<Held>> {
     for subject in &subjects {
         let new = hold::set(subject.id, reason)?;
         let objects = at_the_store(subject, true)?;
+        if objects > 0 {
+            hold::note_at_store(subject.id)?;
+        }
         if new {
             record(subject, "held", reason, objects)?;
         }
@@ -119,20 +123,25 @@ fn of(subject: &Holdable, objects: i64) -> Result<Held> {
     Ok(Held { partition: subject.name.clone(), reason: hold::reasons(subject.id)?, objects, at: clock::now()? })
 }
 
-/// Sets or lifts the store's own holds where it has such; on how many objects.
+/// Sets or lifts the store's own holds where objects are locked; on how many objects. It lets go what it was ever told to hold.
 fn at_the_store(subject: &Holdable, on: bool) -> Result<i64> {
-    if storage::options(&subject.storage)?.object_lock.is_none() {
+    let by_storage = storage::options(&subject.storage)?.object_lock.is_some();
+    let by_policy = catalog::policy::of(subject.source)?.object_lock.is_some();
+    if !by_storage && !by_policy && (on || !hold::was_at_store(subject.id)?) {
         return Ok(0);
     }
     let store = storage::open(&subject.storage, discover::owner(subject.source)?)?;
     let keys = hold::keys(subject.id, &subject.storage)?;
-    keys.iter().try_for_each(|key| set_one(&store, key, on))?;
-    Ok(keys.len() as i64)
+    match keys.iter().try_for_each(|key| set_one(&store, key, on)) {
+        // The policy is about new objects, which go to another storage by now.
+        Err(error) if error.kind() == ErrorKind::Unsupported && !by_storage => Ok(0),
+        held => held.map(|()| keys.len() as i64).map_err(Error::from),
+    }
 }
 
-fn set_one(store: &BlockingStore, key: &str, on: bool) -> Result<()> {
+fn set_one(store: &BlockingStore, key: &str, on: bool) -> archive_core::Result<()> {
     interrupts::check();
-    Ok(store.set_legal_hold(key, on)?)
+    store.set_legal_hold(key, on)
 }
 
 fn record(subject: &Holdable, event: &str, reason: &str, objects: i64) -> Result<()> {

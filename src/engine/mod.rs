@@ -19,6 +19,7 @@ pub mod lifecycle;
 pub mod lookup;
 pub mod managed;
 mod manifest;
+pub mod object_locks;
 mod period;
 pub mod plan;
 mod progress;

@@ -129,7 +129,7 @@ impl Plan {
         drop(ExportSource::peek(leaf.oid, root)?);
         let swap_estimate = check::inbound_foreign_keys(&leaf, members)?;
         let storage = storage::choose(options.storage.as_deref(), &policy)?;
-        let store = storage::open_for(&storage, leaf.owner)?.paced(throttle::pace);
+        let store = storage::open_to_write(&storage, root, leaf.owner)?.paced(throttle::pace);
         let keep_seconds = options
             .drop_local_seconds
             .or(policy.drop_after_seconds())

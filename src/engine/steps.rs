@@ -14,7 +14,7 @@ use super::drift;
 use super::expiry;
 use super::family;
 use super::glacier;
-use super::lifecycle::steer;
+use super::lifecycle::{or_when_unlocked, steer};
 use super::manifest;
 use super::plan::{Options, Plan, Verify};
 use super::rewrite;
@@ -76,9 +76,9 @@ fn any_step(id: Uuid) -> Result<(bool, String)> {
         "batch" => batch::step(&job),
         "compact" => rewrite::step(&job),
         "verify" | "drop_local" => verification::step(&job),
-        "expire" => expiry::step(&job),
+        "expire" => or_when_unlocked(id, expiry::step(&job)),
         "copy" => copies::step(&job),
-        "erase" => rewrite::purge_step(&job),
+        "erase" => or_when_unlocked(id, rewrite::purge_step(&job)),
         "glacier" => glacier::moving_step(&job),
         "restore" => glacier::follow_step(&job),
         "reattach" => glacier::reattach_step(&job),

@@ -5,7 +5,7 @@ use archive_core::store::{BlockingStore, PutMode};
 use bytes::Bytes;
 use pgrx::pg_sys;
 
-use crate::catalog::policy::Policy;
+use crate::catalog::policy::{self, Policy};
 use crate::catalog::{self, storage};
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
@@ -98,10 +98,27 @@ pub fn copied() -> Result<Option<String>> {
 }
 
 /// Opens the storage of an archive with the credentials of the table's owner, who must have USAGE on it.
-pub fn open_for(name: &str, owner: pg_sys::Oid) -> Result<archive_core::store::BlockingStore> {
+pub fn open_for(name: &str, owner: pg_sys::Oid) -> Result<BlockingStore> {
     storage::options(name)?;
     storage::check_usage(name, owner)?;
     storage::open(name, owner)
+}
+
+/// Opens the storage of an archive for writing: what is written is locked as the policy of `source` wants it, and at least as the storage
+/// does. Errors: those of [`open_for`], and 0A000 where the storage cannot lock what the policy wants locked.
+pub fn open_to_write(name: &str, source: pg_sys::Oid, owner: pg_sys::Oid) -> Result<BlockingStore> {
+    storage::options(name)?;
+    storage::check_usage(name, owner)?;
+    storage::open_locking(name, owner, policy::of(source)?.object_lock()?)
+}
+
+/// The same for what takes the place of archived objects, or is put back among them: a storage that cannot lock has them unlocked, and
+/// nobody is kept from erasing or repairing for that.
+pub fn open_to_rewrite(name: &str, source: pg_sys::Oid, owner: pg_sys::Oid) -> Result<BlockingStore> {
+    match storage::options(name)?.cannot_lock() {
+        Some(_) => open_for(name, owner),
+        None => open_to_write(name, source, owner),
+    }
 }
 
 /// Writes an object that has its content in its name. One that is there already was left by an attempt that rolled back; the

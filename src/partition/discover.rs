@@ -47,6 +47,11 @@ impl Leaf {
     pub fn qualified(&self) -> String {
         pgrx::spi::quote_qualified_identifier(&self.schema, &self.name)
     }
+
+    /// The root of its tree, or itself: what a policy is for.
+    pub fn tree(&self) -> pg_sys::Oid {
+        self.root.unwrap_or(self.oid)
+    }
 }
 
 /// Runs fixed queries whose functions lock what they look at, and gives these locks back.

@@ -22,6 +22,7 @@ READS = {
     "family_blockers": "('orders_2024_03')",
     "get_archived_record": "('plain', '5')",
     "lifecycle_map": "('orders')",
+    "object_locks": "('orders_2024_01')",
     "partition_label": "('WARM', 'year', '2024-05-05')",
     "plan_archive": "('orders')",
     "use_data_partition": "(NULL)",

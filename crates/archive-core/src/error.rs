@@ -31,6 +31,8 @@ pub enum ErrorKind {
     DiskFull,
     /// An object is in an archive class and needs a restore before it can be read (55000).
     NeedsRestore,
+    /// The store keeps an object from being deleted, for a time or while a hold lasts (55000).
+    Locked,
     /// The state machine does not allow the event (55000).
     InvalidState,
     /// A bug of ours (XX000).
@@ -52,13 +54,23 @@ struct Inner {
     message: String,
     detail: Option<String>,
     hint: Option<String>,
+    until: Option<i64>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
     /// A new error; `message` is lower case without a full stop.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { inner: Box::new(Inner { kind, message: message.into(), detail: None, hint: None, source: None }) }
+        Self {
+            inner: Box::new(Inner {
+                kind,
+                message: message.into(),
+                detail: None,
+                hint: None,
+                until: None,
+                source: None,
+            }),
+        }
     }
 
     /// Adds the DETAIL line (a full sentence).
@@ -75,6 +87,13 @@ impl Error {
         self
     }
 
+    /// Says until when it would be so again, in seconds since 1970.
+    #[must_use]
+    pub fn until(mut self, at: i64) -> Self {
+        self.inner.until = Some(at);
+        self
+    }
+
     /// Attaches the error that caused this one.
     #[must_use]
     pub fn source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
@@ -85,6 +104,11 @@ impl Error {
     /// The kind.
     pub fn kind(&self) -> ErrorKind {
         self.inner.kind
+    }
+
+    /// Until when it would be so again, in seconds since 1970, where that is known.
+    pub fn lasts_until(&self) -> Option<i64> {
+        self.inner.until
     }
 
     /// The primary message.

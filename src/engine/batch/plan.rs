@@ -215,7 +215,7 @@ impl Plan {
         let mode = Mode::of(&request.wanted, &table, &key, time.as_deref())?;
         let of_policy = policy.format.as_deref().and_then(ObjectFormat::parse);
         let storage = storage::choose(request.storage.as_deref(), &policy)?;
-        let store = storage::open_for(&storage, table.owner)?;
+        let store = storage::open_to_write(&storage, root, table.owner)?;
         Ok(Self {
             references: if mode == Mode::Delete { references::to(&table)? } else { Vec::new() },
             marker: mode.marker_of(root)?,

@@ -42,7 +42,7 @@ pub fn repair(name: &str, dry_run: bool) -> Result<Vec<Repaired>> {
         let Some(copies) = object_copy::storage_of(subject.id)? else { continue };
         copied = true;
         let owner = discover::owner(subject.source)?;
-        let first = opened::open_for(&subject.storage, owner)?.paced(throttle::pace);
+        let first = opened::open_to_rewrite(&subject.storage, subject.source, owner)?.paced(throttle::pace);
         let second = opened::open_for(&copies, owner)?.paced(throttle::pace);
         if !dry_run {
             storage::require_ours(&subject.storage, &first)?;

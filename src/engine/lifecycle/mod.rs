@@ -31,7 +31,7 @@ pub use hold::worker_hold;
 pub use outlook::Outlook;
 pub use plan::plan;
 pub use policy::{clear_policy, export, import, set_policy};
-pub use retry::{code_of, failed, sqlstate_of};
+pub use retry::{code_of, failed, or_when_unlocked, sqlstate_of};
 pub use show::{explain, map};
 pub use steer::{cancel, pause, resume, retry};
 pub use window::is_open;

@@ -2,12 +2,13 @@
 
 use archive_core::lifecycle::{Kind, Status};
 use archive_core::policy::{Action, Fate, NextStep, Planned, Prices, Waiting, splits_into};
+use archive_core::store::ObjectLock;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
-use super::labels;
 use super::outlook::Outlook;
 use super::show::{check_visible, opening, table, timestamp};
+use super::{labels, policy};
 use crate::catalog;
 use crate::catalog::archived::Ageing;
 use crate::catalog::observed::{ArchivedLeaf, Leaf};
@@ -62,7 +63,8 @@ pub fn plan(source: Option<pg_sys::Oid>) -> Result<Vec<Coming>> {
         let storage = table.policy.storage.clone().or_else(guc::default_storage);
         let ratio = catalog::observed::compression_ratio(table.source)?;
         let prices = catalog::price::of_storage(storage.as_deref())?;
-        coming.extend(Planner { table: &table, outlook: &outlook, ratio, prices }.all()?);
+        let lock = policy::lock(&table.policy)?;
+        coming.extend(Planner { table: &table, outlook: &outlook, ratio, prices, lock }.all()?);
     }
     Ok(coming)
 }
@@ -74,6 +76,8 @@ struct Planner<'a> {
     /// How many times smaller its archive is.
     ratio: Option<f64>,
     prices: Prices,
+    /// How the store locks what is written.
+    lock: Option<ObjectLock>,
 }
 
 impl Planner<'_> {
@@ -253,9 +257,13 @@ impl Planner<'_> {
             saved_per_month: archived.and_then(|bytes| self.prices.saved_by_archiving(local, bytes)),
             locks: locks_of(action),
             reason,
-            note: None,
+            note: self.lock.filter(|_| matches!(action, "archive" | "batch" | "compact")).map(locked),
         }
     }
+}
+
+fn locked(lock: ObjectLock) -> String {
+    format!("the storage locks the objects when they are written: {lock}")
 }
 
 fn then_archived(granularity: &str) -> String {

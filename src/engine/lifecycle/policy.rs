@@ -2,8 +2,10 @@
 
 use archive_core::lifecycle::{Granularity, Kind};
 use archive_core::policy::{
-    Change, Column, Document, Entry, FORMAT, Facts, Finding, Policy, Window, advise, changes, validate,
+    Change, Column, Document, Entry, FORMAT, Facts, Finding, Policy, Target, Window, advise, advise_lock, changes,
+    validate,
 };
+use archive_core::store::ObjectLock;
 use pgrx::pg_sys;
 
 use super::outlook::kind;
@@ -13,8 +15,8 @@ use crate::engine::reading;
 use crate::error::{Error, Result, SqlState};
 use crate::guc;
 use crate::partition::{check, discover};
-use crate::pg::spi;
 use crate::pg::user::{self, UserGuard};
+use crate::pg::{clock, spi};
 
 /// Changes the settings of a table's policy that are set in `changes`, and removes those named in `clear`. Its jobs run
 /// as the current user from now on, or as the table's owner where the user only administers it. Everything wrong with the
@@ -46,7 +48,8 @@ fn save(source: pg_sys::Oid, before: &Policy, after: &Policy, by: &str) -> Resul
 
 /// What works otherwise than it looks.
 fn warn(source: pg_sys::Oid, policy: &Policy) -> Result<()> {
-    let found = advice(source, policy)?.into_iter().chain(without_classes(source, policy)?);
+    let locked = target(policy)?.map_or_else(Vec::new, |target| advise_lock(policy, &target, clock::unix_now()));
+    let found = advice(source, policy)?.into_iter().chain(without_classes(source, policy)?).chain(locked);
     for advice in found {
         crate::pg::server_text::warning!("policy of \"{}\": {advice}", catalog::qualified_name(source)?);
     }
@@ -72,6 +75,23 @@ fn without_classes(source: pg_sys::Oid, policy: &Policy) -> Result<Option<Findin
         }
         _ => None,
     })
+}
+
+/// How new objects are locked, as far as that is known: by the policy, the storage, or both.
+pub(super) fn lock(policy: &Policy) -> Result<Option<ObjectLock>> {
+    let Some(target) = target(policy)? else { return Ok(None) };
+    Ok(target.options.locking(policy.object_lock()?, clock::unix_now()).ok().and_then(|options| options.object_lock))
+}
+
+/// Where new objects go, as far as the policy and this session know.
+fn target(policy: &Policy) -> Result<Option<Target>> {
+    let Some(name) = policy.storage.clone().or_else(guc::default_storage) else { return Ok(None) };
+    match catalog::storage::options(&name) {
+        Ok(options) => Ok(Some(Target { name, options })),
+        // What is wrong with the name is told of the setting.
+        Err(error) if error.sqlstate() == SqlState::ERRCODE_UNDEFINED_OBJECT => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn advice(source: pg_sys::Oid, policy: &Policy) -> Result<Option<Finding>> {
@@ -172,6 +192,7 @@ fn facts(source: pg_sys::Oid, policy: &Policy) -> Result<Facts> {
         key_column,
         key_type,
         storages: catalog::policy::storages()?,
+        target: target(policy)?,
         tablespaces: catalog::policy::tablespaces()?,
         removal_column,
         time_column_type: match &policy.time_column {

@@ -1,6 +1,6 @@
 //! What becomes of a job after an error.
 
-use archive_core::policy::{JobStatus, LOCK_RETRY_SECONDS, backoff_seconds};
+use archive_core::policy::{JobStatus, LOCK_RETRY_SECONDS, LONGEST_BACKOFF_SECONDS, backoff_seconds};
 use pgrx::Uuid;
 
 use super::alert::{self, Alert};
@@ -8,6 +8,7 @@ use super::{clock, find, steer, steps};
 use crate::catalog;
 use crate::catalog::queue::Steered;
 use crate::error::{Error, OrRaise, Result, SqlState};
+use crate::pg::clock::unix_now;
 use crate::pg::xact;
 
 /// SQLSTATE that jobs carry whose backend went away.
@@ -34,6 +35,22 @@ pub fn failed(id: Uuid, error: &Error) -> Result<bool> {
         return Ok(false);
     }
     again_or_give_up(&job, &text, &code, None)
+}
+
+/// Puts a job back whose step came upon an object that the store locks for a time: that is no failure, and it is tried again when the
+/// time is over, or after the longest wait. What the step did before stays done.
+pub fn or_when_unlocked(id: Uuid, done: Result<(bool, String)>) -> Result<(bool, String)> {
+    let (error, until) = match done {
+        Err(error) => match error.lasts_until() {
+            Some(until) => (error, until),
+            None => return Err(error),
+        },
+        done => return done,
+    };
+    let seconds = (until - unix_now()).clamp(1, LONGEST_BACKOFF_SECONDS.cast_signed());
+    let code = code_of(error.sqlstate());
+    catalog::queue::put_back(id, 0, &full_text(&error), &code, clock::now()?, seconds)?;
+    Ok((false, "locked".to_owned()))
 }
 
 /// Puts a job back whose backend went away. It is taken up again at once.

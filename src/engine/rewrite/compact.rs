@@ -121,7 +121,7 @@ fn nothing() -> Outcome {
 fn merge(plan: &Plan, set: &RowSet, old: Vec<Numbered>, (job, step): (Uuid, u32)) -> Result<Outcome> {
     let rows = old.iter().map(|old| old.object.rows).sum();
     let mut progress = Progress::new(job, plan.source.relation.oid(), &plan.table.qualified(), rows);
-    let store = storage::open_for(&set.storage, plan.table.owner)?;
+    let store = storage::open_to_rewrite(&set.storage, plan.table.tree(), plan.table.owner)?;
     catalog::storage::claim(&set.storage, &store)?;
     catalog::writers::hold_family(&naming::job_family(&job_hex(job)))?;
     progress.phase(Phase::Exporting);

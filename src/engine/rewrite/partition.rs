@@ -51,7 +51,7 @@ pub(super) type Add<'a> = Option<&'a dyn Fn(&BlockingStore, &ArchivedRows<'_>, &
 pub(super) fn rewrite(table: &Leaf, touched: &Touched, add: Add<'_>) -> Result<NewVersion> {
     let subject = &touched.subject;
     frozen::refuse(subject.id)?;
-    let store = opened::open_for(&subject.storage, table.owner)?;
+    let store = opened::open_to_rewrite(&subject.storage, subject.source, table.owner)?;
     catalog::storage::claim(&subject.storage, &store)?;
     if let Some(family) = KeyName::of(&subject.manifest_key).family() {
         catalog::writers::hold_family(&family)?;

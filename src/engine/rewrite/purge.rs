@@ -105,7 +105,7 @@ fn wait(job: &Job, seconds: f64) -> Result<(bool, String)> {
 /// An import takes what the last transaction took out of a row set for doubtful, and wants its objects: another manifest makes it certain.
 fn settle(job: &Job, set: i64) -> Result<()> {
     let Some(mut set) = row_set::lock(set)? else { return Ok(()) };
-    let store = opened::open_for(&set.storage, discover::owner(job.table)?)?;
+    let store = opened::open_to_rewrite(&set.storage, job.table, discover::owner(job.table)?)?;
     catalog::storage::claim(&set.storage, &store)?;
     let now = discover::schema_and_name(job.table)?;
     let hex = job_hex(job.id);

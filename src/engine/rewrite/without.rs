@@ -22,7 +22,7 @@ use crate::partition::discover::Leaf;
 /// must make that of the object (XX001).
 pub(super) fn rewrite(table: &Leaf, shrinking: &Shrinking, of: (Uuid, u32)) -> Result<(BlockingStore, Rewritten)> {
     let set = &shrinking.set;
-    let store = storage::open_for(&set.storage, table.owner)?;
+    let store = storage::open_to_rewrite(&set.storage, table.tree(), table.owner)?;
     catalog::storage::claim(&set.storage, &store)?;
     catalog::writers::hold_family(&naming::job_family(&job_hex(of.0)))?;
     let source = archived::shape(table, set.id)?;

@@ -20,6 +20,8 @@ SELECT set_archive_policy('bookings', hot_after => '3 months', warm_after => '1 
     warm_tablespace => 'slow', maintenance_window => 'nights', removal_column => 'note', max_attempts => 0,
     max_hot_bytes => -1);
 SELECT set_archive_policy('bookings', maintenance_window => '22:00-06:00 Mars/Olympus');
+SELECT set_archive_policy('bookings', object_lock => 'FOREVER');
+SELECT set_archive_policy('bookings', object_lock => 'compliance 7 Years', expire_after => '6 years', storage => 'cold');
 SELECT set_archive_policy('bookings', clear => '{hot}');
 SELECT set_archive_policy('bookings', premake => 1, clear => '{premake}');
 SELECT set_archive_policy('bookings_2024_01', archive_after => '1 year');

@@ -26,6 +26,7 @@ CALL set_lifecycle_where_steps('no_such', 'true', 'HOT', '2025-01-01', '10');
 SELECT add_child_table('no_such', 'none', 'x');
 SELECT drop_child_table('no_such', 'none');
 SELECT legal_hold('no_such', 'true', 'case');
+SELECT object_locks('no_such');
 SELECT request_restore('no_such', '2024-01-01', '2025-01-01', 'bulk', '3');
 SELECT poll_restores('no_such');
 SELECT repair_archive('no_such', 'true');

@@ -110,6 +110,7 @@ fn compare(object: &ObjectMeta, expected: Expected) -> Seen {
 mod tests {
     use super::*;
     use crate::naming::{data_key, manifest_key};
+    use crate::store::Kept;
     use proptest::prelude::*;
 
     fn listed(key: &str, bytes: u64, etag: Option<&str>, written: i64) -> ObjectMeta {
@@ -121,6 +122,7 @@ mod tests {
             last_modified_unix: Some(written),
             storage_class: None,
             restore: None,
+            kept: Kept::default(),
         }
     }
 

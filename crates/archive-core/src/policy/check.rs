@@ -1,5 +1,6 @@
 //! Whether a policy makes sense: every finding at once, each with what is wrong and how to mend it.
 
+use super::lock::{self, Target};
 use super::{Age, Policy, Window, archived_before_merge};
 use crate::codec::ObjectFormat;
 use crate::lifecycle::{Granularity, IdKind, Kind, TimeKey};
@@ -45,6 +46,8 @@ pub struct Facts {
     pub key_type: String,
     /// Storages that exist.
     pub storages: Vec<String>,
+    /// The storage that new objects are written to, as far as that is known.
+    pub target: Option<Target>,
     /// Tablespaces that exist.
     pub tablespaces: Vec<String>,
     /// The removal column, when the policy names one.
@@ -63,6 +66,7 @@ pub fn validate(policy: &Policy, facts: &Facts) -> Vec<Finding> {
     findings.numbers(policy);
     findings.names(policy, facts);
     findings.glacier_class(policy);
+    findings.0.extend(lock::faults(policy, facts.target.as_ref()));
     findings.window(policy, facts);
     findings.kind(policy, facts);
     findings.time_column(policy, facts);
@@ -391,6 +395,7 @@ mod tests {
             key_column: Some("day".to_owned()),
             key_type: "date".to_owned(),
             storages: vec!["cold".to_owned()],
+            target: None,
             tablespaces: vec!["pg_default".to_owned()],
             removal_column: None,
             time_column_type: None,

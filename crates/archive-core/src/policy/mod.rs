@@ -7,6 +7,7 @@ mod cost;
 mod document;
 mod due;
 mod early;
+mod lock;
 mod map;
 mod model;
 mod retry;
@@ -21,6 +22,7 @@ pub use due::{
     Access, Action, Held, Observed, Outlook, Planned, Table, Waiting, brought_back, due, instant, is_over, splits_into,
 };
 pub use early::{Early, archived_before_merge};
+pub use lock::{Target, advise_lock};
 pub use map::{Place, draw, size};
 pub use model::{DEFAULT_ATTEMPTS, DEFAULT_GLACIER_CLASS, Policy};
 pub use retry::{JobEvent, JobStatus, LOCK_RETRY_SECONDS, LONGEST_BACKOFF_SECONDS, backoff_seconds};

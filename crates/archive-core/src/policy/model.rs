@@ -3,6 +3,7 @@
 use super::{Age, Window};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lifecycle::Epoch;
+use crate::store::ObjectLock;
 use serde::{Deserialize, Serialize};
 
 /// Attempts after which a job is given up where the policy does not say.
@@ -68,6 +69,9 @@ pub struct Policy {
     /// A second storage, in which each object is, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub copy_storage: Option<String>,
+    /// How objects are locked that are written from now on; see [`ObjectLock`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object_lock: Option<String>,
     /// File format.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
@@ -108,7 +112,7 @@ pub struct Policy {
 
 impl Policy {
     /// The names of all settings, in the order they are told.
-    pub const SETTINGS: [&'static str; 30] = [
+    pub const SETTINGS: [&'static str; 31] = [
         "enabled",
         "hot_after",
         "warm_after",
@@ -127,6 +131,7 @@ impl Policy {
         "premake",
         "storage",
         "copy_storage",
+        "object_lock",
         "format",
         "compression",
         "hot_tablespace",
@@ -154,6 +159,18 @@ impl Policy {
     /// The storage class of `glacier_after`.
     pub fn glacier_class(&self) -> &str {
         self.glacier_class.as_deref().unwrap_or(DEFAULT_GLACIER_CLASS)
+    }
+
+    /// How new objects are locked. An unreadable one, which `validate` refuses, is an error: what was to be locked is not written without
+    /// (22023).
+    pub fn object_lock(&self) -> Result<Option<ObjectLock>> {
+        let parse = |text: &String| {
+            ObjectLock::parse(text).ok_or_else(|| {
+                Error::new(ErrorKind::InvalidParameter, format!("the policy's object_lock \"{text}\" is unreadable"))
+                    .hint("Set it again, as in set_archive_policy(table, object_lock => 'COMPLIANCE 7 years').")
+            })
+        };
+        self.object_lock.as_ref().map(parse).transpose()
     }
 
     /// How long local copies stay, in seconds.
@@ -214,7 +231,7 @@ mod tests {
             "enabled": true, "hot_after": "1 mon", "warm_after": "1 mon", "archive_after": "1 mon", "glacier_after": "1 mon", "glacier_class": "x",
             "expire_after": "1 mon", "verify_after": "1 mon", "drop_after": "1 mon", "max_hot_bytes": 1, "idle_for": "1 mon",
             "live_granularity": "x", "hot_granularity": "x", "warm_granularity": "x", "archive_granularity": "x",
-            "premake": 1, "storage": "x", "copy_storage": "x", "format": "x", "compression": "x", "hot_tablespace": "x", "warm_tablespace": "x",
+            "premake": 1, "storage": "x", "copy_storage": "x", "object_lock": "x", "format": "x", "compression": "x", "hot_tablespace": "x", "warm_tablespace": "x",
             "maintenance_window": "x", "removal_column": "x", "time_column": "x", "key_kind": "x", "key_epoch": "2010-11-04T01:42:54.657Z",
             "max_attempts": 1, "archive_schema": "x", "archive_name": "x",
         });

@@ -1,6 +1,6 @@
 //! The trait every store implements, and the values it speaks in.
 
-use super::{Location, Restore, Retrieval};
+use super::{Kept, Location, Restore, Retrieval};
 use crate::error::{Error, ErrorKind, Result};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -24,6 +24,8 @@ pub struct ObjectMeta {
     pub storage_class: Option<String>,
     /// How far its restore is, where one was asked for; a listing does not tell.
     pub restore: Option<Restore>,
+    /// What keeps it from being deleted, as far as the store told; a listing does not.
+    pub kept: Kept,
 }
 
 /// An object that was moved to another storage class.

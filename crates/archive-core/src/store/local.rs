@@ -2,7 +2,7 @@
 
 use super::common::{ObjectMeta, ObjectStore, PendingUpload, PutMode, Upload};
 use super::key::{random_suffix, validate_key, validate_prefix};
-use super::{Location, TEMP_PREFIX};
+use super::{Kept, Location, TEMP_PREFIX};
 use crate::error::{Error, ErrorKind, Result};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -159,6 +159,7 @@ fn meta(key: String, metadata: &Metadata) -> ObjectMeta {
         last_modified_unix: Some(metadata.mtime()),
         storage_class: None,
         restore: None,
+        kept: Kept::default(),
     }
 }
 

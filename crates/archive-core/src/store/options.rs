@@ -100,6 +100,34 @@ impl StorageOptions {
         Ok(parsed)
     }
 
+    /// What the storage is that cannot lock objects, and what helps; `None` where it can.
+    pub fn cannot_lock(&self) -> Option<(&'static str, &'static str)> {
+        match (self.location.is_file(), self.checksum) {
+            (true, _) => Some(("is a directory, which locks no objects", "name an S3 storage")),
+            (false, Checksum::None) => Some((
+                "has checksum 'none', and S3 takes locked objects only with one",
+                "take that option off the server",
+            )),
+            _ => None,
+        }
+    }
+
+    /// The same for objects that a policy wants locked, written at `now` (seconds since 1970): at least as the storage wants it, so the
+    /// stricter of both modes and the longer of both periods. Errors: `Unsupported` where objects cannot be locked.
+    pub fn locking(self, wanted: Option<ObjectLock>, now: i64) -> Result<Self> {
+        let Some(wanted) = wanted else { return Ok(self) };
+        if let Some((why, remedy)) = self.cannot_lock() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("objects cannot be locked as {wanted}, as the policy wants"),
+            )
+            .detail(format!("The storage {why}."))
+            .hint(format!("Either {remedy}, or set_archive_policy(table, clear => '{{object_lock}}').")));
+        }
+        let lock = self.object_lock.map_or(wanted, |own| wanted.and(own, now));
+        Ok(Self { object_lock: Some(lock), ..self })
+    }
+
     /// The region requests are signed for; with the environment's credentials goes its region.
     pub(super) fn region_used(&self, from_environment: bool) -> String {
         let variable = |name| std::env::var(name).ok().filter(|value| from_environment && !value.is_empty());
@@ -345,6 +373,28 @@ mod tests {
         );
         for (name, value) in [("region", "eu-west-1"), ("endpoint", "http://x"), ("credentials", "environment")] {
             refused(&[("location", "file:///a/b"), (name, value)], ErrorKind::InvalidOption, &[name, "file://"]);
+        }
+    }
+
+    #[test]
+    fn a_policy_locks_at_least_as_the_storage_does() {
+        let locking = |options: &[(&str, &str)], wanted: &str| {
+            let options = StorageOptions::parse(options.iter().copied()).unwrap();
+            let locked = options.locking(ObjectLock::parse(wanted), 0)?;
+            Ok::<_, Error>(locked.object_lock.map(|lock| lock.to_string()))
+        };
+        let strict = ("object_lock", "GOVERNANCE 10 years");
+        assert_eq!(locking(&[S3], "COMPLIANCE 7 years").unwrap().as_deref(), Some("COMPLIANCE 7 years"));
+        assert_eq!(locking(&[S3, strict], "COMPLIANCE 7 years").unwrap().as_deref(), Some("COMPLIANCE 10 years"));
+        assert_eq!(locking(&[S3, strict], "").unwrap().as_deref(), Some("GOVERNANCE 10 years"));
+        assert_eq!(locking(&[("location", "file:///a")], "").unwrap(), None);
+        for (options, why) in
+            [(vec![("location", "file:///a")], "directory"), (vec![S3, ("checksum", "none")], "checksum")]
+        {
+            let error = locking(&options, "GOVERNANCE 1 day").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert!(error.detail_text().unwrap().contains(why), "{error}");
+            assert!(error.hint_text().unwrap().contains("clear"));
         }
     }
 

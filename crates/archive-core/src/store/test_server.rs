@@ -41,12 +41,21 @@ struct Object {
     bytes: Vec<u8>,
     etag: String,
     checksum: Option<String>,
+    lock: Vec<(String, String)>,
+}
+
+#[derive(Debug, Default)]
+struct Parts {
+    key: String,
+    lock: Vec<(String, String)>,
+    parts: BTreeMap<u32, Vec<u8>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     objects: BTreeMap<String, Object>,
-    uploads: BTreeMap<String, (String, BTreeMap<u32, Vec<u8>>)>,
+    uploads: BTreeMap<String, Parts>,
+    forgets_locks: bool,
     next_upload: u32,
     rules: Vec<(&'static str, u32, Wire)>,
     log: Vec<Request>,
@@ -111,6 +120,11 @@ impl TestServer {
 
     pub(super) fn last(&self, op: &str) -> Request {
         self.lock().log.iter().rfind(|request| request.op == op).unwrap().clone()
+    }
+
+    /// From now on it takes locks and does not keep them.
+    pub(super) fn forget_locks(&self) {
+        self.lock().forgets_locks = true;
     }
 
     pub(super) fn uploads(&self) -> usize {
@@ -248,6 +262,7 @@ fn operation(method: &str, key: &str, query: &HashMap<String, String>) -> &'stat
         "DELETE" => "Delete",
         "HEAD" => "Head",
         "GET" if has("uploads") => "ListUploads",
+        "GET" if has("retention") => "Retention",
         "GET" if key.is_empty() => "List",
         _ => "Get",
     }
@@ -278,6 +293,7 @@ fn handle(state: &mut State, request: &Request) -> Response {
             Response::new(204, "")
         }
         "List" => list(state, request),
+        "Retention" => Response::error(404, "NoSuchObjectLockConfiguration"),
         "CreateUpload" => create_upload(state, request),
         "Part" => part(state, request),
         "Complete" => complete(state, request),
@@ -294,9 +310,21 @@ fn put(state: &mut State, request: &Request) -> Response {
         return Response::error(412, "PreconditionFailed");
     }
     let checksum = request.headers.get("x-amz-checksum-crc32c").cloned();
-    let object = Object { bytes: request.body.clone(), etag: "\"e\"".to_owned(), checksum };
+    let lock = lock_of(state, request);
+    let object = Object { bytes: request.body.clone(), etag: "\"e\"".to_owned(), checksum, lock };
     state.objects.insert(request.key.clone(), object);
     Response::new(200, "").header("etag", "\"e\"")
+}
+
+/// The headers of its lock, which a HEAD returns.
+fn lock_of(state: &State, request: &Request) -> Vec<(String, String)> {
+    let is_lock = |name: &String| name.starts_with("x-amz-object-lock-") && !state.forgets_locks;
+    request
+        .headers
+        .iter()
+        .filter(|(name, _)| is_lock(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 fn get(state: &mut State, request: &Request) -> Response {
@@ -318,6 +346,7 @@ fn get(state: &mut State, request: &Request) -> Response {
     }
     if request.op == "Head" {
         response = response.header("content-length", size.to_string());
+        response.headers.extend(object.lock.clone());
     }
     response.header("etag", &object.etag).header("last-modified", "Wed, 01 Jan 2025 00:00:00 GMT")
 }
@@ -354,7 +383,8 @@ fn list(state: &mut State, request: &Request) -> Response {
 fn create_upload(state: &mut State, request: &Request) -> Response {
     state.next_upload += 1;
     let id = format!("u{}", state.next_upload);
-    state.uploads.insert(id.clone(), (request.key.clone(), BTreeMap::new()));
+    let parts = Parts { key: request.key.clone(), lock: lock_of(state, request), parts: BTreeMap::new() };
+    state.uploads.insert(id.clone(), parts);
     Response::new(
         200,
         format!("<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"),
@@ -365,7 +395,7 @@ fn part(state: &mut State, request: &Request) -> Response {
     let number: u32 = request.query["partNumber"].parse().unwrap();
     match state.uploads.get_mut(&request.query["uploadId"]) {
         None => Response::error(404, "NoSuchUpload"),
-        Some((_, parts)) => {
+        Some(Parts { parts, .. }) => {
             parts.insert(number, request.body.clone());
             Response::new(200, "").header("etag", format!("\"p{number}\""))
         }
@@ -373,12 +403,12 @@ fn part(state: &mut State, request: &Request) -> Response {
 }
 
 fn complete(state: &mut State, request: &Request) -> Response {
-    let Some((key, parts)) = state.uploads.remove(&request.query["uploadId"]) else {
+    let Some(Parts { key, lock, parts }) = state.uploads.remove(&request.query["uploadId"]) else {
         return Response::error(404, "NoSuchUpload");
     };
     let etag = format!("\"x-{}\"", parts.len());
     let bytes = parts.into_values().flatten().collect();
-    state.objects.insert(key, Object { bytes, etag: etag.clone(), checksum: None });
+    state.objects.insert(key, Object { bytes, etag: etag.clone(), checksum: None, lock });
     Response::new(200, format!("<CompleteMultipartUploadResult><ETag>{etag}</ETag></CompleteMultipartUploadResult>"))
 }
 
@@ -387,8 +417,8 @@ fn list_uploads(state: &mut State, request: &Request) -> Response {
     let entries: String = state
         .uploads
         .iter()
-        .filter(|(_, (key, _))| key.starts_with(&prefix))
-        .map(|(id, (key, _))| format!("<Upload><Key>{}</Key><UploadId>{id}</UploadId></Upload>", escape(key)))
+        .filter(|(_, upload)| upload.key.starts_with(&prefix))
+        .map(|(id, upload)| format!("<Upload><Key>{}</Key><UploadId>{id}</UploadId></Upload>", escape(&upload.key)))
         .collect();
     Response::new(
         200,

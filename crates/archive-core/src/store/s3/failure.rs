@@ -86,6 +86,9 @@ impl Failure {
         if self.refused {
             return ErrorKind::NotAllowed;
         }
+        if self.lacks_locks() {
+            return ErrorKind::Unsupported;
+        }
         match (self.code.as_deref().unwrap_or(""), self.status.unwrap_or(0)) {
             ("InvalidObjectState", _) => ErrorKind::NeedsRestore,
             ("NoSuchUpload", _) => ErrorKind::Storage,
@@ -103,9 +106,18 @@ impl Failure {
         }
     }
 
+    /// A bucket that cannot lock objects: there is no code of its own for it.
+    fn lacks_locks(&self) -> bool {
+        let message = self.message.as_deref().unwrap_or_default().replace(' ', "").to_ascii_lowercase();
+        self.has_code("InvalidRequest") && message.contains("objectlock")
+    }
+
     fn hint(&self, kind: ErrorKind, location: &Location) -> Option<String> {
         Some(match kind {
             ErrorKind::NotAllowed => "Correct the server's option endpoint, or what its name resolves to.".into(),
+            ErrorKind::Unsupported => {
+                "Use a bucket that has Object Lock, or take object_lock off the server or the policy.".into()
+            }
             ErrorKind::PermissionDenied => {
                 "Check the user mapping's keys and the bucket's policy; check_storage tells which operations work."
                     .into()

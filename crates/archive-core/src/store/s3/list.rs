@@ -3,6 +3,7 @@
 use super::failure::Failure;
 use super::{S3Store, size, unquoted};
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::Kept;
 use crate::store::common::{ObjectMeta, PendingUpload};
 use crate::store::key::validate_prefix;
 use aws_sdk_s3::operation::list_multipart_uploads::ListMultipartUploadsOutput;
@@ -106,7 +107,7 @@ impl S3Store {
                 Ok(_) => Ok(()),
                 Err(error) => match Failure::of(&error) {
                     failure if failure.has_code("NoSuchKey") || failure.has_code("NoSuchVersion") => Ok(()),
-                    failure => Err(self.attempt("delete", key, &failure)),
+                    failure => Err(self.not_deleted(key, Some(version), &failure).await),
                 },
             }
         };
@@ -131,6 +132,7 @@ impl S3Store {
             last_modified_unix: object.last_modified.map(|at| at.secs()),
             storage_class: object.storage_class.map(|class| class.as_str().to_owned()),
             restore: None,
+            kept: Kept::default(),
         })
     }
 

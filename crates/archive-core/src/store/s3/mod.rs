@@ -5,6 +5,7 @@ mod class;
 mod client;
 mod failure;
 mod list;
+mod lock;
 mod resolver;
 mod retry;
 #[cfg(test)]
@@ -13,7 +14,7 @@ mod upload;
 
 use super::common::{Moved, ObjectMeta, ObjectStore, PendingUpload, PutMode, Upload};
 use super::key::validate_key;
-use super::{AllowedEndpoints, Credentials, Location, ObjectLock, Retrieval, Sse, StorageOptions};
+use super::{AllowedEndpoints, Credentials, Kept, Location, ObjectLock, Retrieval, Sse, StorageOptions};
 use crate::chain::REMOVAL_PREFIX;
 use crate::error::{Error, ErrorKind, Result};
 use async_trait::async_trait;
@@ -21,10 +22,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
-use aws_sdk_s3::types::{
-    ChecksumAlgorithm, ObjectLockLegalHold, ObjectLockLegalHoldStatus, ObjectLockMode, ServerSideEncryption,
-    StorageClass,
-};
+use aws_sdk_s3::types::{ChecksumAlgorithm, ObjectLockMode, ServerSideEncryption, StorageClass};
 use bytes::Bytes;
 use failure::{Failure, Scrubber};
 use retry::{Attempt, Retry};
@@ -139,7 +137,7 @@ impl S3Store {
         let lock = self.inner.object_lock.filter(|_| !is_ours(key));
         Attributes {
             storage_class: self.inner.storage_class.clone().filter(|_| !is_metadata(key)),
-            lock: lock.map(|lock| (lock_mode(lock), DateTime::from_secs(lock.retain_until(client::now())))),
+            lock: lock.map(|lock| (lock::lock_mode(lock.mode), DateTime::from_secs(lock.retain_until(client::now())))),
         }
     }
 
@@ -243,13 +241,6 @@ fn encryption(sse: Sse) -> ServerSideEncryption {
     }
 }
 
-fn lock_mode(lock: ObjectLock) -> ObjectLockMode {
-    match lock.mode {
-        super::LockMode::Governance => ObjectLockMode::Governance,
-        super::LockMode::Compliance => ObjectLockMode::Compliance,
-    }
-}
-
 fn written(key: &str, bytes: u64, etag: Option<String>, version_id: Option<String>) -> ObjectMeta {
     ObjectMeta {
         key: key.to_owned(),
@@ -259,11 +250,13 @@ fn written(key: &str, bytes: u64, etag: Option<String>, version_id: Option<Strin
         last_modified_unix: None,
         storage_class: None,
         restore: None,
+        kept: Kept::default(),
     }
 }
 
 fn object_meta(key: &str, head: HeadObjectOutput) -> ObjectMeta {
     ObjectMeta {
+        kept: lock::kept(&head),
         key: key.to_owned(),
         bytes: size(head.content_length),
         etag: unquoted(head.e_tag),
@@ -294,10 +287,11 @@ impl ObjectStore for S3Store {
     }
 
     async fn put(&self, key: &str, bytes: Bytes, mode: PutMode) -> Result<ObjectMeta> {
-        match mode {
-            PutMode::Overwrite => self.overwrite(key, bytes).await,
-            PutMode::CreateOnly => self.create(key, bytes).await,
-        }
+        let written = match mode {
+            PutMode::Overwrite => self.overwrite(key, bytes).await?,
+            PutMode::CreateOnly => self.create(key, bytes).await?,
+        };
+        self.prove_locked(written).await
     }
 
     async fn begin_upload(&self, key: &str) -> Result<Box<dyn Upload>> {
@@ -335,7 +329,7 @@ impl ObjectStore for S3Store {
                 Ok(_) => Ok(()),
                 Err(error) => match Failure::of(&error) {
                     failure if failure.has_code("NoSuchKey") => Ok(()),
-                    failure => Err(self.attempt("delete", key, &failure)),
+                    failure => Err(self.not_deleted(key, None, &failure).await),
                 },
             }
         };
@@ -369,15 +363,7 @@ impl ObjectStore for S3Store {
     }
 
     async fn set_legal_hold(&self, key: &str, on: bool) -> Result<()> {
-        let full_key = self.full_key(key)?;
-        let status = if on { ObjectLockLegalHoldStatus::On } else { ObjectLockLegalHoldStatus::Off };
-        let hold = ObjectLockLegalHold::builder().status(status).build();
-        let attempt = |_| async {
-            let request = self.client().put_object_legal_hold().bucket(self.bucket()).key(&full_key);
-            let sent = request.legal_hold(hold.clone()).send().await;
-            sent.map(drop).map_err(|e| self.attempt("hold", key, &Failure::of(&e)))
-        };
-        self.retry().run(attempt).await
+        self.hold(key, on).await
     }
 
     async fn set_storage_class(&self, key: &str, class: &str) -> Result<Moved> {

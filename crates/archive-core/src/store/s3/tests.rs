@@ -3,8 +3,8 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::test_server::{TestServer, Wire};
 use crate::store::{
-    BlockingStore, Credentials, IoRuntime, OWNER_KEY, ObjectStore, PutMode, StorageOptions, UserMappingOptions,
-    contract, open,
+    BlockingStore, Credentials, IoRuntime, LockMode, OWNER_KEY, ObjectStore, PutMode, StorageOptions,
+    UserMappingOptions, contract, open,
 };
 use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -369,6 +369,46 @@ fn attributes_go_where_they_belong() {
     assert!(headers("Part", "x-amz-checksum-crc32c").is_some(), "checksums are headers, not trailers");
     assert!(headers("Part", "content-encoding").is_none());
     assert_eq!(server.last("Part").query["partNumber"].len(), 1);
+}
+
+#[test]
+fn what_the_store_does_not_lock_is_not_written() {
+    let Fixture { server, store, .. } = fixture(&[("object_lock", "COMPLIANCE 1 year")]);
+    let key = "s.t/p.v1.00000.parquet";
+    let write = |size| {
+        let mut upload = store.upload(key).unwrap();
+        upload.write(body(size)).unwrap();
+        upload.finish()
+    };
+    assert!(store.put(key, body(5), PutMode::CreateOnly).is_ok() && write(5).is_ok() && write(9 * MIB).is_ok());
+    let kept = store.head(key).unwrap().unwrap().kept;
+    assert!(kept.retention.is_some_and(|(mode, _)| mode == LockMode::Compliance) && !kept.held);
+    assert_eq!(server.count("Retention"), 0);
+    server.forget_locks();
+    for error in [store.put("other", body(5), PutMode::CreateOnly), write(5), write(9 * MIB)].map(Result::unwrap_err) {
+        assert_eq!((error.kind(), error.message().contains("not locked")), (ErrorKind::Unsupported, true), "{error}");
+    }
+    // Who may not ask is not told.
+    server.fail("Retention", 1, Wire::Status(403, "AccessDenied"));
+    assert!(write(5).is_ok());
+    assert!(store.put(OWNER_KEY, body(5), PutMode::Overwrite).is_ok());
+}
+
+#[test]
+fn a_refused_delete_says_until_when() {
+    let Fixture { server, store, .. } = fixture(&[("object_lock", "GOVERNANCE 10 years")]);
+    store.put("locked", body(5), PutMode::Overwrite).unwrap();
+    server.fail("Delete", 1, Wire::Status(403, "AccessDenied"));
+    let error = store.delete("locked").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked);
+    assert!(error.detail_text().unwrap().starts_with("It is retained until 20"), "{error}");
+    assert!(error.detail_text().unwrap().ends_with("Z, mode GOVERNANCE."), "{error}");
+    assert!(error.lasts_until().is_some_and(|until| until > super::client::now()));
+    // What is not locked was refused for another reason.
+    store.put(OWNER_KEY, body(5), PutMode::Overwrite).unwrap();
+    server.fail("Delete", 1, Wire::Status(403, "AccessDenied"));
+    let error = store.delete(OWNER_KEY).unwrap_err();
+    assert_eq!((error.kind(), error.lasts_until()), (ErrorKind::PermissionDenied, None));
 }
 
 #[test]

@@ -165,11 +165,11 @@ impl Upload for S3Upload {
     }
 
     async fn complete(&mut self) -> Result<ObjectMeta> {
-        if self.started > 0 {
-            return self.complete_parts().await;
-        }
-        let bytes = self.buffer.split().freeze();
-        self.store.overwrite(&self.key, bytes).await
+        let written = match self.started > 0 {
+            true => self.complete_parts().await?,
+            false => self.store.overwrite(&self.key, self.buffer.split().freeze()).await?,
+        };
+        self.store.prove_locked(written).await
     }
 
     async fn abort(&mut self) -> Result<()> {
