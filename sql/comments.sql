@@ -17,7 +17,7 @@ COMMENT ON TABLE archive_ext.object_position IS 'where the rows of each object b
 COMMENT ON TABLE archive_ext.lifecycle_event IS 'history of what happened to partitions';
 COMMENT ON TABLE archive_ext.archive_schema IS 'schemas that archive_ext made for archive relations';
 COMMENT ON TABLE archive_ext.legal_hold IS 'partitions of whose archive nothing may be deleted, and why; see legal_hold';
-COMMENT ON TABLE archive_ext.expiry IS 'archived partitions whose end was announced: expire_after is over';
+COMMENT ON TABLE archive_ext.expiry IS 'archived partitions, and objects of rows archived one by one, whose end was announced: expire_after is over';
 COMMENT ON TABLE archive_ext.deletion_certificate IS 'what was deleted because it had expired: by which policy, when, which objects with which digests';
 COMMENT ON TABLE archive_ext.erasure IS 'receipts of rows that were erased from archives or corrected in them, and what is to be deleted for that';
 COMMENT ON TABLE archive_ext.storage_price IS 'what storing costs, by storage class or storage: edit it, or INSERT, which replaces';
@@ -41,7 +41,7 @@ COMMENT ON VIEW archive_ext.findings IS 'what is wrong with objects in the stora
 COMMENT ON VIEW archive_ext.copies IS 'how many objects of archived partitions are in a second storage, and since when they are known to be right there';
 COMMENT ON VIEW archive_ext.chains IS 'chains of manifests: how many links, how many of them deleted by right and signed, and the last ones, to be noted elsewhere';
 COMMENT ON VIEW archive_ext.restores IS 'requests for readable copies of what is in glacier: how far they are, until when the copies stay; open ones first';
-COMMENT ON VIEW archive_ext.expiring IS 'archived partitions that have expired, when they will be deleted, and what keeps them';
+COMMENT ON VIEW archive_ext.expiring IS 'archived partitions and rows that have expired, when they will be deleted, and what keeps them';
 COMMENT ON VIEW archive_ext.deletions IS 'certificates of what was deleted because it had expired, newest first';
 COMMENT ON VIEW archive_ext.erasures IS 'receipts of erase_rows and update_archived: counts, digests, objects that held the rows and when these were deleted';
 COMMENT ON VIEW archive_ext.legal_holds IS 'legal holds: on what, why, by whom, and those that were released';

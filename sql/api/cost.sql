@@ -36,7 +36,14 @@ WITH visible AS (
            CASE WHEN p.tier = 'glacier' THEN (SELECT max(o.storage_class) FROM archive_ext.object o
                                               WHERE o.partition_id = p.id AND o.version = p.version) END,
            1, p.archived_bytes, p.local_bytes, p.rows
-    FROM visible v JOIN archive_ext.partition p ON p.managed_table = v.id AND p.status = 'ARCHIVED'
+    FROM visible v JOIN archive_ext.partition p ON p.managed_table = v.id AND p.status = 'ARCHIVED' AND NOT p.row_set
+    UNION ALL
+    -- Objects of rows that were archived one by one move by themselves.
+    SELECT v.id, v.source, CASE WHEN o.class IS NULL THEN p.tier ELSE 'glacier' END, p.storage, o.class, 1, coalesce(o.bytes, 0), NULL,
+           coalesce(o.rows, 0)
+    FROM visible v JOIN archive_ext.partition p ON p.managed_table = v.id AND p.status = 'ARCHIVED' AND p.row_set
+    LEFT JOIN LATERAL (SELECT o.storage_class, sum(o.bytes)::bigint, sum(o.rows)::bigint FROM archive_ext.object o
+                       WHERE o.partition_id = p.id AND o.version = p.version GROUP BY o.storage_class) o (class, bytes, rows) ON true
 ), density AS (
     -- Bytes that a row takes in the database: by what was archived, else by the table's statistics.
     SELECT v.id, coalesce(

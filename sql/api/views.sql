@@ -206,7 +206,8 @@ SELECT r.id AS request,
        r.ready_at,
        r.ready_until,
        r.ended_at,
-       r.error
+       r.error,
+       r.times
 FROM archive_ext.restore_request r
 JOIN archive_ext.partition p ON p.id = r.partition_id
 JOIN archive_ext.managed_table m ON m.id = p.managed_table
@@ -216,12 +217,12 @@ ORDER BY r.ended_at NULLS FIRST, r.id DESC;
 CREATE VIEW archive_ext.expiring WITH (security_barrier) AS
 SELECT m.source AS table_name,
        p.partition_name,
-       p.archived_at,
+       x.archived_at,
        a.expire_after,
        e.announced_at,
        e.delete_after,
-       p.rows,
-       pg_size_pretty(p.archived_bytes) AS archived_size,
+       x.rows,
+       pg_size_pretty(x.bytes) AS archived_size,
        (SELECT string_agg(h.reason, '; ' ORDER BY h.id) FROM archive_ext.legal_hold h
         WHERE h.partition_id = p.id AND h.released_at IS NULL) AS held_for,
        p.local_copy
@@ -229,9 +230,15 @@ FROM archive_ext.expiry e
 JOIN archive_ext.partition p ON p.id = e.partition_id
 JOIN archive_ext.managed_table m ON m.id = p.managed_table
 JOIN archive_ext.archive_policy a ON a.source = m.source AND a.enabled AND a.changed_at = e.policy_changed_at
-     AND e.announced_at > p.archived_at
+-- Of rows that were archived one by one, the objects that it is about.
+CROSS JOIN LATERAL (
+    SELECT p.archived_at, p.rows, p.archived_bytes WHERE NOT p.row_set AND e.announced_at > p.archived_at
+    UNION ALL
+    SELECT max(o.archived_at), sum(o.rows)::bigint, sum(o.bytes)::bigint FROM archive_ext.object o
+    WHERE p.row_set AND o.partition_id = p.id AND o.version = p.version AND o.archived_at <= e.archived_until
+      AND o.archived_at + a.expire_after <= clock_timestamp()) x (archived_at, rows, bytes)
 WHERE has_table_privilege(m.source, 'SELECT') >= NOT (SELECT archive_ext.sees_all())
-  AND p.status = 'ARCHIVED' AND p.archived_at + a.expire_after <= clock_timestamp()
+  AND p.status = 'ARCHIVED' AND x.archived_at + a.expire_after <= clock_timestamp()
 ORDER BY e.delete_after, p.id;
 
 CREATE VIEW archive_ext.deletions WITH (security_barrier) AS

@@ -121,21 +121,27 @@ pub struct StoredObject {
     pub object: ManifestObject,
     /// What the store called its content when that was verified last.
     pub etag: Option<String>,
+    /// Whether it must be restored before it can be read.
+    pub is_frozen: bool,
 }
 
 /// The objects of an archived partition or row set, in order.
 pub fn objects(subject: &Subject) -> Result<Vec<StoredObject>> {
     user::elevated(|| {
         spi::rows(
-            "SELECT id, jsonb_build_object('key', key, 'bytes', bytes, 'rows', rows, 'sha256', sha256, 'digest', digest,
-                      'row_groups', row_groups, 'null_counts', null_counts, 'sidecars', sidecars, 'ranges', '[]'::jsonb), etag
-             FROM archive_ext.object WHERE partition_id = $1 AND version = $2 ORDER BY ordinal",
+            &format!(
+                "SELECT id, jsonb_build_object('key', key, 'bytes', bytes, 'rows', rows, 'sha256', sha256, 'digest', digest,
+                          'row_groups', row_groups, 'null_counts', null_counts, 'sidecars', sidecars, 'ranges', '[]'::jsonb), etag, {}
+                 FROM archive_ext.object o WHERE partition_id = $1 AND version = $2 ORDER BY ordinal",
+                tier::is_unreadable("o")
+            ),
             &[subject.id.into(), subject.version.into()],
             |row| {
                 Ok(StoredObject {
                     id: row.need(1)?,
                     object: serde_json::from_value(row.need::<JsonB>(2)?.0)?,
                     etag: row.get(3)?,
+                    is_frozen: row.need(4)?,
                 })
             },
         )
@@ -155,20 +161,20 @@ pub fn sample(source: pg_sys::Oid, percent: f64) -> Result<Vec<i64>> {
 }
 
 /// Ids of the objects of a row set, from `after` on, that have been in the storage for as long as the policy's `verify_after` says, or
-/// the setting, and were not verified since.
+/// the setting, and were not verified since. What cannot be read now is not.
 pub fn due_objects(row_set: &Subject, now: TimestampWithTimeZone, after: i64) -> Result<Vec<i64>> {
     let verify_after = f64::from(guc::verify_after_seconds());
+    let sql = format!(
+        "SELECT o.id FROM archive_ext.object o JOIN archive_ext.partition p ON p.id = o.partition_id
+         JOIN archive_ext.managed_table m ON m.id = p.managed_table
+         LEFT JOIN archive_ext.archive_policy a ON a.source = m.source
+         WHERE p.id = $1 AND o.version = p.version AND o.id > $2 AND o.verified_at IS NULL AND NOT {}
+           AND o.uploaded_at + coalesce(a.verify_after, make_interval(secs => $3)) <= $4
+         ORDER BY o.id",
+        tier::is_unreadable("o")
+    );
     user::elevated(|| {
-        spi::rows(
-            "SELECT o.id FROM archive_ext.object o JOIN archive_ext.partition p ON p.id = o.partition_id
-             JOIN archive_ext.managed_table m ON m.id = p.managed_table
-             LEFT JOIN archive_ext.archive_policy a ON a.source = m.source
-             WHERE p.id = $1 AND o.version = p.version AND o.id > $2 AND o.verified_at IS NULL
-               AND o.uploaded_at + coalesce(a.verify_after, make_interval(secs => $3)) <= $4
-             ORDER BY o.id",
-            &[row_set.id.into(), after.into(), verify_after.into(), now.into()],
-            |row| row.need(1),
-        )
+        spi::rows(&sql, &[row_set.id.into(), after.into(), verify_after.into(), now.into()], |row| row.need(1))
     })
 }
 
@@ -229,7 +235,7 @@ pub struct Ageing {
     pub local_bytes: Option<i64>,
     /// When its period is over, on the calendar.
     pub ended: Option<Moment>,
-    /// Whether its objects can move to an archive class: they are a partition's, in a storage that has classes, and in none yet.
+    /// Whether its objects can move to an archive class: they are in a storage that has classes, and those of a partition in none yet.
     pub is_movable: bool,
     /// When it is older than `expire_after`.
     pub expires_at: Option<i64>,
@@ -239,11 +245,16 @@ pub struct Ageing {
 
 /// When a partition is verified again: by the policy, then also without a local copy; else by the setting. A row set is as soon as it is
 /// time for one of its objects.
-const VERIFY_AT: &str = "CASE WHEN p.tier = 'glacier' THEN NULL
-    WHEN p.row_set THEN (SELECT min(o.uploaded_at) FROM archive_ext.object o
-                         WHERE o.partition_id = p.id AND o.version = p.version AND o.verified_at IS NULL)
-    WHEN p.reverified_at IS NULL AND (a.verify_after IS NOT NULL OR l.oid IS NOT NULL) THEN p.archived_at
-    END + coalesce(a.verify_after, make_interval(secs => $4))";
+fn verify_at() -> String {
+    format!(
+        "CASE WHEN p.tier = 'glacier' THEN NULL
+        WHEN p.row_set THEN (SELECT min(o.uploaded_at) FROM archive_ext.object o
+                             WHERE o.partition_id = p.id AND o.version = p.version AND o.verified_at IS NULL AND NOT {unreadable})
+        WHEN p.reverified_at IS NULL AND (a.verify_after IS NOT NULL OR l.oid IS NOT NULL) THEN p.archived_at
+        END + coalesce(a.verify_after, make_interval(secs => $4))",
+        unreadable = tier::is_unreadable("o")
+    )
+}
 
 /// The archived partitions of `source` for which something is to come, and with a policy its row sets: these have the second phase alone.
 pub fn ageing(source: pg_sys::Oid) -> Result<Vec<Ageing>> {
@@ -253,7 +264,7 @@ pub fn ageing(source: pg_sys::Oid) -> Result<Vec<Ageing>> {
                 p.archived_bytes, pg_total_relation_size(l.oid), {verify_at},
                 coalesce(a.verify_after, justify_hours(make_interval(secs => $4)))::text,
                 CASE WHEN l.oid IS NOT NULL THEN {drop_at} END, held.reason, held.freed_by, p.upper_bound, p.label,
-                NOT p.row_set AND p.tier = 'cold' AND {has_classes}, {expires_at}
+                p.tier = 'cold' AND {has_classes}, {expires_at}, p.row_set
          FROM {SOURCES} LEFT JOIN archive_ext.archive_policy a ON a.source = m.source
          LEFT JOIN LATERAL (SELECT {LOCAL_COPY} AS oid) l ON true
          LEFT JOIN LATERAL (
@@ -266,7 +277,7 @@ pub fn ageing(source: pg_sys::Oid) -> Result<Vec<Ageing>> {
                     ELSE l.oid IS NOT NULL OR a.verify_after IS NOT NULL AND p.reverified_at IS NULL
                       OR a.glacier_after IS NOT NULL AND p.tier = 'cold' END
          ORDER BY p.lower_bound, p.id",
-        verify_at = micros(&format!("({VERIFY_AT})")),
+        verify_at = micros(&format!("({})", verify_at())),
         drop_at = micros("p.local_copy_until"),
         has_classes = tier::has_classes("p.storage"),
         expires_at = micros("(p.archived_at + a.expire_after)"),
@@ -293,7 +304,14 @@ pub fn ageing(source: pg_sys::Oid) -> Result<Vec<Ageing>> {
                 ended: upper.or_else(period),
                 is_movable: row.need(16)?,
                 expires_at: row.get(17)?,
-                stored: Stored { verify_at: row.get(9)?, verify_after, drop_at: row.get(11)?, glacier_at: None, held },
+                stored: Stored {
+                    verify_at: row.get(9)?,
+                    verify_after,
+                    drop_at: row.get(11)?,
+                    glacier_at: None,
+                    by_objects: row.need(18)?,
+                    held,
+                },
             })
         })
     })

@@ -7,10 +7,11 @@ use pgrx::pg_sys;
 
 use super::archived::LOCAL_COPY;
 use super::hold::HELD_FOR;
+use super::row_expiry;
 use crate::error::Result;
 use crate::pg::{spi, user};
 
-/// An archived partition that is older than the policy's `expire_after`.
+/// An archived partition that is older than the policy's `expire_after`, or a row set of which objects are.
 #[derive(Debug)]
 pub struct Expiring {
     /// Id in `archive_ext.partition`.
@@ -33,6 +34,8 @@ pub struct Expiring {
     pub has_local_copy: bool,
     /// Whether the job that was to delete it failed or was cancelled, since the policy is what it is: `retry_job` begins it again.
     pub is_given_up: bool,
+    /// Of a row set: it is about the objects that were archived up to then.
+    pub archived_until: Option<TimestampWithTimeZone>,
 }
 
 /// SQL over partition `p` and policy `a`: how the last job that was to delete it ended, if it was given up.
@@ -43,18 +46,24 @@ pub(super) const GIVEN_UP: &str = "(SELECT g.status FROM (
     WHERE g.status IN ('failed', 'cancelled') AND g.completed_at > a.changed_at)";
 
 /// SQL over partition `p`, policy `a` and announcement `e`: whether it is about this archive, by this policy.
-pub(super) const ANNOUNCED: &str =
-    "e.partition_id = p.id AND e.policy_changed_at = a.changed_at AND e.announced_at > p.archived_at";
+pub(super) const ANNOUNCED: &str = "e.partition_id = p.id AND e.policy_changed_at = a.changed_at
+    AND CASE WHEN p.row_set THEN e.archived_until IS NOT NULL ELSE e.announced_at > p.archived_at END";
 
-const NOW: &str = "least($2, clock_timestamp())";
+pub(super) const NOW: &str = "least($2, clock_timestamp())";
 
-/// The archived partitions of `source` that have expired by `now`. Rows that were archived one by one do not.
+/// The archived partitions of `source` that have expired by `now`, and the row sets of which objects have.
 pub fn expired(source: pg_sys::Oid, now: TimestampWithTimeZone) -> Result<Vec<Expiring>> {
+    let mut found = partitions(source, now)?;
+    found.extend(row_expiry::expired(source, now)?);
+    Ok(found)
+}
+
+fn partitions(source: pg_sys::Oid, now: TimestampWithTimeZone) -> Result<Vec<Expiring>> {
     let sql = format!(
         "SELECT p.id, format('%I.%I', p.schema_name, p.partition_name), p.foreign_table::oid, p.storage::text,
                 format('archived %s, and expire_after %s is over', to_char(p.archived_at, 'YYYY-MM-DD'), a.expire_after),
                 e.partition_id IS NOT NULL, coalesce(e.delete_after <= {NOW}, false),
-                {HELD_FOR}, {LOCAL_COPY} IS NOT NULL, {GIVEN_UP} IS NOT NULL
+                {HELD_FOR}, {LOCAL_COPY} IS NOT NULL, {GIVEN_UP} IS NOT NULL, NULL::timestamptz
          FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
          JOIN archive_ext.archive_policy a ON a.source = m.source AND a.enabled
          LEFT JOIN archive_ext.expiry e ON {ANNOUNCED}
@@ -62,50 +71,56 @@ pub fn expired(source: pg_sys::Oid, now: TimestampWithTimeZone) -> Result<Vec<Ex
            AND p.storage IS NOT NULL AND p.archived_at + a.expire_after <= {NOW}
          ORDER BY p.archived_at, p.id"
     );
-    user::elevated(|| {
-        spi::rows(&sql, &[source.into(), now.into()], |row| {
-            Ok(Expiring {
-                id: row.need(1)?,
-                name: row.need(2)?,
-                foreign_table: row.need(3)?,
-                storage: row.need(4)?,
-                reason: row.need(5)?,
-                is_announced: row.need(6)?,
-                is_over: row.need(7)?,
-                held_for: row.get(8)?,
-                has_local_copy: row.need(9)?,
-                is_given_up: row.need(10)?,
-            })
-        })
+    user::elevated(|| spi::rows(&sql, &[source.into(), now.into()], expiring))
+}
+
+pub(super) fn expiring(row: &spi::Row<'_>) -> Result<Expiring> {
+    Ok(Expiring {
+        id: row.need(1)?,
+        name: row.need(2)?,
+        foreign_table: row.need(3)?,
+        storage: row.need(4)?,
+        reason: row.need(5)?,
+        is_announced: row.need(6)?,
+        is_over: row.need(7)?,
+        held_for: row.get(8)?,
+        has_local_copy: row.need(9)?,
+        is_given_up: row.need(10)?,
+        archived_until: row.get(11)?,
     })
 }
 
-/// Announces the end of a partition, by the policy as it is; when it will be. Once the policy was changed it is to be announced anew.
-pub fn announce(partition: i64, grace_seconds: i32) -> Result<String> {
+/// Announces the end of a partition, or of the objects of a row set, by the policy as it is; when it will be. Once the policy was changed
+/// it is to be announced anew.
+pub fn announce(one: &Expiring, grace_seconds: i32) -> Result<String> {
     user::elevated(|| {
         spi::one(
-            "INSERT INTO archive_ext.expiry (partition_id, announced_at, delete_after, policy_changed_at)
-             SELECT p.id, c.now, c.now + make_interval(secs => $2), a.changed_at
+            "INSERT INTO archive_ext.expiry (partition_id, announced_at, delete_after, policy_changed_at, archived_until)
+             SELECT p.id, c.now, c.now + make_interval(secs => $2), a.changed_at, $3
              FROM (SELECT clock_timestamp() AS now) c CROSS JOIN archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
              JOIN archive_ext.archive_policy a ON a.source = m.source WHERE p.id = $1
              ON CONFLICT (partition_id) DO UPDATE SET announced_at = excluded.announced_at, delete_after = excluded.delete_after,
-               policy_changed_at = excluded.policy_changed_at
+               policy_changed_at = excluded.policy_changed_at, archived_until = excluded.archived_until
              RETURNING to_char(delete_after AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
-            &[partition.into(), f64::from(grace_seconds).into()],
+            &[one.id.into(), f64::from(grace_seconds).into(), one.archived_until.into()],
             |row| row.need(1),
         )
     })
 }
 
-/// Takes back what was announced of partitions of `source` that have not expired any more, or came back; their names.
+/// Takes back what was announced of partitions of `source` that have not expired any more, or came back, and of row sets of which nothing
+/// is left that it was about; their names.
 pub fn take_back(source: pg_sys::Oid, now: TimestampWithTimeZone) -> Result<Vec<String>> {
     let sql = format!(
         "DELETE FROM archive_ext.expiry e USING archive_ext.partition p, archive_ext.managed_table m
          WHERE p.id = e.partition_id AND m.id = p.managed_table AND m.source = $1::oid
            AND NOT (p.status = 'ARCHIVED' AND EXISTS (
              SELECT FROM archive_ext.archive_policy a
-             WHERE a.source = m.source AND a.enabled AND p.archived_at + a.expire_after <= {NOW}))
-         RETURNING format('%I.%I', p.schema_name, p.partition_name)"
+             WHERE a.source = m.source AND a.enabled
+               AND CASE WHEN p.row_set THEN EXISTS (SELECT FROM {} AND o.archived_at <= e.archived_until)
+                        ELSE p.archived_at + a.expire_after <= {NOW} END))
+         RETURNING format('%I.%I', p.schema_name, p.partition_name)",
+        row_expiry::over(NOW)
     );
     user::elevated(|| spi::writing_rows(&sql, &[source.into(), now.into()], |row| row.need(1)))
 }
@@ -174,6 +189,10 @@ pub struct Remaining {
     pub partition_name: String,
     /// Keys, manifests first: an object that is gone must not be named by one.
     pub keys: Vec<String>,
+    /// Of objects of a row set: whether it is certain for imports that they left it.
+    pub is_settled: bool,
+    /// Whether a transaction runs that began before that.
+    pub is_read: bool,
 }
 
 /// What a certificate names.
@@ -181,7 +200,9 @@ pub fn remaining(certificate: i64) -> Result<Option<Remaining>> {
     user::elevated(|| {
         spi::optional(
             "SELECT storage::text, location, partition_name,
-                    manifests || ARRAY(SELECT o ->> 'key' FROM jsonb_array_elements(objects) o)
+                    manifests || ARRAY(SELECT o ->> 'key' FROM jsonb_array_elements(objects) o) || replaced, settled_at IS NOT NULL,
+                    EXISTS (SELECT FROM pg_stat_activity a WHERE a.backend_xmin IS NOT NULL AND a.pid <> pg_backend_pid()
+                              AND a.xact_start < coalesce(settled_at, clock_timestamp()))
              FROM archive_ext.deletion_certificate WHERE id = $1 AND deleted_at IS NULL",
             &[certificate.into()],
             |row| {
@@ -190,6 +211,8 @@ pub fn remaining(certificate: i64) -> Result<Option<Remaining>> {
                     location: row.need(2)?,
                     partition_name: row.need(3)?,
                     keys: row.need(4)?,
+                    is_settled: row.need(5)?,
+                    is_read: row.need(6)?,
                 })
             },
         )
@@ -233,11 +256,13 @@ pub fn certify(certificate: i64, partition: i64, gone: &[String], kept: &[String
              WHERE c.id = $1 AND o.partition_id = $2 AND o.storage = c.storage AND o.key = ANY ($3)",
             &[certificate.into(), partition.into(), gone.to_vec().into()],
         )?;
-        spi::execute(
-            "DELETE FROM archive_ext.object_position o USING archive_ext.deletion_certificate c
-             WHERE c.id = $1 AND o.storage = c.storage AND o.key = ANY ($2)",
-            &[certificate.into(), gone.to_vec().into()],
-        )?;
+        for table in ["object_position", "replaced_object"] {
+            let sql = format!(
+                "DELETE FROM archive_ext.{table} o USING archive_ext.deletion_certificate c
+                 WHERE c.id = $1 AND o.storage = c.storage AND o.key = ANY ($2)"
+            );
+            spi::execute(&sql, &[certificate.into(), gone.to_vec().into()])?;
+        }
         spi::execute(
             "UPDATE archive_ext.deletion_certificate SET deleted_at = clock_timestamp(), kept = $2 WHERE id = $1",
             &[certificate.into(), kept.to_vec().into()],

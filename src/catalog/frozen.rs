@@ -1,6 +1,7 @@
 //! Archived partitions whose objects are of a frozen storage class, and the refusal to read them.
 
 use archive_core::store::Retrieval;
+use pgrx::datum::DatumWithOid;
 
 use super::object::ArchivedObject;
 use super::partition::ArchivedPartition;
@@ -56,15 +57,25 @@ impl Frozen {
 
 /// What cannot be read now of the archived partitions and row sets with these ids.
 pub fn of_partitions(ids: &[i64]) -> Result<Vec<Frozen>> {
+    unreadable("true", &[ids.to_vec().into()])
+}
+
+/// What cannot be read now of the objects of a row set that may have rows of these times, a multirange, by the field that tells them.
+pub fn of_times(row_set: i64, time: Option<i32>, times: &str) -> Result<Option<Frozen>> {
+    let given = [vec![row_set].into(), time.into(), times.into()];
+    Ok(unreadable(&tier::may_be_of("$2", "$3::tstzmultirange"), &given)?.into_iter().next())
+}
+
+fn unreadable(condition: &str, given: &[DatumWithOid<'_>]) -> Result<Vec<Frozen>> {
     let sql = format!(
         "SELECT p.id, format('%I.%I', p.schema_name, p.partition_name), p.storage::text, max(o.storage_class), count(*),
                 sum(o.bytes)::bigint
          FROM archive_ext.partition p JOIN archive_ext.object o ON o.partition_id = p.id AND o.version = p.version
-         WHERE p.id = ANY ($1) AND p.status = 'ARCHIVED' AND {} GROUP BY p.id ORDER BY p.lower_bound, p.id",
+         WHERE p.id = ANY ($1) AND p.status = 'ARCHIVED' AND {} AND {condition} GROUP BY p.id ORDER BY p.lower_bound, p.id",
         tier::is_unreadable("o")
     );
     user::elevated(|| {
-        spi::rows(&sql, &[ids.to_vec().into()], |row| {
+        spi::rows(&sql, given, |row| {
             Ok(Frozen {
                 id: row.need(1)?,
                 name: row.need(2)?,

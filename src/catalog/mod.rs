@@ -37,6 +37,7 @@ pub mod reading;
 pub mod remnant;
 pub mod restore_request;
 pub mod rewrite;
+pub mod row_expiry;
 pub mod row_policy;
 pub mod row_set;
 pub mod storage;

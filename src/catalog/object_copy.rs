@@ -10,19 +10,27 @@ use crate::pg::{spi, user};
 /// The key of an object or manifest, and of an object size and SHA-256.
 pub type Copied = (String, Option<(u64, String)>);
 
-/// SQL: everything that archived partition or row set `p` has in its storage now: key, bytes, sha256, manifests without the last two.
-const ITEMS: &str = "(SELECT o.key, o.bytes, o.sha256, 0 AS rank FROM archive_ext.object o WHERE o.partition_id = p.id AND o.version = p.version
-    UNION ALL SELECT p.manifest_key, NULL, NULL, 1 WHERE p.manifest_key IS NOT NULL
-    UNION ALL SELECT b.key, NULL, NULL, 1 FROM archive_ext.batch_manifest b WHERE b.partition_id = p.id AND p.row_set)";
+/// SQL: everything that archived partition or row set `p` has in its storage now: key, bytes, sha256, whether it cannot be read, manifests
+/// without the last three.
+fn items_sql() -> String {
+    format!(
+        "(SELECT o.key, o.bytes, o.sha256, 0 AS rank, {} AS frozen FROM archive_ext.object o WHERE o.partition_id = p.id AND o.version = p.version
+          UNION ALL SELECT p.manifest_key, NULL, NULL, 1, false WHERE p.manifest_key IS NOT NULL
+          UNION ALL SELECT b.key, NULL, NULL, 1, false FROM archive_ext.batch_manifest b WHERE b.partition_id = p.id AND p.row_set)",
+        super::tier::is_unreadable("o")
+    )
+}
 
 /// SQL over item `i` of partition `p`: whether it has a copy in storage `$2`.
 const HAS_COPY: &str = "EXISTS (SELECT FROM archive_ext.object_copy c WHERE c.storage = p.storage AND c.key = i.key AND c.copy_storage = $2::name)";
 
-/// What an archived partition or row set has in its storage now, objects first; with `without` what has no copy in that storage.
+/// What an archived partition or row set has in its storage now, objects first; with `without` what has no copy in that storage and can be
+/// read.
 pub fn items(partition: i64, without: Option<&str>) -> Result<Vec<Copied>> {
     let sql = format!(
-        "SELECT i.key, i.bytes, i.sha256 FROM archive_ext.partition p CROSS JOIN LATERAL {ITEMS} i
-         WHERE p.id = $1 AND p.status = 'ARCHIVED' AND ($2 IS NULL OR NOT {HAS_COPY}) ORDER BY i.rank, i.key"
+        "SELECT i.key, i.bytes, i.sha256 FROM archive_ext.partition p CROSS JOIN LATERAL {} i
+         WHERE p.id = $1 AND p.status = 'ARCHIVED' AND ($2 IS NULL OR NOT i.frozen AND NOT {HAS_COPY}) ORDER BY i.rank, i.key",
+        items_sql()
     );
     user::elevated(|| {
         spi::rows(&sql, &[partition.into(), without.into()], |row| {
@@ -32,15 +40,15 @@ pub fn items(partition: i64, without: Option<&str>) -> Result<Vec<Copied>> {
     })
 }
 
-/// The next archived partition or row set of a table of which something readable has no copy in this storage.
+/// The next archived partition that can be read, or row set, of a table, of which something readable has no copy in this storage.
 pub fn next_without(source: pg_sys::Oid, copies: &str) -> Result<Option<i64>> {
     let sql = format!(
         "SELECT p.id FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
          WHERE m.source = $1::oid AND p.status = 'ARCHIVED' AND p.storage <> $2::name
-           AND NOT EXISTS (SELECT FROM archive_ext.object o WHERE o.partition_id = p.id AND o.version = p.version AND {})
-           AND EXISTS (SELECT FROM {ITEMS} i WHERE NOT {HAS_COPY})
+           AND (p.row_set OR NOT EXISTS (SELECT FROM {items} i WHERE i.frozen))
+           AND EXISTS (SELECT FROM {items} i WHERE NOT i.frozen AND NOT {HAS_COPY})
          ORDER BY p.id LIMIT 1",
-        super::tier::is_unreadable("o")
+        items = items_sql()
     );
     user::elevated(|| spi::optional(&sql, &[source.into(), copies.into()], |row| row.need(1)))
 }

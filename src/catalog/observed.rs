@@ -262,14 +262,13 @@ pub struct ArchivedLeaf {
     pub bytes: i64,
     /// Where they are.
     pub storage: Option<String>,
-    /// Its rows.
-    pub rows: Option<i64>,
-    /// How many objects it has.
-    pub objects: Option<i32>,
     /// Whether its rows left the table one by one.
     pub by_rows: bool,
-    /// When it is older than `expire_after`, which counts from the time of archiving.
+    /// When it is older than `expire_after`, which counts from the time of archiving; of rows that left the table one by one, when their
+    /// oldest objects are.
     pub expires_at: Option<i64>,
+    /// What ends then: of rows that left the table one by one, the objects that were announced, else those of the day of the oldest.
+    pub ending: Ending,
     /// When it will be deleted, once that was announced.
     pub delete_after: Option<i64>,
     /// The legal holds on it.
@@ -278,20 +277,35 @@ pub struct ArchivedLeaf {
     pub given_up: Option<String>,
 }
 
+/// What will be deleted of an archived partition.
+#[derive(Debug, Clone)]
+pub struct Ending {
+    /// Rows.
+    pub rows: Option<i64>,
+    /// Objects.
+    pub objects: Option<i32>,
+    /// Bytes of these.
+    pub bytes: i64,
+}
+
 /// The archived partitions of `source`, oldest first.
 pub fn archived(source: pg_sys::Oid) -> Result<Vec<ArchivedLeaf>> {
     let key = time_key::of(source)?;
     let sql = format!(
         "SELECT format('%I.%I', p.schema_name, p.partition_name), p.label, p.lower_bound, p.upper_bound,
-                coalesce(p.archived_bytes, 0), p.storage::text, p.rows,
-                (SELECT count(*)::int FROM archive_ext.object o WHERE o.partition_id = p.id AND o.version = p.version), {expires},
-                p.row_set, {delete_after},
-                {HELD_FOR}, {GIVEN_UP}
+                coalesce(p.archived_bytes, 0), p.storage::text, {expires}, p.row_set, {delete_after},
+                {HELD_FOR}, {GIVEN_UP}, CASE WHEN p.row_set THEN x.rows ELSE p.rows END, x.objects,
+                CASE WHEN p.row_set THEN coalesce(x.bytes, 0) ELSE coalesce(p.archived_bytes, 0) END
          FROM archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
          LEFT JOIN archive_ext.archive_policy a ON a.source = m.source
          LEFT JOIN archive_ext.expiry e ON {ANNOUNCED}
+         LEFT JOIN LATERAL (SELECT min(o.archived_at) AS first FROM archive_ext.object o
+                            WHERE p.row_set AND m.marker_field IS NULL AND o.partition_id = p.id AND o.version = p.version) f ON true
+         LEFT JOIN LATERAL (SELECT sum(o.rows)::bigint AS rows, count(*)::int AS objects, sum(o.bytes)::bigint AS bytes
+                            FROM archive_ext.object o WHERE o.partition_id = p.id AND o.version = p.version
+                              AND (NOT p.row_set OR o.archived_at <= coalesce(e.archived_until, f.first + interval '1 day'))) x ON true
          WHERE m.source = $1::oid AND p.status = 'ARCHIVED' ORDER BY p.lower_bound, p.id",
-        expires = micros("(p.archived_at + a.expire_after)"),
+        expires = micros("(CASE WHEN p.row_set THEN f.first ELSE p.archived_at END + a.expire_after)"),
         delete_after = micros("e.delete_after"),
     );
     user::elevated(|| {
@@ -303,13 +317,12 @@ pub fn archived(source: pg_sys::Oid) -> Result<Vec<ArchivedLeaf>> {
                 upper: row.get::<String>(4)?.map(|bound| readable(&bound, key)),
                 bytes: row.need(5)?,
                 storage: row.get(6)?,
-                rows: row.get(7)?,
-                objects: row.get(8)?,
-                expires_at: row.get(9)?,
-                by_rows: row.need(10)?,
-                delete_after: row.get(11)?,
-                held_for: row.get(12)?,
-                given_up: row.get(13)?,
+                expires_at: row.get(7)?,
+                by_rows: row.need(8)?,
+                delete_after: row.get(9)?,
+                held_for: row.get(10)?,
+                given_up: row.get(11)?,
+                ending: Ending { rows: row.get(12)?, objects: row.get(13)?, bytes: row.need(14)? },
             })
         })
     })

@@ -422,8 +422,10 @@ pub(super) fn insert_objects(
     for (ordinal, object) in (first..).zip(objects) {
         spi::execute(
             "INSERT INTO archive_ext.object
-               (partition_id, version, ordinal, key, bytes, rows, sha256, row_groups, digest, ranges, null_counts, sidecars, storage, storage_class, restored_until)
-             SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::name, max(o.storage_class), max(o.restored_until)
+               (partition_id, version, ordinal, key, bytes, rows, sha256, row_groups, digest, ranges, null_counts, sidecars, storage, archived_at,
+                storage_class, restored_until)
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::name, coalesce($14::timestamptz, clock_timestamp()),
+                    max(o.storage_class), max(o.restored_until)
              FROM archive_ext.object o WHERE o.storage = $13::name AND o.key = $4
              ON CONFLICT (partition_id, version, ordinal) DO NOTHING",
             &[
@@ -440,6 +442,7 @@ pub(super) fn insert_objects(
                 JsonB(serde_json::to_value(&object.null_counts)?).into(),
                 JsonB(serde_json::to_value(&object.sidecars)?).into(),
                 storage.into(),
+                object.archived_at.as_deref().into(),
             ],
         )?;
     }

@@ -1,13 +1,16 @@
 //! `archive_ext.restore_request`: readable copies of frozen objects that people asked for.
 
 use archive_core::store::Retrieval;
-use pgrx::datum::TimestampWithTimeZone;
+use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
 use pgrx::pg_sys;
 
 use super::frozen::Price;
 use super::tier;
 use crate::error::Result;
 use crate::pg::{spi, user};
+
+/// All times, as a multirange.
+pub const ALWAYS: &str = "{(,)}";
 
 /// A request that is not over.
 #[derive(Debug, Clone)]
@@ -85,10 +88,26 @@ fn request(row: &spi::Row<'_>) -> Result<Request> {
     })
 }
 
-/// Asks for copies of what is frozen of a partition, so many objects and bytes; the id of the request. One that is open already is taken for this one, and when it was for fewer
-/// days it is for these from now on.
+/// The times from the first on and before the second, and those of the open request for a row set, if there is one; as a multirange.
+pub fn with_times(
+    row_set: i64,
+    from: Option<TimestampWithTimeZone>,
+    to: Option<TimestampWithTimeZone>,
+) -> Result<String> {
+    user::elevated(|| {
+        spi::one(
+            "SELECT (CASE WHEN $2 > $3 THEN '{}' ELSE tstzmultirange(tstzrange($2, $3)) END
+                     + coalesce((SELECT times FROM archive_ext.restore_request WHERE partition_id = $1 AND ended_at IS NULL), '{}'))::text",
+            &[row_set.into(), from.into(), to.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
+/// Asks for copies of what is frozen of a partition, or of these times of a row set, so many objects and bytes; the id of the request. One
+/// that is open already is taken for this one, and when it was for fewer days it is for these from now on.
 pub fn add(
-    partition: i64,
+    (partition, times): (i64, &str),
     (objects, bytes): (i64, i64),
     retrieval: Retrieval,
     days: i32,
@@ -99,9 +118,11 @@ pub fn add(
     let by = user::name_of(user::current());
     user::elevated(|| {
         spi::one(
-            "INSERT INTO archive_ext.restore_request AS r (partition_id, retrieval, days, objects, bytes, cost, currency, requested_by)
-             VALUES ($1, $2, $3, $4, $5, $6::numeric, $7, $8::name)
+            "INSERT INTO archive_ext.restore_request AS r (partition_id, retrieval, days, objects, bytes, cost, currency, requested_by, times)
+             VALUES ($1, $2, $3, $4, $5, $6::numeric, $7, $8::name, $10::tstzmultirange)
              ON CONFLICT (partition_id) WHERE ended_at IS NULL DO UPDATE SET
+               times = excluded.times, objects = greatest(r.objects, excluded.objects),
+               bytes = greatest(r.bytes, excluded.bytes), cost = greatest(r.cost, excluded.cost),
                days = greatest(r.days, excluded.days),
                prolonged = r.prolonged OR (r.status <> 'pending' OR r.polls > 0) AND excluded.days > r.days,
                status = CASE WHEN r.status = 'ready' AND $9 THEN 'pending' ELSE r.status END,
@@ -119,6 +140,7 @@ pub fn add(
                 price.map(|price| price.currency.as_str()).into(),
                 by.as_str().into(),
                 lost.into(),
+                times.into(),
             ],
             |row| row.need(1),
         )
@@ -191,15 +213,28 @@ pub struct Wanted {
 
 /// The objects of an archived partition or row set.
 pub fn objects(partition: i64) -> Result<Vec<Wanted>> {
+    objects_where("true", &[partition.into()])
+}
+
+/// Those that a request is about: of a row set, which may have thousands, the ones of its times that are in an archive class. `time` is the
+/// field that tells them.
+pub fn wanted(request: &Request, time: Option<i32>) -> Result<Vec<Wanted>> {
+    let within = tier::may_be_of("$3", "(SELECT r.times FROM archive_ext.restore_request r WHERE r.id = $2)");
+    objects_where(
+        &format!("(NOT p.row_set OR o.storage_class IS NOT NULL AND {within})"),
+        &[request.partition.into(), request.id.into(), time.into()],
+    )
+}
+
+fn objects_where(condition: &str, given: &[DatumWithOid<'_>]) -> Result<Vec<Wanted>> {
+    let sql = format!(
+        "SELECT o.id, o.key,
+                CASE WHEN o.restored_until > clock_timestamp() THEN extract(epoch FROM o.restored_until)::bigint END
+         FROM archive_ext.object o JOIN archive_ext.partition p ON p.id = o.partition_id AND p.version = o.version
+         WHERE p.id = $1 AND p.status = 'ARCHIVED' AND {condition} ORDER BY o.ordinal"
+    );
     user::elevated(|| {
-        spi::rows(
-            "SELECT o.id, o.key,
-                    CASE WHEN o.restored_until > clock_timestamp() THEN extract(epoch FROM o.restored_until)::bigint END
-             FROM archive_ext.object o JOIN archive_ext.partition p ON p.id = o.partition_id AND p.version = o.version
-             WHERE p.id = $1 AND p.status = 'ARCHIVED' ORDER BY o.ordinal",
-            &[partition.into()],
-            |row| Ok(Wanted { id: row.need(1)?, key: row.need(2)?, until: row.get(3)? }),
-        )
+        spi::rows(&sql, given, |row| Ok(Wanted { id: row.need(1)?, key: row.need(2)?, until: row.get(3)? }))
     })
 }
 

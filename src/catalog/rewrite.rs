@@ -10,15 +10,24 @@ use super::{key_filter, partition};
 use crate::error::{Error, Result, SqlState};
 use crate::pg::{spi, user};
 
+/// SQL over object `o` of table `m`: it may be merged with others. One that moved to an archive class would have to be paid for, and one
+/// that is to be deleted would live as long as the youngest.
+const MERGES: &str = "o.storage_class IS NULL AND NOT EXISTS (
+    SELECT FROM archive_ext.archive_policy a WHERE a.source = m.source AND a.enabled AND o.archived_at + a.expire_after <= clock_timestamp())";
+
 /// The objects of a row set that are smaller than `bytes`, by month. The months are those of the field `time`, in UTC; without
-/// it, or without a range of it, an object has none.
+/// it, or without a range of it, an object has none. Those in archive classes, and what has expired, are left alone.
 pub fn small_objects(set: i64, time: Option<i32>, bytes: u64) -> Result<Vec<SmallObject>> {
     user::elevated(|| {
         spi::rows(
-            "SELECT o.id, o.bytes,
-                    (SELECT substring(r ->> 'min' FROM '^\\d{4}-\\d{2}') FROM jsonb_array_elements(o.ranges) r
+            &format!(
+                "SELECT o.id, o.bytes,
+                    (SELECT substring(r ->> 'min' FROM '^\\d{{4}}-\\d{{2}}') FROM jsonb_array_elements(o.ranges) r
                      WHERE (r ->> 'field_id')::int = $2 AND r ->> 'min' !~ 'BC$') AS month
-             FROM archive_ext.object o WHERE o.partition_id = $1 AND o.bytes < $3 ORDER BY month NULLS FIRST, o.ordinal",
+             FROM archive_ext.object o JOIN archive_ext.partition p ON p.id = o.partition_id
+             JOIN archive_ext.managed_table m ON m.id = p.managed_table
+             WHERE o.partition_id = $1 AND o.bytes < $3 AND {MERGES} ORDER BY month NULLS FIRST, o.ordinal"
+            ),
             &[set.into(), time.into(), i64::try_from(bytes).unwrap_or(i64::MAX).into()],
             |row| Ok(SmallObject { id: row.need(1)?, bytes: row.need::<i64>(2)?.unsigned_abs(), month: row.get(3)? }),
         )
@@ -29,9 +38,11 @@ pub fn small_objects(set: i64, time: Option<i32>, bytes: u64) -> Result<Vec<Smal
 pub fn count_small(source: pg_sys::Oid, bytes: u64) -> Result<i64> {
     user::elevated(|| {
         spi::one(
-            "SELECT count(*) FROM archive_ext.object o JOIN archive_ext.partition p ON p.id = o.partition_id
+            &format!(
+                "SELECT count(*) FROM archive_ext.object o JOIN archive_ext.partition p ON p.id = o.partition_id
              JOIN archive_ext.managed_table m ON m.id = p.managed_table
-             WHERE m.source = $1::oid AND p.row_set AND o.bytes < $2",
+             WHERE m.source = $1::oid AND p.row_set AND o.bytes < $2 AND {MERGES}"
+            ),
             &[source.into(), i64::try_from(bytes).unwrap_or(i64::MAX).into()],
             |row| row.need(1),
         )
@@ -64,7 +75,8 @@ pub struct Numbered {
 pub fn objects(set: &RowSet, ids: &[i64]) -> Result<Vec<Numbered>> {
     let sql =
         "SELECT id, jsonb_build_object('key', key, 'bytes', bytes, 'rows', rows, 'sha256', sha256, 'digest', digest,
-                  'row_groups', row_groups, 'null_counts', null_counts, 'sidecars', sidecars, 'ranges', ranges)
+                  'row_groups', row_groups, 'null_counts', null_counts, 'sidecars', sidecars, 'ranges', ranges,
+                  'archived_at', to_char(archived_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'))
          FROM archive_ext.object WHERE id = ANY ($1) ORDER BY ordinal";
     let found = user::elevated(|| {
         spi::rows(sql, &[ids.to_vec().into()], |row| {
@@ -137,9 +149,9 @@ impl Replacement<'_> {
 fn take_out(set: &RowSet, with: &Replacement<'_>) -> Result<()> {
     let ids: Vec<i64> = with.gone.iter().map(|object| object.id).collect();
     let gone = spi::execute(
-        "WITH gone AS (DELETE FROM archive_ext.object WHERE partition_id = $1 AND id = ANY ($2) RETURNING key, bytes)
-         INSERT INTO archive_ext.replaced_object (storage, key, bytes, replaced_by)
-         SELECT $3::name, key, bytes, $4 FROM gone RETURNING 1",
+        "WITH gone AS (DELETE FROM archive_ext.object WHERE partition_id = $1 AND id = ANY ($2) RETURNING key, bytes, archived_at)
+         INSERT INTO archive_ext.replaced_object (storage, key, bytes, replaced_by, archived_at)
+         SELECT $3::name, key, bytes, $4, archived_at FROM gone RETURNING 1",
         &[set.id.into(), ids.into(), set.storage.as_str().into(), with.manifest.into()],
     )?;
     if gone == with.gone.len() as u64 {

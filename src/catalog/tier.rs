@@ -1,8 +1,10 @@
 //! Where the rows of partitions are: the column `tier` of `archive_ext.partition`, and the storage classes of their objects.
 
 use archive_core::store::FROZEN_CLASSES;
+use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
+use super::observed::micros;
 use crate::error::Result;
 use crate::pg::{spi, user};
 
@@ -85,9 +87,70 @@ pub fn movable(partition: i64, version: i32, class: &str) -> Result<Vec<Movable>
                 is_frozen("o")
             ),
             &[partition.into(), version.into(), class.into()],
-            |row| Ok(Movable { key: row.need(1)?, bytes: row.need::<i64>(2)?.unsigned_abs(), sha256: row.need(3)? }),
+            movable_row,
         )
     })
+}
+
+/// SQL over object `o` of a row set: whether rows of it may be of these times, by the range of the field `time`. A bound that is no time
+/// is beyond every time.
+pub(super) fn may_be_of(time: &str, times: &str) -> String {
+    let moment = |bound: &str| {
+        format!(
+            "CASE WHEN r ->> '{bound}' !~ 'BC$' THEN
+               substring(r ->> '{bound}' FROM '^\\d{{4}}-\\d\\d-\\d\\d(?: \\d\\d:\\d\\d:\\d\\d(?:\\.\\d+)?)?')::timestamp AT TIME ZONE 'UTC' END"
+        )
+    };
+    format!(
+        "NOT EXISTS (SELECT FROM jsonb_array_elements(o.ranges) r WHERE (r ->> 'field_id')::int = {time}
+                     AND NOT tstzrange({}, {}, '[]') && {times})",
+        moment("min"),
+        moment("max")
+    )
+}
+
+/// SQL over object `o` of a row set and policy `a`, in UTC: when it moves to an archive class. `glacier_after` counts from the end of the
+/// range of field `$2`, which has the times of the rows; without it, or one that ends in time, from their archiving.
+const MOVES_AT: &str = "(coalesce((
+      SELECT substring(r ->> 'max' FROM '^\\d{4}-\\d\\d-\\d\\d(?: \\d\\d:\\d\\d:\\d\\d(?:\\.\\d+)?)?')::timestamp
+             + CASE WHEN r ->> 'max' ~ ':' THEN interval '0' ELSE interval '1 day' END
+      FROM jsonb_array_elements(o.ranges) r WHERE (r ->> 'field_id')::int = $2 AND r ->> 'max' !~ 'BC$'
+    ), o.archived_at AT TIME ZONE 'UTC') + a.glacier_after)";
+
+/// SQL: the objects `o` of row set `$1` that move to class `$3`. Not before they were verified a second time, for what is frozen cannot
+/// be; not what was found to be damaged, nor what is deleted before.
+fn movable_rows() -> String {
+    format!(
+        "archive_ext.partition p JOIN archive_ext.managed_table m ON m.id = p.managed_table
+         JOIN archive_ext.archive_policy a ON a.source = m.source AND a.glacier_after IS NOT NULL
+         JOIN archive_ext.object o ON o.partition_id = p.id AND o.version = p.version
+         WHERE p.id = $1 AND p.row_set AND p.status = 'ARCHIVED' AND o.verified_at IS NOT NULL
+           AND o.storage_class IS DISTINCT FROM $3 AND NOT {}
+           AND NOT EXISTS (SELECT FROM archive_ext.storage_finding f WHERE f.storage = o.storage AND f.key = o.key AND f.resolved_at IS NULL
+                             AND f.kind IN ('missing', 'altered', 'unreadable'))
+           AND coalesce({MOVES_AT} < o.archived_at AT TIME ZONE 'UTC' + a.expire_after
+                        AND o.archived_at + a.expire_after > clock_timestamp(), true)",
+        is_frozen("o")
+    )
+}
+
+/// When the first of the objects of a row set moves to this class that can, by the field with the times of their rows.
+pub fn next_of_rows(set: i64, time: Option<i32>, class: &str) -> Result<Option<i64>> {
+    let sql = format!("SELECT min({}) FROM {}", micros(MOVES_AT), movable_rows());
+    user::elevated(|| spi::one(&sql, &[set.into(), time.into(), class.into()], |row| row.get(1)))
+}
+
+/// The objects of a row set that are to move to this class by `now`, in order.
+pub fn due_of_rows(set: i64, time: Option<i32>, class: &str, now: TimestampWithTimeZone) -> Result<Vec<Movable>> {
+    let sql = format!(
+        "SELECT o.key, o.bytes, o.sha256 FROM {} AND {MOVES_AT} <= $4 AT TIME ZONE 'UTC' ORDER BY o.ordinal",
+        movable_rows()
+    );
+    user::elevated(|| spi::rows(&sql, &[set.into(), time.into(), class.into(), now.into()], movable_row))
+}
+
+fn movable_row(row: &spi::Row<'_>) -> Result<Movable> {
+    Ok(Movable { key: row.need(1)?, bytes: row.need::<i64>(2)?.unsigned_abs(), sha256: row.need(3)? })
 }
 
 /// Notes the class of an object, whichever versions have it, and what the store calls it there.

@@ -2,7 +2,11 @@
 //!
 //! What has expired is announced first, and for `archive_ext.expire_grace` nothing happens to it: the policy can be changed, the partition
 //! brought back, a legal hold set. Then a job takes the partition out of `archive.<table>` in one committed step, which leaves a
-//! certificate, and deletes every version of every object in the next ones.
+//! certificate, and deletes every version of every object in the next ones. Of rows that were archived one by one each object ends by itself.
+
+mod rows;
+
+use std::collections::BTreeSet;
 
 use archive_core::naming::KeyName;
 use archive_core::store::BlockingStore;
@@ -53,7 +57,7 @@ pub fn schedule(table: &TablePolicy) -> Result<i32> {
 }
 
 fn announce(table: &TablePolicy, one: &Expiring) -> Result<()> {
-    let until = expiry::announce(one.id, guc::expire_grace_seconds())?;
+    let until = expiry::announce(one, guc::expire_grace_seconds())?;
     let details = json!({ "reason": one.reason, "delete_after": until });
     log!("archive_ext: {} will be deleted after {}: {}", one.name, until, one.reason);
     catalog::event::record(table.source, &one.name, "expiring", "ARCHIVED", None, details)
@@ -73,6 +77,9 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
 /// Takes the partition out of the archive. Whatever kept it from expiring meanwhile ends the job: it is not due any more.
 fn withdraw(job: &Job, id: i64) -> Result<(bool, String)> {
     let Some(one) = due(job, id)? else { return steps::done(job.id, 0) };
+    if one.archived_until.is_some() {
+        return rows::withdraw(job, id);
+    }
     let Some(subject) = archived::find(id)? else { return steps::done(job.id, 0) };
     let store = opened::open_for(&one.storage, discover::owner(job.table)?)?;
     storage::require_ours(&one.storage, &store)?;
@@ -112,10 +119,15 @@ fn delete(job: &Job, id: i64, certificate: i64) -> Result<(bool, String)> {
     refuse_moved(&remaining, &store)?;
     storage::require_ours(&remaining.storage, &store)?;
     refuse_held(&remaining.partition_name, hold::reasons(id)?.as_deref())?;
-    alone(&remaining.keys)?;
+    if rows::is_about(job)
+        && let Some(before) = rows::prepare(job, id, certificate, &remaining, &store)?
+    {
+        return Ok(before);
+    }
+    let some: Vec<_> = remaining.keys.iter().skip(from).take(AT_ONCE).cloned().collect();
+    alone(&some)?;
     // What took the partition out of the archive is in the log on disk before its objects go.
     wal::flush();
-    let some: Vec<_> = remaining.keys.iter().skip(from).take(AT_ONCE).cloned().collect();
     let kept = expiry::needed(id, &remaining.storage, &some)?;
     let gone: Vec<_> = some.iter().filter(|key| !kept.contains(key)).cloned().collect();
     chain::remove(&remaining.storage, &store, &gone, &format!("expired, certificate {certificate}"))?;
@@ -159,13 +171,16 @@ fn kept_before(job: &Job) -> Vec<String> {
 
 /// No run may come to name these objects meanwhile, nor a collection remove them.
 fn alone(keys: &[String]) -> Result<()> {
-    let Some(family) = keys.first().and_then(|key| KeyName::of(key).family()) else { return Ok(()) };
-    if writers::try_hold_family(&family)? && !writers::unfinished_families()?.contains(&family) {
-        return Ok(());
+    let families: BTreeSet<_> = keys.iter().filter_map(|key| KeyName::of(key).family()).collect();
+    let unfinished = writers::unfinished_families()?;
+    for family in families {
+        if unfinished.contains(&family) || !writers::try_hold_family(&family)? {
+            return Err(Error::new(
+                SqlState::ERRCODE_OBJECT_IN_USE,
+                format!("another session or job works on the objects of \"{family}\""),
+            )
+            .hint("The deletion goes on when that is over."));
+        }
     }
-    Err(Error::new(
-        SqlState::ERRCODE_OBJECT_IN_USE,
-        format!("another session or job works on the objects of \"{family}\""),
-    )
-    .hint("The deletion goes on when that is over."))
+    Ok(())
 }

@@ -33,3 +33,32 @@ def test_p2_p4_killed_while_an_archive_is_deleted(cold, cluster, point):
     assert cold.value("SELECT count(*) FROM archive.orders_all") == 100
     assert cold.all("SELECT * FROM verify_chain('cold')") == []
     assert cold.all("SELECT * FROM check_consistency()") == [] and cold.all("SELECT * FROM audit_storage('cold')") == []
+
+
+@pytest.mark.parametrize("point", ["step_begins", "rewrite_locked", "batch_manifest_put", "rewrite_replaced", "step_done", "step_begins@2",
+                                   "batch_manifest_put@2", "step_done@2", "step_begins@3", "step_done@3"])
+def test_p2_p4_killed_while_objects_of_rows_are_deleted(cold, cluster, point):
+    cold.execute("CREATE TABLE audit (id bigint PRIMARY KEY, at timestamptz NOT NULL, note text)")
+    cold.execute("INSERT INTO audit SELECT n, '2024-01-01Z', 'note ' || n FROM generate_series(1, 50) n")
+    cold.execute("CALL archive_table('audit', NULL, where_clause => 'id <= 40', batch_rows => 10)")
+    cold.execute("SELECT set_archive_policy('audit', expire_after => '7 years', storage => 'cold')")
+    cold.execute("UPDATE archive_ext.object SET archived_at = now() - interval '8 years' WHERE ordinal < 2")
+    cold.execute("CALL run_lifecycle()")
+    cold.execute("UPDATE archive_ext.expiry SET delete_after = now() - interval '1 second'")
+    files = lambda: len(list((cluster.storage / cold.name).rglob("*.parquet")))  # noqa: E731
+    assert files() == 4
+    killed_at(cold, point, "CALL run_lifecycle()")
+    left = cold.value("SELECT count(*) FROM archive.audit") == 20
+    assert [row[0] for row in cold.all("SELECT id FROM archive.audit_all ORDER BY id")] == list(range(21 if left else 1, 51))
+    assert files() == 4 or left
+    assert cold.value("SELECT count(*) FROM archive_ext.deletions") == left
+    cold.execute("CALL run_lifecycle()")
+    cold.execute("UPDATE archive_ext.archival_job SET next_attempt_at = NULL WHERE status = 'pending'")
+    cold.execute("CALL run_lifecycle()")
+    assert files() == 2
+    (certificate,) = cold.all("SELECT partition_name, rows, deleted_at, jsonb_array_length(objects) AS objects FROM archive_ext.deletions")
+    assert (certificate.partition_name, certificate.rows, certificate.objects) == ("public.audit_rows", 20, 2) and certificate.deleted_at
+    assert [row[0] for row in cold.all("SELECT id FROM archive.audit_all ORDER BY id")] == list(range(21, 51))
+    assert cold.all("SELECT * FROM check_consistency()") == []
+    # Manifests of attempts that were rolled back are nobody's.
+    assert {row.kind for row in cold.all("SELECT kind FROM audit_storage('cold')")} <= {"orphaned"}

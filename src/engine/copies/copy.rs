@@ -144,6 +144,18 @@ pub fn delete(name: &str, keys: &[String], role: pg_sys::Oid) -> Result<u64> {
     Ok(versions)
 }
 
+/// Copies the manifests of a row set to the storages that have copies of these objects of it: before they go, for an import from there
+/// would want them.
+pub fn manifests(store: &BlockingStore, name: &str, set: i64, keys: &[String], owner: pg_sys::Oid) -> Result<()> {
+    for copies in object_copy::of_keys(name, keys)?.into_keys() {
+        let missing = object_copy::items(set, Some(&copies))?;
+        let missing = missing.into_iter().filter(|(_, object)| object.is_none());
+        let missing: Vec<_> = missing.map(|(key, object)| Item { key, object }).collect();
+        make(store, name, &copies, owner, &missing)?;
+    }
+    Ok(())
+}
+
 /// The same of garbage, which is gone by now: what the second storage does not take back stays known, and is told.
 pub fn delete_or_warn(name: &str, keys: &[String], role: pg_sys::Oid) -> Result<()> {
     let deleted = xact::subtransaction(|| delete(name, keys, role).or_raise());

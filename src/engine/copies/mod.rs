@@ -5,6 +5,6 @@ mod copy;
 mod job;
 mod repair;
 
-pub use copy::{Item, delete, delete_or_warn, ensure, make, wanted};
+pub use copy::{Item, delete, delete_or_warn, ensure, make, manifests, wanted};
 pub use job::{schedule, step};
 pub use repair::repair;

@@ -8,7 +8,7 @@ use crate::catalog::archived;
 use crate::catalog::job::Job;
 use crate::catalog::restore_request::{self, Request, Shown, Wanted};
 use crate::catalog::{self, queue, tier};
-use crate::engine::{steps, storage as opened};
+use crate::engine::{rewrite, steps, storage as opened};
 use crate::error::Result;
 use crate::partition::discover;
 use crate::pg::server_text::log;
@@ -58,7 +58,7 @@ fn follow(request: &Request) -> Result<()> {
     if request.status == "ready" && !request.prolonged {
         return Ok(());
     }
-    let objects = restore_request::objects(request.partition)?;
+    let objects = restore_request::wanted(request, rewrite::time_field(request.source)?)?;
     let Some(subject) = archived::find(request.partition)?.filter(|_| !objects.is_empty()) else {
         return end(request, "expired", Some("the partition is not in the archive any more"));
     };

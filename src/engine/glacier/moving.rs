@@ -1,4 +1,4 @@
-//! `glacier_after`: the objects of an archived partition move to an archive class, some in each step.
+//! `glacier_after`: the objects of an archived partition move to an archive class, some in each step; of a row set those whose time has come.
 //!
 //! What is there cannot be read back, so the proof comes before: an object is read and compared, and then copied, unless the store says
 //! of each copy which SHA-256 it has.
@@ -11,7 +11,7 @@ use crate::catalog::finding::{self, Finding};
 use crate::catalog::job::Job;
 use crate::catalog::tier::{self, Movable};
 use crate::catalog::{self, storage};
-use crate::engine::{lifecycle, steps, storage as opened, throttle};
+use crate::engine::{clock, lifecycle, rewrite, steps, storage as opened, throttle};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::{discover, locks};
 use crate::pg::interrupts;
@@ -26,7 +26,7 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
     let policy = catalog::policy::of(job.table)?;
     let Some(subject) = subject(job)?.filter(|_| policy.glacier_after.is_some()) else { return steps::done(job.id, 0) };
     let class = policy.glacier_class();
-    let objects = tier::movable(subject.id, subject.version, class)?;
+    let objects = objects(&subject, class)?;
     let store = opened::open_for(&subject.storage, discover::owner(subject.source)?)?.paced(throttle::pace);
     storage::require_ours(&subject.storage, &store)?;
     let mut mover = Mover { subject: &subject, store, class, proves: false, bytes: 0 };
@@ -51,22 +51,34 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
         catalog::job::advance(job.id, "moving", &serde_json::json!({ "moved": so_far }))?;
         return Ok((true, "moving".to_owned()));
     }
-    if finding::any(subject.id)? {
-        lifecycle::failed(job.id, &damaged(&subject))?;
-        return Ok((false, "failed".to_owned()));
+    if !subject.row_set {
+        if finding::any(subject.id)? {
+            lifecycle::failed(job.id, &damaged(&subject))?;
+            return Ok((false, "failed".to_owned()));
+        }
+        tier::set_glacier(subject.id)?;
     }
-    tier::set_glacier(subject.id)?;
-    let details = serde_json::json!({ "storage_class": class, "objects": so_far, "version": subject.version });
-    catalog::event::record(subject.source, &subject.name, "moved_to_glacier", "ARCHIVED", Some(job.id), details)?;
+    if so_far > 0 || !subject.row_set {
+        let details = serde_json::json!({ "storage_class": class, "objects": so_far, "version": subject.version });
+        catalog::event::record(subject.source, &subject.name, "moved_to_glacier", "ARCHIVED", Some(job.id), details)?;
+    }
     steps::done(job.id, 0)
 }
 
 /// What the job is about, if that still is archived as it was, and only there.
 fn subject(job: &Job) -> Result<Option<Subject>> {
     let Some(id) = job.request.get("id").and_then(serde_json::Value::as_i64) else { return Ok(None) };
-    let same =
-        |subject: &Subject| subject.foreign_table == job.partition && subject.local_copy.is_none() && !subject.row_set;
+    let same = |subject: &Subject| subject.foreign_table == job.partition && subject.local_copy.is_none();
     Ok(archived::find(id)?.filter(same))
+}
+
+/// What is to move now. Other objects of a row set may come to it meanwhile, or be replaced: who then reads the former one by an older
+/// snapshot is refused, as by any that moved.
+fn objects(subject: &Subject, class: &str) -> Result<Vec<Movable>> {
+    if !subject.row_set {
+        return tier::movable(subject.id, subject.version, class);
+    }
+    tier::due_of_rows(subject.id, rewrite::time_field(subject.source)?, class, clock::now()?)
 }
 
 struct Mover<'a> {

@@ -12,7 +12,7 @@ use crate::catalog::queue::{self, NewJob};
 use crate::catalog::restore_request::{self, Shown};
 use crate::catalog::time_key;
 use crate::catalog::{self, observed, tier};
-use crate::engine::{lifecycle, storage as opened, verification};
+use crate::engine::{lifecycle, rewrite, storage as opened, verification};
 use crate::error::{Error, Result, SqlState};
 use crate::partition::discover;
 use crate::pg::server_text::notice;
@@ -42,23 +42,21 @@ const DAYS: std::ops::RangeInclusive<i32> = 1..=365;
 pub fn request(name: &str, wish: &Wish) -> Result<Vec<Shown>> {
     check_days(wish.days)?;
     let subjects = within(verification::resolve(name)?, wish)?;
-    let mut ids: Vec<i64> = subjects.iter().map(|subject| subject.id).collect();
     if let [one] = subjects.as_slice()
         && frozen::of_partitions(&[one.id])?.is_empty()
     {
         learn_classes(one)?;
     }
-    let wanted = frozen::of_partitions(&ids)?;
-    check_option(&wanted, wish.retrieval)?;
-    let mut requests = Vec::with_capacity(wanted.len());
-    for one in &wanted {
-        requests.push(add(one, wish)?);
-    }
-    // What can be read because of a request is to stay for as long as this asks.
-    ids.retain(|id| wanted.iter().all(|one| one.id != *id));
-    for id in ids {
-        if restore_request::open_for(id)?.is_some() {
-            requests.push(restore_request::add(id, (0, 0), wish.retrieval, wish.days, None)?);
+    let mut requests = Vec::with_capacity(subjects.len());
+    for (subject, frozen) in wanted(&subjects, wish)? {
+        let times = times_of(subject, wish)?;
+        if let Some(one) = &frozen {
+            let price = frozen::price(one, wish.retrieval, wish.days)?;
+            let size = (one.objects, one.bytes);
+            requests.push(restore_request::add((one.id, &times), size, wish.retrieval, wish.days, price.as_ref())?);
+        } else if restore_request::open_for(subject.id)?.is_some() {
+            // What can be read because of a request is to stay for as long as this asks.
+            requests.push(restore_request::add((subject.id, &times), (0, 0), wish.retrieval, wish.days, None)?);
         }
     }
     if let Some(first) = subjects.first() {
@@ -71,9 +69,24 @@ pub fn request(name: &str, wish: &Wish) -> Result<Vec<Shown>> {
     restore_request::shown(&requests)
 }
 
-fn add(one: &Frozen, wish: &Wish) -> Result<i64> {
-    let price = frozen::price(one, wish.retrieval, wish.days)?;
-    restore_request::add(one.id, (one.objects, one.bytes), wish.retrieval, wish.days, price.as_ref())
+/// What cannot be read now of each of these, of which the class has the option that is asked for.
+fn wanted<'a>(subjects: &'a [Subject], wish: &Wish) -> Result<Vec<(&'a Subject, Option<Frozen>)>> {
+    let whole: Vec<_> = subjects.iter().filter(|subject| !subject.row_set).map(|subject| subject.id).collect();
+    let mut found = frozen::of_partitions(&whole)?;
+    for set in subjects.iter().filter(|subject| subject.row_set) {
+        found.extend(frozen::of_times(set.id, rewrite::time_field(set.source)?, &times_of(set, wish)?)?);
+    }
+    check_option(&found, wish.retrieval)?;
+    let of = |subject: &Subject| found.iter().find(|one| one.id == subject.id).cloned();
+    Ok(subjects.iter().map(|subject| (subject, of(subject))).collect())
+}
+
+/// A partition is restored as a whole; of a row set the times that are asked for, with those that were before.
+fn times_of(subject: &Subject, wish: &Wish) -> Result<String> {
+    match subject.row_set {
+        true => restore_request::with_times(subject.id, wish.from, wish.to),
+        false => Ok(restore_request::ALWAYS.to_owned()),
+    }
 }
 
 /// Adds the job that follows the requests for archives of a table, unless there is one; whether it did.
@@ -130,6 +143,11 @@ fn within(subjects: Vec<Subject>, wish: &Wish) -> Result<Vec<Subject>> {
     let (from, to) = (moment(wish.from), moment(wish.to));
     let mut found = Vec::new();
     for subject in subjects {
+        // Its objects tell, each by itself.
+        if subject.row_set {
+            found.push(subject);
+            continue;
+        }
         let (lower, upper) = observed::bounds(subject.id)?;
         let (Some(key), Some(lower)) = (key, lower) else {
             return Err(Error::new(

@@ -128,7 +128,7 @@ fn import_row_set(found: &Found, root: pg_sys::Oid, columns: &[MappedColumn], op
         id,
     )?;
     row_set::set_foreign_table(id, foreign_table)?;
-    catalog::partition::set_imported(id, &manifest.created_at, options.verify)?;
+    catalog::partition::set_imported(id, youngest(manifest), options.verify)?;
     drift::adopt(root, columns)?;
     record_event(found, root, options)?;
     catalog::qualified_name(foreign_table)
@@ -147,8 +147,14 @@ fn register(
 ) -> Result<()> {
     let placed = Placed { foreign_table, local_copy: None, keep_seconds: 0 };
     catalog::partition::set_archived(id, archived, &placed)?;
-    catalog::partition::set_imported(id, &archived.manifest.created_at, options.verify)?;
+    catalog::partition::set_imported(id, youngest(archived.manifest), options.verify)?;
     drift::adopt(root, columns)
+}
+
+/// When the last of the rows was archived: those of a row set came batch by batch.
+fn youngest(manifest: &Manifest) -> &str {
+    let objects = manifest.objects.iter().filter_map(|object| object.archived_at.as_deref());
+    objects.chain([manifest.created_at.as_str()]).max().unwrap_or_default()
 }
 
 fn record_event(found: &Found, root: pg_sys::Oid, options: &Options) -> Result<()> {

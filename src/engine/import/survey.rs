@@ -104,7 +104,7 @@ pub(super) fn survey(store: &BlockingStore, options: &Options) -> Result<(Vec<Ta
         }
         if naming::is_batch_manifest(key) {
             match manifest::load_batch(store, key) {
-                Ok(batch) => drop(batches.entry(batch.set.clone()).or_default().insert(key.to_owned(), batch)),
+                Ok(batch) => drop(batches.entry(batch.set.clone()).or_default().insert(key.to_owned(), batch.dated())),
                 Err(error) => broken.push((key.to_owned(), super::told(&error))),
             }
             continue;

@@ -81,7 +81,10 @@ fn schedule_table(table: &TablePolicy) -> Result<i32> {
     }
     let outlook = Outlook::of(table)?;
     if outlook.kind == Kind::Plain {
-        return Ok(schedule_rows(table)? + verification::schedule(table)? + copies::schedule(table)?);
+        return Ok(schedule_rows(table)?
+            + verification::schedule(table)?
+            + expiry::schedule(table)?
+            + copies::schedule(table)?);
     }
     let mut added = 0;
     for planned in &outlook.core.due {

@@ -211,22 +211,23 @@ impl Planner<'_> {
         // Not before what was announced, and not before it was.
         let end = leaf.delete_after.unwrap_or(at + grace_micros()).max(at);
         let saved = match leaf.held_for {
-            None if !leaf.by_rows => self.prices.saved_by_expiring(leaf.bytes),
-            _ => None,
+            None => self.prices.saved_by_expiring(leaf.ending.bytes),
+            Some(_) => None,
         };
+        let what = if leaf.by_rows { "each object" } else { "it" };
         Ok(Some(Coming {
             table: self.table.source,
             subject: leaf.name.clone(),
             action: "expire",
             starts: Some(timestamp(end)?),
-            rows: leaf.rows,
+            rows: leaf.ending.rows,
             local_bytes: None,
-            objects: leaf.objects,
-            archived_bytes: Some(leaf.bytes),
+            objects: leaf.ending.objects,
+            archived_bytes: Some(leaf.ending.bytes),
             bytes_freed: Some(0),
             saved_per_month: saved,
             locks: locks_of("expire"),
-            reason: format!("expire_after {age} counts from the time it was archived"),
+            reason: format!("expire_after {age} counts from the time {what} was archived"),
             note: note_of(leaf),
         }))
     }
@@ -276,7 +277,6 @@ fn grace_micros() -> i64 {
 
 fn note_of(leaf: &ArchivedLeaf) -> Option<String> {
     match &leaf.held_for {
-        _ if leaf.by_rows => Some("rows that were archived one by one do not expire yet".to_owned()),
         Some(reason) => Some(format!("not while it is under a legal hold: {reason}")),
         None if leaf.delete_after.is_some() => {
             Some("announced: every version of its objects will be deleted".to_owned())

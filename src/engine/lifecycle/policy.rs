@@ -49,23 +49,36 @@ fn save(source: pg_sys::Oid, before: &Policy, after: &Policy, by: &str) -> Resul
 /// What works otherwise than it looks.
 fn warn(source: pg_sys::Oid, policy: &Policy) -> Result<()> {
     let locked = target(policy)?.map_or_else(Vec::new, |target| advise_lock(policy, &target, clock::unix_now()));
-    let found = advice(source, policy)?.into_iter().chain(without_classes(source, policy)?).chain(locked);
+    let found = advice(source, policy)?
+        .into_iter()
+        .chain(without_classes(policy)?)
+        .chain(with_remnants(source, policy)?)
+        .chain(locked);
     for advice in found {
         crate::pg::server_text::warning!("policy of \"{}\": {advice}", catalog::qualified_name(source)?);
     }
     Ok(())
 }
 
-/// `glacier_after` waits for ever where the storage has no classes, and for rows that are archived one by one.
-fn without_classes(source: pg_sys::Oid, policy: &Policy) -> Result<Option<Finding>> {
+/// `expire_after` waits as long as archived rows have something in the table that would stand for rows that are nowhere.
+fn with_remnants(source: pg_sys::Oid, policy: &Policy) -> Result<Option<Finding>> {
+    let Some(marker) = catalog::remnant::of(source)?.filter(|_| policy.expire_after.is_some()) else { return Ok(None) };
+    Ok(Some(Finding {
+        setting: "expire_after",
+        problem: format!(
+            "archived rows left something in the table, as column \"{}\" tells: nothing of them expires",
+            marker.column
+        ),
+        remedy: "purge_marked() deletes marked rows; stubs stay, and so does their archive".to_owned(),
+    }))
+}
+
+/// `glacier_after` waits for ever where the storage has no classes.
+fn without_classes(policy: &Policy) -> Result<Option<Finding>> {
     let finding =
         |problem: String, remedy: &str| Finding { setting: "glacier_after", problem, remedy: remedy.to_owned() };
     if policy.glacier_after.is_none() {
         return Ok(None);
-    }
-    if kind(source)?.is_archived_by_rows() {
-        let problem = "rows that are archived one by one stay in the storage's class".to_owned();
-        return Ok(Some(finding(problem, "it is for the partitions of tables partitioned by time")));
     }
     let storage = policy.storage.clone().or_else(guc::default_storage);
     Ok(match storage {

@@ -77,9 +77,11 @@ pub fn explain(source: pg_sys::Oid) -> Result<Vec<Explained>> {
     let mut archived = Vec::new();
     for place in catalog::observed::archived(source)? {
         let fate = fates.iter().position(|(one, _)| one.name == place.name).map(|at| fates.swap_remove(at).1);
-        let ends = table.policy.expire_after.is_some() && !place.by_rows;
+        let ends = table.policy.expire_after.and(place.expires_at);
         archived.push(match fate.unwrap_or(Fate::Settled) {
-            Fate::Settled if ends => explain_end(place, &doers)?,
+            Fate::Settled if ends.is_some() => explain_end(place, &doers)?,
+            // Its objects are verified and moved one after the other, and there will always be more.
+            Fate::Later(step) if place.by_rows && ends.is_some_and(|end| end <= step.at) => explain_end(place, &doers)?,
             fate => explain_archived(place, fate, &doers)?,
         });
     }
@@ -125,11 +127,13 @@ fn explain_archived(place: ArchivedLeaf, fate: Fate, doers: &Doers) -> Result<Ex
 
 /// A partition in the storage that will be deleted.
 fn explain_end(place: ArchivedLeaf, doers: &Doers) -> Result<Explained> {
-    let ArchivedLeaf { expires_at, delete_after, held_for, given_up, .. } = place.clone();
+    let ArchivedLeaf { expires_at, delete_after, held_for, given_up, by_rows, .. } = place.clone();
     let line = explain_archived(place, Fate::Settled, doers)?;
     let Some(ends) = expires_at else { return Ok(line) };
     let (when, reason) = match delete_after {
+        Some(at) if by_rows => (at, "objects of it have expired, and will be deleted"),
         Some(at) => (at, "it has expired, and all its objects will be deleted"),
+        None if by_rows => (ends, "it will be announced that its oldest objects will be deleted: expire_after"),
         None => (ends, "it will be announced that its objects will be deleted: expire_after"),
     };
     if let Some(status) = given_up {

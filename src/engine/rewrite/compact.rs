@@ -137,9 +137,11 @@ fn merge(plan: &Plan, set: &RowSet, old: Vec<Numbered>, (job, step): (Uuid, u32)
         rows,
         done: false,
     };
+    let made = written.objects.into_iter().map(|object| object.made_of(old.iter().map(|old| &old.object)));
+    let objects = made.collect();
     let rewritten = Rewritten {
         gone: old,
-        objects: written.objects,
+        objects,
         filters: written.filters,
         left: export::no_rows(&plan.source),
         added: Digest::default(),

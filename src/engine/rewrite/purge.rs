@@ -31,7 +31,8 @@ pub fn step(job: &Job) -> Result<(bool, String)> {
         return wait(job, open.seconds_left);
     }
     if !open.is_settled {
-        open.sets.iter().try_for_each(|set| settle(job, *set))?;
+        let hex = job_hex(job.id);
+        open.sets.iter().try_for_each(|set| settle(&hex, job.table, *set))?;
         erasure::set_settled(open.id)?;
         return Ok((true, "settled".to_owned()));
     }
@@ -102,14 +103,14 @@ fn wait(job: &Job, seconds: f64) -> Result<(bool, String)> {
     Ok((false, "waiting".to_owned()))
 }
 
-/// An import takes what the last transaction took out of a row set for doubtful, and wants its objects: another manifest makes it certain.
-fn settle(job: &Job, set: i64) -> Result<()> {
+/// An import takes what the last transaction took out of a row set of `table` for doubtful, and wants its objects: another manifest, by the
+/// job with these hex digits, makes it certain. Locks: the row set.
+pub fn settle(job: &str, table: pg_sys::Oid, set: i64) -> Result<()> {
     let Some(mut set) = row_set::lock(set)? else { return Ok(()) };
-    let store = opened::open_to_rewrite(&set.storage, job.table, discover::owner(job.table)?)?;
+    let store = opened::open_to_rewrite(&set.storage, table, discover::owner(table)?)?;
     catalog::storage::claim(&set.storage, &store)?;
-    let now = discover::schema_and_name(job.table)?;
-    let hex = job_hex(job.id);
-    let step = (hex.as_str(), 1);
+    let now = discover::schema_and_name(table)?;
+    let step = (job, 1);
     let hint = "Nothing was deleted. Check the storage, then retry_job.";
     manifest::settle(&store, &mut set, &now, step, hint)?;
     let empty = manifest::next_batch(&set, step, Digest::default(), Vec::new())?;

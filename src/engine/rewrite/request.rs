@@ -99,6 +99,19 @@ pub fn time(table: &Leaf, named: Option<&str>) -> Result<Option<String>> {
     }
 }
 
+/// The field with the times of a table's rows, as objects know it; none where no column tells the time.
+pub fn time_field(source: pg_sys::Oid) -> Result<Option<i32>> {
+    let Some(table) = discover::leaf(source)? else { return Ok(None) };
+    let column = match time(&table, None) {
+        Ok(Some(column)) => column,
+        Ok(None) => return Ok(None),
+        // The policy's column is one of ids, or was retyped.
+        Err(error) if error.sqlstate() == SqlState::ERRCODE_DATATYPE_MISMATCH => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(catalog::column_map::of_source(source)?.id_of(&column))
+}
+
 /// The columns of the key, in whose order rows of one time stand; none for a table that has lost its key.
 pub fn key(table: &Leaf) -> Result<Vec<KeyColumn>> {
     match batch::key(table, None) {

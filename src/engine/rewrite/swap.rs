@@ -48,6 +48,20 @@ pub fn swap(
     Ok(())
 }
 
+/// Takes objects out of a row set for good: nothing comes in their place. Arguments and errors as of [`swap`].
+pub fn take_out(
+    set: i64,
+    store: &BlockingStore,
+    now: &(String, String),
+    step: (Uuid, u32),
+    gone: Vec<Numbered>,
+) -> Result<()> {
+    let mut left = Digest::default();
+    gone.iter().for_each(|gone| left.merge(&gone.object.digest));
+    let nothing = Rewritten { gone, objects: Vec::new(), filters: Vec::new(), left, added: Digest::default() };
+    swap(set, store, now, step, &nothing)
+}
+
 /// Writes the manifest and reads it back; its key.
 fn write_manifest(
     set: &mut RowSet,

@@ -87,7 +87,9 @@ fn correct_set(
     written.objects.iter().try_for_each(|object| rows.read_back(object))?;
     drop(rows);
     written.objects.iter().for_each(|object| rewritten.added.merge(&object.digest));
-    rewritten.objects.extend(written.objects);
+    let former = || rewritten.gone.iter().map(|gone| &gone.object);
+    let corrected_rows: Vec<_> = written.objects.into_iter().map(|object| object.made_of(former())).collect();
+    rewritten.objects.extend(corrected_rows);
     rewritten.filters.extend(written.filters);
     let (set, storage) = (set.id, set.storage.clone());
     changed.sets.push(ChangedSet { set, storage, store, step: (id, number), rewritten });

@@ -35,7 +35,7 @@ pub(super) fn rewrite(table: &Leaf, shrinking: &Shrinking, of: (Uuid, u32)) -> R
     let (mut objects, mut filters, mut left) = (Vec::new(), Vec::new(), Digest::default());
     for (old, (_, taken)) in gone.iter().zip(shrinking.taken.objects()) {
         let (kept, removed) = shrink(&rows, &old.object, taken)?;
-        objects.extend(kept.objects);
+        objects.extend(kept.objects.into_iter().map(|object| object.made_of([&old.object])));
         filters.extend(kept.filters);
         left.merge(&removed);
     }

@@ -120,6 +120,7 @@ impl<'a> Checker<'a> {
     /// Looks at one object, by its place in the list; what is wrong with it. Where nothing is, older findings are settled.
     pub(super) fn object(&mut self, at: usize, content: bool) -> Result<Option<Fault>> {
         let Some(stored) = self.objects.get(at).cloned() else { return Ok(None) };
+        let content = content && !stored.is_frozen;
         let verdict = self.verdict(&stored, content)?;
         self.read.0 += 1;
         self.read.1 += stored.object.rows;
@@ -250,6 +251,11 @@ impl<'a> Checker<'a> {
             Ok(_) => "equal".to_owned(),
             Err(why) => format!("equal by SHA-256 alone: {why}"),
         }
+    }
+
+    /// How many objects must be restored before they can be read: of these it is seen that they are there.
+    pub(super) fn frozen(&self) -> usize {
+        self.objects.iter().filter(|stored| stored.is_frozen).count()
     }
 
     /// How the rows are read, if they can be.

@@ -12,23 +12,29 @@ use crate::catalog::job::Job;
 use crate::catalog::observed;
 use crate::catalog::policy::TablePolicy;
 use crate::catalog::queue::NewJob;
-use crate::engine::{clock, lifecycle, steps};
+use crate::catalog::tier;
+use crate::engine::{clock, lifecycle, rewrite, steps};
 use crate::error::Result;
 use crate::partition::locks;
 use crate::pg::clock::unix_now;
 
 /// The archived partitions of a table for which something is to come, and what is next for each at `now`.
 pub fn fates(table: &TablePolicy, now: i64) -> Result<Vec<(Ageing, Fate)>> {
+    let time = table.policy.glacier_after.map(|_| rewrite::time_field(table.source)).transpose()?.flatten();
     let fate = |mut one: Ageing| {
-        one.stored.glacier_at = glacier_at(table, &one)?;
+        one.stored.glacier_at = glacier_at(table, &one, time)?;
         let fate = stored(&table.policy, &one.stored, now);
         Ok((one, fate))
     };
     archived::ageing(table.source)?.into_iter().map(fate).collect()
 }
 
-/// When the objects move to an archive class, unless they are deleted before.
-fn glacier_at(table: &TablePolicy, one: &Ageing) -> Result<Option<i64>> {
+/// When the objects move to an archive class, unless they are deleted before; of a row set the first of them, by the field with the times
+/// of their rows.
+fn glacier_at(table: &TablePolicy, one: &Ageing, time: Option<i32>) -> Result<Option<i64>> {
+    if one.stored.by_objects && one.is_movable && table.policy.glacier_after.is_some() {
+        return tier::next_of_rows(one.id, time, table.policy.glacier_class());
+    }
     let (Some(age), Some(ended), true) = (table.policy.glacier_after, one.ended, one.is_movable) else {
         return Ok(None);
     };

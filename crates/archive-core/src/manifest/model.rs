@@ -130,6 +130,9 @@ pub struct ManifestObject {
     pub sidecars: Vec<i32>,
     /// Smallest and largest value per column where an order is known.
     pub ranges: Vec<ColumnRange>,
+    /// When the youngest of its rows was archived, RFC 3339; where nothing is said, with the manifest that names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archived_at: Option<String>,
 }
 
 /// Smallest and largest value of a column in an object, in the order of the type's default btree operator class.
@@ -166,7 +169,17 @@ impl ManifestObject {
             null_counts: summary.null_counts.clone(),
             sidecars: summary.sidecars.clone(),
             ranges,
+            archived_at: None,
         }
+    }
+
+    /// The object, written of the rows of others: it is as old as the youngest of these, so that nothing of it expires too soon. One of
+    /// which nobody knows its age makes it new.
+    #[must_use]
+    pub fn made_of<'a>(self, others: impl IntoIterator<Item = &'a Self>) -> Self {
+        let ages: Option<Vec<&String>> = others.into_iter().map(|other| other.archived_at.as_ref()).collect();
+        let youngest = ages.and_then(|ages| ages.into_iter().max().cloned());
+        Self { archived_at: youngest, ..self }
     }
 
     /// What a reader is told of it. Errors: corrupt when its key tells no format.

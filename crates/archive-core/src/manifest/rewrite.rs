@@ -35,6 +35,15 @@ impl BatchManifest {
         Self { replaces, restored, ..self }
     }
 
+    /// The manifest as an import reads it: each object says when its rows were archived.
+    #[must_use]
+    pub fn dated(mut self) -> Self {
+        for object in &mut self.objects {
+            object.archived_at.get_or_insert_with(|| self.created_at.clone());
+        }
+        self
+    }
+
     /// The objects of a row set, whose batches these are, oldest first: each that no later batch replaced, in the order written.
     ///
     /// Errors: the key of an object that is replaced but was never there.
@@ -114,6 +123,7 @@ mod tests {
             null_counts: Vec::new(),
             sidecars: Vec::new(),
             ranges: Vec::new(),
+            archived_at: None,
         }
     }
 
@@ -218,6 +228,40 @@ mod tests {
         let next = [&chain[0], &settling, &by(batch(&[("ad", 8)], &["a", "d"], 0), "3")];
         assert_eq!(BatchManifest::objects(next[..2].iter().copied()).unwrap(), imported.objects);
         assert_eq!(BatchManifest::objects(next).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_is_written_anew_is_as_old_as_its_youngest_rows() {
+        let archived =
+            |key: &str, at: Option<&str>| ManifestObject { archived_at: at.map(str::to_owned), ..object(key, 1) };
+        let (old, young) = (archived("a", Some("2020-01-01T00:00:00Z")), archived("b", Some("2024-06-01T00:00:00Z")));
+        let at = |others: &[&ManifestObject]| object("c", 2).made_of(others.iter().copied()).archived_at;
+        assert_eq!(at(&[&old, &young]).as_deref(), Some("2024-06-01T00:00:00Z"));
+        assert_eq!(at(&[&old]).as_deref(), Some("2020-01-01T00:00:00Z"));
+        assert_eq!(at(&[&old, &archived("d", None)]), None, "nobody knows");
+        assert_eq!(at(&[]), None);
+    }
+
+    #[test]
+    fn an_import_knows_when_rows_were_archived() {
+        let mut merge = batch(&[("a", 1), ("b", 2)], &[], 0);
+        merge.created_at = "2024-06-01T00:00:00Z".to_owned();
+        merge.objects[0].archived_at = Some("2020-01-01T00:00:00Z".to_owned());
+        let ages: Vec<_> = merge.dated().objects.into_iter().map(|object| object.archived_at).collect();
+        assert_eq!(ages, [Some("2020-01-01T00:00:00Z".to_owned()), Some("2024-06-01T00:00:00Z".to_owned())]);
+    }
+
+    #[test]
+    fn what_has_expired_is_gone_once_something_followed() {
+        let by = |batch: BatchManifest, transaction: &str| batch.written_by(transaction.to_owned());
+        let chain = [
+            by(batch(&[("a", 3)], &[], 0), "1"),
+            by(batch(&[("b", 2)], &[], 0), "2"),
+            by(batch(&[], &["a"], 3), "3"),
+            by(batch(&[], &[], 0), "4"),
+        ];
+        assert_eq!(told(&chain[..3]), is("a b", 2, ""), "it may have been rolled back");
+        assert_eq!(told(&chain), is("b", 4, ""));
     }
 
     #[test]

@@ -39,6 +39,7 @@ fn object(ordinal: u32, values: &[i32]) -> ManifestObject {
             collation: Some("C".into()),
             collation_version: Some(String::new()),
         }],
+        archived_at: Some("2026-01-01T00:00:00Z".into()),
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Stored {
     pub drop_at: Option<i64>,
     /// When its objects move to an archive class; `None` where they are there, or nobody wants it.
     pub glacier_at: Option<i64>,
+    /// Whether these are about some objects of a row set, of which each is verified, and moves, by itself.
+    pub by_objects: bool,
     /// A job has it, or had it and was given up or cancelled.
     pub held: Option<Held>,
 }
@@ -47,7 +49,7 @@ pub enum Fate {
 ///
 /// Dropping a local copy reads the archive back itself, right before. So when that is due, no other verification is needed; and
 /// one that failed keeps the local copy: its job holds the partition. What can be read no more is not verified any more, so objects
-/// move to an archive class after everything else.
+/// move to an archive class after everything else; those of a row set each after its own verification.
 pub fn stored(policy: &Policy, one: &Stored, now: i64) -> Fate {
     if one.verify_at.is_none() && one.drop_at.is_none() && one.glacier_at.is_none() {
         return Fate::Settled;
@@ -61,12 +63,17 @@ pub fn stored(policy: &Policy, one: &Stored, now: i64) -> Fate {
     }
     let verify = one.verify_at.map(|at| verification(one, at));
     let drop = one.drop_at.map(dropping);
+    let moving = one.glacier_at.map(|at| glacier(policy, one.by_objects, at));
     match (verify, drop) {
+        (Some(verify), None) if one.by_objects && verify.at > now => {
+            let first = moving.filter(|moving| moving.at < verify.at).unwrap_or(verify);
+            if first.at <= now { Fate::Due(first) } else { Fate::Later(first) }
+        }
         (_, Some(drop)) if drop.at <= now => Fate::Due(drop),
         (Some(verify), _) if verify.at <= now => Fate::Due(verify),
         (Some(verify), Some(drop)) => Fate::Later(if drop.at <= verify.at { drop } else { verify }),
         (Some(step), None) | (None, Some(step)) => Fate::Later(step),
-        (None, None) => match one.glacier_at.map(|at| glacier(policy, at)) {
+        (None, None) => match moving {
             Some(step) if step.at <= now => Fate::Due(step),
             Some(step) => Fate::Later(step),
             None => Fate::Settled,
@@ -79,10 +86,13 @@ fn verification(one: &Stored, at: i64) -> NextStep {
     NextStep { action: Action::Verify, at, reason }
 }
 
-fn glacier(policy: &Policy, at: i64) -> NextStep {
+fn glacier(policy: &Policy, by_objects: bool, at: i64) -> NextStep {
     let after = policy.glacier_after.unwrap_or_default();
-    let reason =
-        format!("glacier_after {after} counts from its upper bound; its objects move to {}", policy.glacier_class());
+    let (from, what) = match by_objects {
+        true => ("the last time in each object", "those"),
+        false => ("its upper bound", "its objects"),
+    };
+    let reason = format!("glacier_after {after} counts from {from}; {what} move to {}", policy.glacier_class());
     NextStep { action: Action::Glacier, at, reason }
 }
 
@@ -98,7 +108,7 @@ mod tests {
     const DAY: i64 = 86_400_000_000;
 
     fn one(verify_at: Option<i64>, drop_at: Option<i64>) -> Stored {
-        Stored { verify_at, verify_after: Age::new(0, 7, 0), drop_at, glacier_at: None, held: None }
+        Stored { verify_at, verify_after: Age::new(0, 7, 0), drop_at, glacier_at: None, by_objects: false, held: None }
     }
 
     fn next(one: &Stored, now: i64) -> Option<(Action, bool)> {
@@ -134,6 +144,18 @@ mod tests {
         };
         let Fate::Due(step) = stored(&policy, &frozen(one(None, None)), 2 * DAY) else { unreachable!() };
         assert_eq!(step.reason, "glacier_after 1 year counts from its upper bound; its objects move to GLACIER");
+    }
+
+    #[test]
+    fn objects_of_a_row_set_move_while_others_wait_for_their_verification() {
+        let set = |verify_at, glacier_at| Stored { glacier_at, by_objects: true, ..one(verify_at, None) };
+        assert_eq!(next(&set(Some(7 * DAY), Some(2 * DAY)), 3 * DAY), Some((Action::Glacier, true)));
+        assert_eq!(next(&set(Some(7 * DAY), Some(2 * DAY)), DAY), Some((Action::Glacier, false)));
+        assert_eq!(next(&set(Some(7 * DAY), Some(9 * DAY)), DAY), Some((Action::Verify, false)));
+        assert_eq!(next(&set(Some(7 * DAY), Some(2 * DAY)), 8 * DAY), Some((Action::Verify, true)));
+        assert_eq!(next(&set(None, Some(2 * DAY)), 8 * DAY), Some((Action::Glacier, true)));
+        let Fate::Due(step) = stored(&Policy::default(), &set(None, Some(DAY)), 2 * DAY) else { unreachable!() };
+        assert!(step.reason.contains("counts from the last time in each object; those move to"), "{}", step.reason);
     }
 
     #[test]
