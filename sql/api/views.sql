@@ -175,19 +175,14 @@ GROUP BY m.source, p.id
 ORDER BY m.source::text, p.id;
 
 CREATE VIEW archive_ext.chains WITH (security_barrier) AS
-SELECT l.storage,
-       l.location,
-       count(*) AS links,
-       count(l.removed_at) AS removed,
-       count(l.public_key) AS signed,
-       min(l.written_at) AS first_written_at,
-       max(l.written_at) AS last_written_at,
+SELECT c.storage, c.location, c.links, c.removed, c.signed, c.first_written_at, c.last_written_at,
        (SELECT array_agg(h.key || '=' || h.sha256 ORDER BY h.key) FROM archive_ext.chain_head h
-        WHERE (h.storage, h.location) = (l.storage, l.location)) AS heads
-FROM archive_ext.manifest_link l
-WHERE (SELECT archive_ext.sees_all()) OR archive_ext.administers_storage(l.storage)
-GROUP BY l.storage, l.location
-ORDER BY l.storage, l.location;
+        WHERE (h.storage, h.location) = (c.storage, c.location)) AS heads
+FROM (SELECT l.storage, l.location, count(*) AS links, count(l.removed_at) AS removed, count(l.public_key) AS signed,
+             min(l.written_at) AS first_written_at, max(l.written_at) AS last_written_at
+      FROM archive_ext.manifest_link l GROUP BY l.storage, l.location) c
+WHERE (SELECT archive_ext.sees_all()) OR archive_ext.administers_storage(c.storage)
+ORDER BY c.storage, c.location;
 
 CREATE VIEW archive_ext.restores WITH (security_barrier) AS
 SELECT r.id AS request,

@@ -326,8 +326,9 @@ CREATE TABLE archive_ext.manifest_link (
     previous   jsonb NOT NULL,
     public_key text,
     written_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    removed_at timestamptz,
-    removed_by text
+    -- What says that it is deleted, and when it was: in between the store may keep it.
+    removed_by text,
+    removed_at timestamptz
 );
 CREATE INDEX manifest_link_storage_idx ON archive_ext.manifest_link (storage, key);
 -- The last of each chain, which the next link names: several, where transactions wrote at the same time.

@@ -242,6 +242,17 @@ pub fn adopt(storage: &str, store: &BlockingStore) -> Result<()> {
     .map(drop)
 }
 
+/// The place that this catalog has claimed by the name of a storage.
+pub fn claimed_location(storage: &str) -> Result<Option<String>> {
+    user::elevated(|| {
+        spi::optional(
+            "SELECT location FROM archive_ext.storage_claim WHERE storage = $1::name",
+            &[storage.into()],
+            |row| row.need(1),
+        )
+    })
+}
+
 /// When this catalog took the storage over with what was in it, in seconds since 1970: by adopting it, or by claiming it though its
 /// marker alone was gone.
 pub fn taken_over_at(storage: &str, store: &BlockingStore) -> Result<Option<i64>> {

@@ -115,7 +115,9 @@ fn refuse_held(partition: &str, held_for: Option<&str>) -> Result<()> {
 fn delete(job: &Job, id: i64, certificate: i64) -> Result<(bool, String)> {
     let Some(remaining) = expiry::remaining(certificate)? else { return steps::done(job.id, 0) };
     let from = job.progress.get("deleted").and_then(serde_json::Value::as_u64).unwrap_or(0) as usize;
-    let store = opened::open_for(&remaining.storage, discover::owner(job.table)?)?.paced(throttle::pace);
+    // What says that they go is locked as they were.
+    let store =
+        opened::open_to_rewrite(&remaining.storage, job.table, discover::owner(job.table)?)?.paced(throttle::pace);
     refuse_moved(&remaining, &store)?;
     storage::require_ours(&remaining.storage, &store)?;
     refuse_held(&remaining.partition_name, hold::reasons(id)?.as_deref())?;
@@ -130,12 +132,13 @@ fn delete(job: &Job, id: i64, certificate: i64) -> Result<(bool, String)> {
     wal::flush();
     let kept = expiry::needed(id, &remaining.storage, &some)?;
     let gone: Vec<_> = some.iter().filter(|key| !kept.contains(key)).cloned().collect();
-    chain::remove(&remaining.storage, &store, &gone, &format!("expired, certificate {certificate}"))?;
+    chain::announce(&remaining.storage, &store, &gone, &format!("expired, certificate {certificate}"))?;
     let mut versions = 0;
     for key in &gone {
         interrupts::check();
         versions += store.delete_versions(key)?;
     }
+    catalog::chain::set_removed(&remaining.storage, &store, &gone)?;
     versions += copies::delete(&remaining.storage, &gone, discover::owner(job.table)?)?;
     expiry::note_deleted(certificate, versions)?;
     let kept = [kept_before(job), kept].concat();

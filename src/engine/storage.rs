@@ -81,8 +81,9 @@ pub fn adopt(name: &str) -> Result<()> {
     storage::options(name)?;
     storage::check_usage(name, user::current())?;
     let store = storage::open(name, user::current())?;
+    let before = storage::claimed_location(name)?;
     storage::adopt(name, &store)?;
-    catalog::chain::moved(name, &store)
+    before.map_or(Ok(()), |before| catalog::chain::moved(name, &before, &store))
 }
 
 /// Why this database must not touch its storages: its catalog is a copy (a promoted standby, a clone, a restored dump)

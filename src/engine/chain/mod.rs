@@ -5,7 +5,7 @@ mod removal;
 mod verify;
 
 pub use learn::{learn, learn_removals};
-pub use removal::{Removing, remove};
+pub use removal::{Removing, announce};
 pub use verify::{Options, public_keys, verify};
 
 use archive_core::chain::{self, Chained, Sealed};

@@ -1,5 +1,7 @@
 //! `verify_chain`: what is stored, against the chain as it was written.
 
+use std::collections::BTreeSet;
+
 use archive_core::ErrorKind;
 use archive_core::chain::{Entry, Finding, Link, Recorded, check, unnamed};
 use archive_core::store::BlockingStore;
@@ -32,8 +34,7 @@ pub fn verify(options: &Options) -> Result<Vec<Finding>> {
     let store = storage::open(name, user::current())?;
     let mut looked = look(options, &store)?;
     if !looked.findings.is_empty() {
-        // What was deleted between the record and the listing is on record by now.
-        looked = look(options, &store)?;
+        looked.look_again(options, &store)?;
     }
     tell(name, &looked);
     Ok(looked.findings)
@@ -45,33 +46,63 @@ struct Looked {
     findings: Vec<Finding>,
 }
 
+impl Looked {
+    /// What was deleted between the record and the listing is on record by now, and what was replaced is there.
+    fn look_again(&mut self, options: &Options, store: &BlockingStore) -> Result<()> {
+        let found: BTreeSet<String> = self.findings.iter().map(|finding| finding.key.clone()).collect();
+        self.recorded = recorded(options, store)?;
+        self.stored.retain(|entry| !found.contains(&entry.link.key));
+        self.stored.extend(read(store, found)?);
+        self.findings = check(&self.stored, &self.recorded);
+        Ok(())
+    }
+}
+
 /// The record is read first: what is written meanwhile is not on it, and missed by nobody.
 fn look(options: &Options, store: &BlockingStore) -> Result<Looked> {
     let recorded = recorded(options, store)?;
-    let mut stored = Vec::new();
-    for key in learn::links(store)? {
+    let stored = read(store, learn::links(store)?)?;
+    let findings = check(&stored, &recorded);
+    Ok(Looked { recorded, stored, findings })
+}
+
+/// Reads links, but for those that are not there.
+fn read(store: &BlockingStore, keys: impl IntoIterator<Item = String>) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for key in keys {
         interrupts::check();
         match store.get(&key) {
-            Ok(document) => stored.push(Entry::of(&key, &document)),
+            Ok(document) => entries.push(Entry::of(&key, &document)),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
     }
-    let findings = check(&stored, &recorded);
-    Ok(Looked { recorded, stored, findings })
+    Ok(entries)
 }
 
 fn recorded(options: &Options, store: &BlockingStore) -> Result<Recorded> {
     let name = options.storage.as_str();
     let links = chain::all(name, store)?;
+    let all_signed = !options.public_keys.is_empty();
     let mut public_keys = options.public_keys.clone();
-    if public_keys.is_empty() {
+    if !all_signed {
         public_keys.extend(links.iter().filter_map(|link| link.public_key.clone()));
-        public_keys.extend(storage::signing_key(name)?.map(|key| key.public_key()));
+        public_keys.extend(own_key(name));
         public_keys.sort();
         public_keys.dedup();
     }
-    Ok(Recorded { links, copies: chain::copies(name)?, public_keys })
+    Ok(Recorded { links, copies: chain::copies(name)?, public_keys, all_signed })
+}
+
+/// The public half of the storage's key, where there is one and this host has it: the record has those that were used.
+fn own_key(name: &str) -> Option<String> {
+    match storage::signing_key(name) {
+        Ok(key) => key.map(|key| key.public_key()),
+        Err(error) => {
+            notice!("signatures are compared with the keys on record: {}", error.message());
+            None
+        }
+    }
 }
 
 fn tell(name: &str, looked: &Looked) {

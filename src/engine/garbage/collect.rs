@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::family::{self, Candidate};
 use super::{AUDIT, CLOCKS, orphan, uploads};
-use crate::catalog::{event, finding, hold, named, storage, writers};
+use crate::catalog::{self, event, finding, hold, named, storage, writers};
 use crate::engine::chain::{self, Removing};
 use crate::engine::copies;
 use crate::error::{Error, Result, SqlState};
@@ -72,6 +72,9 @@ pub fn collect(options: &Options) -> Result<Vec<Row>> {
     check_retention(options)?;
     let store = storage::open(name, user::current())?;
     storage::require_ours(name, &store)?;
+    if !options.dry_run {
+        storage::signing_key(name)?;
+    }
     keep_out(name)?;
     let retention = Retention { now: clock::unix_now(), seconds: options.older_than_seconds };
     let found = survey(name, &store, retention)?;
@@ -359,7 +362,8 @@ impl Run<'_> {
         }
         failpoint!("garbage_removed");
         self.removing.record(storage, self.store)?;
-        chain::learn_removals(storage, self.store, removals)?;
+        catalog::chain::set_removed(storage, self.store, &self.gone)?;
+        chain::learn_removals(storage, self.store, removals, &self.gone)?;
         copies::delete_or_warn(storage, &self.gone, user::current())?;
         named::forget(storage, &self.gone)?;
         finding::resolve_all(storage, &self.gone, &["orphaned"])?;

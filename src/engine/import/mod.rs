@@ -134,13 +134,24 @@ pub fn run(options: &Options) -> Result<Vec<Line>> {
         relate::register_children(&tables, &mut lines)
     };
     if options.dry_run { xact::rolled_back(import) } else { import() }?;
-    if !options.dry_run {
-        let wrong = super::chain::learn(&options.storage, &store)?;
-        let told = |key| Line::about(key, Action::Warning, "its signature is not of these bytes: see verify_chain");
-        lines.extend(wrong.into_iter().map(told));
+    // Of some tables alone there is no chain: other manifests come between.
+    if !options.dry_run && options.tables.is_none() {
+        learn_chain(options, &store, &mut lines)?;
     }
     report_losses(&lines);
     Ok(lines)
+}
+
+/// The chain of the manifests goes on as it is found.
+fn learn_chain(options: &Options, store: &BlockingStore, lines: &mut Vec<Line>) -> Result<()> {
+    let learnt = super::chain::learn(&options.storage, store)?;
+    lines.extend(learnt.left_out.into_iter().map(|(key, why)| Line::about(key, Action::Warning, why)));
+    if learnt.absent > 0 {
+        let what =
+            format!("{} manifests that others name are not there; from now on they are not missed", learnt.absent);
+        lines.push(Line::about(format!("chain of {}", options.storage), Action::Warning, what));
+    }
+    Ok(())
 }
 
 fn report_losses(lines: &[Line]) {

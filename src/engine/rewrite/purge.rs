@@ -144,14 +144,16 @@ fn delete(job: &Job, open: &Open, keys: &[(String, String)]) -> Result<(bool, St
         if some.is_empty() {
             continue;
         }
-        let store = opened::open_for(storage, discover::owner(job.table)?)?.paced(throttle::pace);
+        // What says that they go is locked as they were.
+        let store = opened::open_to_rewrite(storage, job.table, discover::owner(job.table)?)?.paced(throttle::pace);
         storage::require_ours(storage, &store)?;
-        chain::remove(storage, &store, &some, &format!("erased, receipt {}", open.id))?;
+        chain::announce(storage, &store, &some, &format!("erased, receipt {}", open.id))?;
         let mut versions = 0;
         for key in &some {
             interrupts::check();
             versions += store.delete_versions(key)?;
         }
+        catalog::chain::set_removed(storage, &store, &some)?;
         versions += copies::delete(storage, &some, discover::owner(job.table)?)?;
         named::forget(storage, &some)?;
         erasure::note_deleted(open.id, &some, versions)?;

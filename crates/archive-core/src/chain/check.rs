@@ -21,9 +21,11 @@ pub struct Recorded {
     /// The links on record; without any, what is stored is compared with itself.
     pub links: Vec<Expected>,
     /// Links of the chain of another storage that have copies here: what they name need not be here.
-    pub copies: Vec<Link>,
-    /// Public keys whose signatures are wanted: then what has none of them is a finding.
+    pub copies: Vec<Expected>,
+    /// Public keys whose signatures are wanted.
     pub public_keys: Vec<String>,
+    /// Whether they are wanted of all that is stored, and not only of what was written since there is a key.
+    pub all_signed: bool,
 }
 
 /// What is wrong with a link.
@@ -31,8 +33,10 @@ pub struct Recorded {
 pub enum Problem {
     /// Its bytes are not those that were written.
     Altered,
-    /// It is not there, and no removal of the chain says that it was deleted.
+    /// It is not there, and nothing says that it was deleted.
     Missing,
+    /// It is not there, and what says that it was deleted is not on record, and not signed.
+    Unconfirmed,
     /// It has no signature, or one that is not its own or of another key.
     Unsigned,
 }
@@ -43,6 +47,7 @@ impl Problem {
         match self {
             Self::Altered => "altered",
             Self::Missing => "missing",
+            Self::Unconfirmed => "unconfirmed",
             Self::Unsigned => "unsigned",
         }
     }
@@ -68,68 +73,122 @@ enum Witness<'a> {
 
 /// Compares what is stored with what is on record and with what it says of itself; the findings in order of keys.
 ///
-/// Where there is a record, only links count that are on it, that those name, or that are signed with a wanted key: nobody else can say
-/// that something was deleted.
+/// Where there is a record, nobody but it can say that what is on it was deleted, and only links on it, and those that these name, can say
+/// that something must be there. Where signatures are wanted of all, what has none says nothing.
 pub fn check(stored: &[Entry], recorded: &Recorded) -> Vec<Finding> {
-    let by_key: BTreeMap<&str, &Entry> = stored.iter().map(|entry| (entry.link.key.as_str(), entry)).collect();
-    let on_record: HashMap<&Link, &Expected> =
-        recorded.links.iter().map(|expected| (&expected.link, expected)).collect();
-    let trusted = trusted(&by_key, &on_record, recorded);
-    let mut gone: HashSet<Link> = trusted.iter().flat_map(|entry| entry.gone()).collect();
-    gone.extend(recorded.links.iter().filter(|expected| expected.removed).map(|expected| expected.link.clone()));
+    let known = Known::of(stored, recorded);
+    let gone = known.gone();
     let doubtful: HashMap<Link, &str> =
         stored.iter().flat_map(|entry| entry.gone().map(|link| (link, entry.link.key.as_str()))).collect();
     let mut findings = BTreeSet::new();
-    for (link, witness) in witnessed(&trusted, recorded) {
-        let found = by_key.get(link.key.as_str()).map(|entry| entry.link.sha256.as_str());
-        if found == Some(link.sha256.as_str()) || gone.contains(link) {
+    for (link, witness) in known.witnessed() {
+        let found = known.stored.get(link.key.as_str()).map(|entry| entry.link.sha256.as_str());
+        let is_gone = if witness == Witness::Record { known.is_removed(link) } else { gone.contains(link) };
+        if found == Some(link.sha256.as_str()) || is_gone {
             continue;
         }
-        let problem = if found.is_some() { Problem::Altered } else { Problem::Missing };
-        let detail = told(witness, found, doubtful.get(link).copied());
-        findings.insert(Finding { key: link.key.clone(), problem, detail });
+        let claim = doubtful.get(link).copied();
+        let problem = match (found, claim) {
+            (Some(_), _) => Problem::Altered,
+            (None, Some(_)) => Problem::Unconfirmed,
+            (None, None) => Problem::Missing,
+        };
+        findings.insert(Finding { key: link.key.clone(), problem, detail: told(witness, found, claim) });
     }
-    let unsigned = |entry: &Entry| unsigned(entry, on_record.get(&entry.link).copied(), &recorded.public_keys);
-    findings.extend(stored.iter().filter_map(unsigned));
+    findings.extend(stored.iter().filter_map(|entry| known.unsigned(entry)));
     findings.into_iter().collect()
 }
 
-/// The stored links that count.
-fn trusted<'a>(
-    stored: &BTreeMap<&str, &'a Entry>,
-    on_record: &HashMap<&Link, &Expected>,
-    recorded: &Recorded,
-) -> Vec<&'a Entry> {
-    let counts = |entry: &Entry| {
-        let alone = on_record.is_empty() && recorded.copies.is_empty();
-        let is_signed = matches!(&entry.signed, Signed::By(key) if recorded.public_keys.contains(key));
-        // Beside copies there may be some that a run left which was rolled back: signed, but no part of a chain here.
-        alone || on_record.contains_key(&entry.link) || (is_signed && recorded.copies.is_empty())
-    };
-    let mut open: Vec<&Entry> = stored.values().copied().filter(|entry| counts(entry)).collect();
-    let mut seen: HashSet<&Link> = open.iter().map(|entry| &entry.link).collect();
-    let mut trusted = Vec::new();
-    while let Some(entry) = open.pop() {
-        trusted.push(entry);
-        let named = entry.named().filter_map(|link| stored.get(link.key.as_str()).filter(|found| found.link == *link));
-        open.extend(named.filter(|found| seen.insert(&found.link)));
-    }
-    trusted
+/// What is stored, and what is known of it.
+struct Known<'a> {
+    recorded: &'a Recorded,
+    stored: BTreeMap<&'a str, &'a Entry>,
+    on_record: HashMap<&'a Link, &'a Expected>,
+    copies: HashMap<&'a Link, &'a Expected>,
+    /// The stored links that count.
+    trusted: HashSet<&'a Link>,
 }
 
-/// The links that must be there, each with one who says so; the record counts most.
-fn witnessed<'a>(trusted: &[&'a Entry], recorded: &'a Recorded) -> BTreeMap<&'a Link, Witness<'a>> {
-    let expected = recorded.links.iter().filter(|expected| !expected.removed);
-    let expected = expected.map(|expected| &expected.link).chain(&recorded.copies);
-    let mut witnessed: BTreeMap<_, _> = expected.map(|link| (link, Witness::Record)).collect();
-    for entry in trusted {
-        let witness = Witness::Link(&entry.link.key);
-        for link in entry.named() {
-            let known = witnessed.entry(link).or_insert(witness);
-            *known = witness.min(*known);
-        }
+impl<'a> Known<'a> {
+    fn of(stored: &'a [Entry], recorded: &'a Recorded) -> Self {
+        let by_link = |expected: &'a [Expected]| expected.iter().map(|one| (&one.link, one)).collect();
+        let mut known = Self {
+            recorded,
+            stored: stored.iter().map(|entry| (entry.link.key.as_str(), entry)).collect(),
+            on_record: by_link(&recorded.links),
+            copies: by_link(&recorded.copies),
+            trusted: HashSet::new(),
+        };
+        known.trusted = known.find_trusted();
+        known
     }
-    witnessed
+
+    fn is_signed(&self, entry: &Entry) -> bool {
+        matches!(&entry.signed, Signed::By(key) if self.recorded.public_keys.contains(key))
+    }
+
+    fn find_trusted(&self) -> HashSet<&'a Link> {
+        let alone = self.on_record.is_empty() && self.copies.is_empty();
+        let counts = |entry: &Entry| {
+            (alone && (self.is_signed(entry) || !self.recorded.all_signed)) || self.on_record.contains_key(&entry.link)
+        };
+        let mut open: Vec<&Entry> = self.stored.values().copied().filter(|entry| counts(entry)).collect();
+        let mut trusted: HashSet<&Link> = open.iter().map(|entry| &entry.link).collect();
+        while let Some(entry) = open.pop() {
+            let found = |link: &Link| self.stored.get(link.key.as_str()).copied().filter(|found| found.link == *link);
+            open.extend(entry.named().filter_map(found).filter(|found| trusted.insert(&found.link)));
+        }
+        trusted
+    }
+
+    fn trusted(&self) -> impl Iterator<Item = &'a Entry> {
+        self.stored.values().copied().filter(|entry| self.trusted.contains(&entry.link))
+    }
+
+    /// What those say is gone that count, or that signed it.
+    fn gone(&self) -> HashSet<Link> {
+        let says = |entry: &&&Entry| self.trusted.contains(&entry.link) || self.is_signed(entry);
+        self.stored.values().filter(says).flat_map(|entry| entry.gone()).collect()
+    }
+
+    fn is_removed(&self, link: &Link) -> bool {
+        self.on_record.get(link).is_some_and(|expected| expected.removed)
+    }
+
+    /// The links that must be there, each with one who says so; the record counts most.
+    fn witnessed(&self) -> BTreeMap<&'a Link, Witness<'a>> {
+        let expected = self.recorded.links.iter().chain(&self.recorded.copies);
+        let mut witnessed: BTreeMap<_, _> = expected.map(|expected| (&expected.link, Witness::Record)).collect();
+        for entry in self.trusted() {
+            let witness = Witness::Link(&entry.link.key);
+            for link in entry.named() {
+                let known = witnessed.entry(link).or_insert(witness);
+                *known = witness.min(*known);
+            }
+        }
+        witnessed
+    }
+
+    /// What was written before there was a key has no signature, and what a run left that was rolled back says nothing.
+    fn unsigned(&self, entry: &Entry) -> Option<Finding> {
+        let expected = self.on_record.get(&entry.link).or_else(|| self.copies.get(&entry.link));
+        let wanted = match self.copies.get(&entry.link).and_then(|copy| copy.public_key.as_ref()) {
+            Some(key) => std::slice::from_ref(key),
+            None => &self.recorded.public_keys,
+        };
+        let is_excused = match expected {
+            Some(expected) => expected.public_key.is_none(),
+            None => entry.previous.is_none() || !self.trusted.contains(&entry.link),
+        };
+        let detail = match &entry.signed {
+            Signed::Wrongly => "Its signature is not of these bytes.".to_owned(),
+            _ if wanted.is_empty() || (is_excused && !self.recorded.all_signed) => return None,
+            Signed::By(key) if wanted.contains(key) => return None,
+            Signed::By(key) => format!("It is signed with another key, {key}."),
+            Signed::Not => "It has no signature.".to_owned(),
+        };
+        Some(Finding { key: entry.link.key.clone(), problem: Problem::Unsigned, detail })
+    }
 }
 
 fn told(witness: Witness<'_>, found: Option<&str>, doubtful: Option<&str>) -> String {
@@ -143,23 +202,10 @@ fn told(witness: Witness<'_>, found: Option<&str>, doubtful: Option<&str>) -> St
     };
     let claim = doubtful.map(|key| {
         format!(
-            " \"{key}\" says that it was deleted, but is not on record itself: a deletion is under way, or somebody else wrote that."
+            " \"{key}\" says that it was deleted, and nothing on record says the same: a deletion is under way, the next one will note that it was interrupted, or somebody else wrote that."
         )
     });
     [by, now, claim.unwrap_or_default()].concat()
-}
-
-/// What was written before there was a key has no signature, and the record says so.
-fn unsigned(entry: &Entry, on_record: Option<&Expected>, wanted: &[String]) -> Option<Finding> {
-    let was_unsigned = on_record.is_some_and(|expected| expected.public_key.is_none());
-    let detail = match &entry.signed {
-        Signed::Wrongly => "Its signature is not of these bytes.".to_owned(),
-        Signed::By(key) if wanted.is_empty() || wanted.contains(key) => return None,
-        Signed::By(key) => format!("It is signed with another key, {key}."),
-        Signed::Not if wanted.is_empty() || entry.previous.is_none() || was_unsigned => return None,
-        Signed::Not => "It has no signature.".to_owned(),
-    };
-    Some(Finding { key: entry.link.key.clone(), problem: Problem::Unsigned, detail })
 }
 
 /// The links that no other names: the last of the chain, and what runs left that were rolled back.

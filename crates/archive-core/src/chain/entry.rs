@@ -30,7 +30,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Reads a document. What is no JSON is an entry that says nothing: its hash tells that it was altered.
+    /// Reads a document. What is no JSON, or names what cannot be, is an entry that says nothing: its hash tells that it was altered.
     pub fn of(key: &str, document: &[u8]) -> Self {
         #[derive(Default, Deserialize)]
         struct Said {
@@ -39,7 +39,13 @@ impl Entry {
             removed: Vec<Removed>,
             signature: Option<Signature>,
         }
-        let said: Said = serde_json::from_slice(document).unwrap_or_default();
+        let mut said: Said = serde_json::from_slice(document).unwrap_or_default();
+        let well_formed = said.previous.is_some()
+            && said.previous.iter().flatten().all(Link::is_well_formed)
+            && said.removed.iter().all(Removed::is_well_formed);
+        if !well_formed {
+            (said.previous, said.removed) = (None, Vec::new());
+        }
         let signed = match said.signature {
             None => Signed::Not,
             Some(signature) if signature.is_of(document) => Signed::By(signature.public_key),
@@ -56,6 +62,6 @@ impl Entry {
 
     /// The links that it says are gone.
     pub fn gone(&self) -> impl Iterator<Item = Link> {
-        self.removed.iter().map(|removed| Link { key: removed.key.clone(), sha256: removed.sha256.clone() })
+        self.removed.iter().map(Removed::link)
     }
 }

@@ -15,6 +15,7 @@ pub use signature::{Signature, SigningKey, is_public_key};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::sha256_of_bytes;
+use crate::store::validate_key;
 use crate::{Error, ErrorKind, Result};
 
 /// A manifest or a removal, by what it is called and what it is.
@@ -24,6 +25,14 @@ pub struct Link {
     pub key: String,
     /// SHA-256 of its bytes, hexadecimal.
     pub sha256: String,
+}
+
+impl Link {
+    /// Whether it can be the key and the hash of something stored.
+    fn is_well_formed(&self) -> bool {
+        let is_hash = self.sha256.len() == 64 && self.sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_hash && validate_key(&self.key).is_ok()
+    }
 }
 
 /// A document that is a link of the chain.

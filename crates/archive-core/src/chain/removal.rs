@@ -39,6 +39,17 @@ pub struct Removed {
     pub previous: Vec<Link>,
 }
 
+impl Removed {
+    /// The manifest as a link.
+    pub fn link(&self) -> Link {
+        Link { key: self.key.clone(), sha256: self.sha256.clone() }
+    }
+
+    pub(super) fn is_well_formed(&self) -> bool {
+        self.link().is_well_formed() && self.previous.iter().all(Link::is_well_formed)
+    }
+}
+
 impl Removal {
     /// The removal of these manifests.
     pub fn new(created_at: String, reason: &str, removed: Vec<Removed>) -> Self {

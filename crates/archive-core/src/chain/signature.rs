@@ -27,9 +27,7 @@ pub struct Signature {
 impl Signature {
     /// Whether these bytes, which hold this signature, were signed with its key.
     pub fn is_of(&self, document: &[u8]) -> bool {
-        let (Ok(key), Ok(value)) = (base64::decode(&self.public_key), base64::decode(&self.value)) else {
-            return false;
-        };
+        let (Some(key), Some(value)) = (bytes(&self.public_key, 32), bytes(&self.value, 64)) else { return false };
         let Some(signed) = without(document, self.value.as_bytes()) else { return false };
         self.algorithm == ALGORITHM && UnparsedPublicKey::new(&ED25519, key).verify(&signed, &value).is_ok()
     }
@@ -37,7 +35,13 @@ impl Signature {
 
 /// Whether this is a public key as signatures name it: 32 bytes, base64.
 pub fn is_public_key(text: &str) -> bool {
-    base64::decode(text).is_ok_and(|bytes| bytes.len() == 32)
+    bytes(text, 32).is_some()
+}
+
+/// So many bytes in base64; nothing longer is looked at.
+fn bytes(text: &str, length: usize) -> Option<Vec<u8>> {
+    let is_long = text.len() == length.div_ceil(3) * 4;
+    is_long.then(|| base64::decode(text).ok()).flatten().filter(|bytes| bytes.len() == length)
 }
 
 /// The document without the one place where `value` stands; `None` where there is none, or another.

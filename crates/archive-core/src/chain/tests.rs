@@ -65,11 +65,11 @@ impl Bucket {
 
     fn recorded(&self) -> Recorded {
         let public_keys = self.signs.then(|| self::key().public_key()).into_iter().collect();
-        Recorded { links: self.links.clone(), public_keys, copies: Vec::new() }
+        Recorded { links: self.links.clone(), public_keys, ..Recorded::default() }
     }
 
     fn alone(&self) -> Recorded {
-        Recorded { links: Vec::new(), ..self.recorded() }
+        Recorded { links: Vec::new(), all_signed: self.signs, ..self.recorded() }
     }
 
     fn problems(&self, recorded: &Recorded) -> Vec<(String, Problem)> {
@@ -141,11 +141,13 @@ fn a_removal_of_somebody_else_excuses_nothing() {
     (bucket.signs, bucket.links, bucket.heads) = (true, record, heads);
     let found = check(&bucket.entries(), &bucket.recorded());
     let problems: Vec<_> = found.iter().map(|one| (one.key.clone(), one.problem)).collect();
-    assert_eq!(problems, [(forged.clone(), Problem::Unsigned), (links[0].key.clone(), Problem::Missing)]);
-    assert!(found[1].detail.contains(&forged), "{}", found[1].detail);
+    assert_eq!(problems, [(links[0].key.clone(), Problem::Unconfirmed)]);
+    assert!(found[0].detail.contains(&forged), "{}", found[0].detail);
+    // Without a record the signature is wanted, and its own claims do not count.
+    let both = [(forged, Problem::Unsigned), (links[0].key.clone(), Problem::Unconfirmed)];
+    assert_eq!(bucket.problems(&bucket.alone()), both);
     bucket.signs = false;
-    let unsigned = bucket.recorded();
-    assert_eq!(bucket.problems(&unsigned), [(links[0].key.clone(), Problem::Missing)]);
+    assert_eq!(bucket.problems(&bucket.recorded()), [(links[0].key.clone(), Problem::Unconfirmed)]);
 }
 
 #[test]
@@ -175,7 +177,64 @@ fn manifests_that_are_older_than_the_chain_are_no_part_of_it() {
     bucket.stored.push(("public.t/_manifests/torn.v1.json".to_owned(), "{".to_owned()));
     bucket.archive(1);
     assert_eq!(bucket.problems(&bucket.recorded()), []);
-    assert_eq!(bucket.problems(&bucket.alone()), []);
+    let unsigned = Recorded { all_signed: false, ..bucket.alone() };
+    assert_eq!(bucket.problems(&unsigned), []);
+    // Who wants signatures of all is told of them.
+    assert_eq!(bucket.problems(&bucket.alone()).len(), 2);
+}
+
+#[test]
+fn whoever_takes_the_links_and_signatures_away_is_told_by_who_wants_them() {
+    let (mut bucket, links) = chain(3, true);
+    let removal = format!(
+        "{{\"removed\": [{{\"key\": \"{}\", \"sha256\": \"{}\", \"previous\": []}}]}}",
+        links[1].key, links[1].sha256
+    );
+    let mut forged = bucket.clone();
+    forged.stored.remove(1);
+    forged.stored.push(("_archive_ext/removed/x.json".to_owned(), removal));
+    assert_eq!(forged.problems(&forged.alone()).last(), Some(&(links[1].key.clone(), Problem::Missing)));
+    for (_, json) in &mut bucket.stored {
+        *json = "{\"rows\": 1}".to_owned();
+    }
+    assert_eq!(bucket.problems(&bucket.alone()).len(), 3);
+}
+
+#[test]
+fn what_a_run_left_that_was_rolled_back_needs_no_signature_and_witnesses_nothing() {
+    let (mut bucket, _) = chain(2, false);
+    let (heads, record) = (bucket.heads.clone(), bucket.links.clone());
+    bucket.archive(7);
+    (bucket.heads, bucket.links) = (heads, record);
+    bucket.signs = true;
+    bucket.archive(2);
+    assert_eq!(bucket.problems(&bucket.recorded()), []);
+}
+
+#[test]
+fn what_is_on_record_is_removed_by_the_record_alone() {
+    let (mut bucket, links) = chain(3, true);
+    bucket.remove(&links[0]);
+    assert_eq!(bucket.problems(&bucket.recorded()), []);
+    bucket.links.iter_mut().for_each(|known| known.removed = false);
+    assert_eq!(bucket.problems(&bucket.recorded()), [(links[0].key.clone(), Problem::Unconfirmed)]);
+}
+
+#[test]
+fn what_names_no_keys_and_hashes_says_nothing() {
+    let of = |json: &str| Entry::of("k", json.as_bytes());
+    for json in [
+        "{\"previous\": [{\"key\": \"a\\u0000\", \"sha256\": \"00\"}]}",
+        "{\"previous\": 5}",
+        "{\"previous\": [], \"removed\": true}",
+        "{\"removed\": []}",
+        "[]",
+    ] {
+        assert_eq!((of(json).previous, of(json).removed), (None, Vec::new()), "{json}");
+    }
+    let long = "A".repeat(1 << 20);
+    let signature = format!("{{\"algorithm\": \"ed25519\", \"public_key\": \"{long}\", \"value\": \"{long}\"}}");
+    assert_eq!(of(&format!("{{\"previous\": [], \"signature\": {signature}}}")).signed, Signed::Wrongly);
 }
 
 #[test]
@@ -183,9 +242,14 @@ fn copies_are_compared_with_the_record_of_their_storage_and_need_nothing_else() 
     for signs in [false, true] {
         let (mut bucket, links) = chain(4, signs);
         bucket.stored.retain(|(key, _)| *key != links[1].key);
-        let copies = vec![links[0].clone(), links[2].clone()];
-        let record = Recorded { links: Vec::new(), copies, ..bucket.recorded() };
+        let copies = vec![bucket.links[0].clone(), bucket.links[2].clone()];
+        // The other storage has a key of its own, and some were written before there was one.
+        let public_keys = vec!["another".to_owned()];
+        let mut record = Recorded { copies, public_keys, ..Recorded::default() };
         assert_eq!(bucket.problems(&record), []);
+        record.copies[0].public_key = Some("a third".to_owned());
+        assert_eq!(bucket.problems(&record), [(links[0].key.clone(), Problem::Unsigned)]);
+        record.copies[0].public_key = None;
         bucket.stored.remove(0);
         assert_eq!(bucket.problems(&record), [(links[0].key.clone(), Problem::Missing)]);
     }

@@ -157,9 +157,11 @@ impl OwnerMarker {
 
 /// Whether anything is there but a marker and probes.
 fn has_objects(store: &BlockingStore) -> Result<bool> {
-    let found = store.list_pages("", |page| match page.iter().any(|object| KeyName::of(&object.key) != KeyName::Own) {
-        true => Err(None),
-        false => Ok(()),
+    let found = store.list_pages("", |page| {
+        match page.iter().any(|object| !matches!(KeyName::of(&object.key), KeyName::Own | KeyName::Removal)) {
+            true => Err(None),
+            false => Ok(()),
+        }
     });
     match found {
         Ok(()) => Ok(false),
