@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from harness.cluster import wait_until
-from harness.orders import accepts_a_write, archive, assert_same_rows, create_orders
+from harness.orders import accepts_a_write, archive, create_orders
 from harness.s3 import Bucket
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/verify-chain"
@@ -186,11 +186,11 @@ def test_a_removal_of_somebody_else_excuses_nothing(orders, root):
     path.chmod(0o644)
     victim.unlink()
     (found,) = orders.all("SELECT * FROM verify_chain('cold')")
-    assert (found.key, found.problem) == (link["key"], "missing") and path.name in found.detail
-    assert with_heads(orders, root) == [(link["key"], "missing")]
+    assert (found.key, found.problem) == (link["key"], "unconfirmed") and path.name in found.detail
+    assert with_heads(orders, root) == [(link["key"], "unconfirmed")]
     # Nor does a collection take it for one of ours: the manifest is needed.
     orders.execute("SELECT collect_garbage('cold', '0', false)")
-    assert problems(orders) == [(link["key"], "missing")]
+    assert problems(orders) == [(link["key"], "unconfirmed")]
 
 
 def sha256(path):
@@ -207,8 +207,10 @@ def test_runs_that_were_rolled_back_and_collected_leave_no_gap(orders, root):
     orders.all("SELECT * FROM audit_storage('cold')")
     orders.all("SELECT * FROM collect_garbage('cold', '0', false)")
     orders.all("SELECT * FROM collect_garbage('cold', '0', false)")
-    assert len(manifests(root)) == 4 and removals(root) == []
-    assert problems(orders) == [] and script(root)[0] == []
+    # Nobody can know that nothing names it.
+    (removal,) = removals(root)
+    assert json.loads(removal.read_text())["removed"][0]["key"].endswith("orders_2024_04.v1.json")
+    assert len(manifests(root)) == 4 and problems(orders) == [] and script(root)[0] == []
 
 
 def test_transactions_that_write_at_once_wait_for_nobody(orders, root):
@@ -316,7 +318,7 @@ def other(cluster, db):
     database.drop()
 
 
-def test_copies_are_compared_with_the_chain_of_their_storage(db, localstack, s3s_fs):
+def test_copies_are_compared_with_the_chain_of_their_storage(db, other, localstack, s3s_fs):
     first, second = Bucket(localstack, "chain-first"), Bucket(s3s_fs, "chain-second")
     second.create_storage(db.conn, "far")
     first.create_storage(db.conn, "cold")
@@ -326,10 +328,35 @@ def test_copies_are_compared_with_the_chain_of_their_storage(db, localstack, s3s
     db.execute("SELECT set_archive_policy('orders', storage => 'cold', copy_storage => 'far')")
     archive(db, "orders_2024_02", drop_local="0")
     assert problems(db) == [] and problems(db, "far") == []
+    # All there is, when the first storage is lost: what these name is not missed.
+    second.create_storage(other.conn, "far")
+    lines = other.all("SELECT * FROM import_archive('far', false)")
+    assert [line.detail for line in lines if line.partition == "chain of far"] == [
+        "1 manifests that others name are not there; from now on they are not missed"]
+    assert problems(other, "far") == []
     (key,) = second.manifest_keys()
     second.write(key, second.read(key).replace(b'"rows": 40', b'"rows": 41', 1))
     assert [problem for _, problem in problems(db, "far")] == ["altered"] and problems(db) == []
-    assert_same_rows(db, "archive.orders_2024_02", "archive.orders_2024_02")
+    assert [problem for _, problem in problems(other, "far")] == ["altered"]
+
+
+def test_hostile_documents_stop_nobody(orders, root):
+    for number, text in enumerate(['{"previous": [{"key": "a\\u0000", "sha256": "00"}]}', '{"previous": 5, "removed": true}', "[" * 20000, "{}",
+                                   '{"previous": [], "signature": 7}']):
+        path = root / f"public.orders/_manifests/hostile_{number}.v1.json"
+        path.write_text(text)
+        as_server(path)
+        removal = root / f"_archive_ext/removed/hostile_{number}.json"
+        removal.parent.mkdir(exist_ok=True)
+        removal.write_text(text)
+        as_server(removal)
+    as_server(removal.parent)
+    assert problems(orders) == [] and script(root)[0] == []
+    assert len(script(root, "--public-key=" + "A" * 43 + "=")[0]) == 13
+    orders.all("SELECT * FROM audit_storage('cold')")
+    orders.all("SELECT * FROM collect_garbage('cold', '0', false)")
+    orders.all("SELECT * FROM collect_garbage('cold', '0', false)")
+    assert problems(orders) == [] and script(root)[0] == []
 
 
 def test_the_chain_stays_with_a_storage_whose_objects_were_moved(orders, root, cluster):
@@ -341,3 +368,11 @@ def test_the_chain_stays_with_a_storage_whose_objects_were_moved(orders, root, c
     assert orders.row("SELECT links, heads FROM archive_ext.chains") == before
     archive(orders, "orders_2024_04", drop_local="0")
     assert problems(orders) == [] and script(there)[0] == []
+    # What an import found at a place is as good as what was written there.
+    further = cluster.storage / f"{orders.name}_further"
+    subprocess.run(["cp", "-a", there, further], check=True)
+    orders.execute(f"ALTER SERVER cold OPTIONS (SET location 'file://{further}')")
+    orders.execute("SELECT import_archive('cold', false)")
+    orders.execute("SELECT adopt_storage('cold'); SELECT adopt_storage('cold')")
+    (chain,) = orders.all("SELECT links, location FROM archive_ext.chains")
+    assert chain == (4, f"file://{further}") and problems(orders) == []

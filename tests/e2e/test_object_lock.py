@@ -277,8 +277,12 @@ def test_p2_what_was_erased_is_deleted_when_its_lock_is_over(db, bucket):
     assert db.all("SELECT alert FROM archive_ext.alerts") == []
     assert db.value("SELECT count(*) FROM archive.orders_all WHERE customer_id % 50 = 8") == 0
     assert len(versions(bucket, "orders_2024_01.v1")) == 2
+    # It was said once that it goes, and it is there still.
+    assert db.value("SELECT removed FROM archive_ext.chains") == 0 and len([key for key in bucket.keys() if "/removed/" in key]) == 1
     unlock(bucket, "orders_2024_01.v1")
     lifecycle(db)
+    assert db.value("SELECT removed FROM archive_ext.chains") == 1 and len([key for key in bucket.keys() if "/removed/" in key]) == 1
+    assert db.all("SELECT * FROM verify_chain('cold')") == []
     assert versions(bucket, "orders_2024_01") == ["orders_2024_01.v2.00000.parquet", "orders_2024_01.v2.json"]
     assert db.value("SELECT deleted_versions FROM archive_ext.erasures") == 2
     assert set(locks(bucket).values()) == {("GOVERNANCE", years(1))}
