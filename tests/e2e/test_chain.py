@@ -332,7 +332,7 @@ def test_copies_are_compared_with_the_chain_of_their_storage(db, other, localsta
     second.create_storage(other.conn, "far")
     lines = other.all("SELECT * FROM import_archive('far', false)")
     assert [line.detail for line in lines if line.partition == "chain of far"] == [
-        "1 manifests that others name are not there; from now on they are not missed"]
+        "1 manifests that others name are not there, or were altered: that is not told again"]
     assert problems(other, "far") == []
     (key,) = second.manifest_keys()
     second.write(key, second.read(key).replace(b'"rows": 40', b'"rows": 41', 1))

@@ -147,8 +147,10 @@ fn learn_chain(options: &Options, store: &BlockingStore, lines: &mut Vec<Line>) 
     let learnt = super::chain::learn(&options.storage, store)?;
     lines.extend(learnt.left_out.into_iter().map(|(key, why)| Line::about(key, Action::Warning, why)));
     if learnt.absent > 0 {
-        let what =
-            format!("{} manifests that others name are not there; from now on they are not missed", learnt.absent);
+        let what = format!(
+            "{} manifests that others name are not there, or were altered: that is not told again",
+            learnt.absent
+        );
         lines.push(Line::about(format!("chain of {}", options.storage), Action::Warning, what));
     }
     Ok(())
