@@ -195,7 +195,8 @@ pub fn unfinished() -> Result<Vec<Unfinished>> {
              LEFT JOIN archive_ext.archive_policy p ON p.source = j.table_name
              WHERE j.scheduled AND j.status IN ('pending', 'running')
                -- These wait for the storage, or for a retention to be over.
-               AND j.operation NOT IN ('restore', 'reattach', 'erase') AND ($2 OR has_table_privilege($1, c.oid, 'SELECT'))
+               AND j.operation NOT IN ('restore', 'reattach', 'erase')
+               AND NOT (j.operation = 'expire' AND j.attempts = 0 AND j.error IS NOT NULL) AND ($2 OR has_table_privilege($1, c.oid, 'SELECT'))
              ORDER BY j.started_at",
             &[me.into(), everything.into()],
             |row| {

@@ -256,6 +256,9 @@ def test_p2_what_has_expired_is_deleted_when_its_lock_is_over(db, bucket):
         assert "the storage locks it" in job.error and f"retained until {until}T" in job.error and "mode GOVERNANCE" in job.error
         assert timedelta(0) < job.wait <= timedelta(hours=1)
         db.execute("UPDATE archive_ext.archival_job SET next_attempt_at = NULL WHERE status = 'pending'")
+    # It waits, and is not late.
+    db.execute("UPDATE archive_ext.archival_job SET started_at = now() - interval '3 days' WHERE operation = 'expire'")
+    assert db.all("SELECT alert, detail FROM archive_ext.alerts") == []
     assert versions(bucket, "orders") == before
     assert db.value("SELECT deleted_at FROM archive_ext.deletions") is None
     unlock(bucket)

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use archive_core::ErrorKind;
 use archive_core::chain::{Entry, Link, Signed};
 use archive_core::naming::KeyName;
 use archive_core::store::BlockingStore;
 
+use super::read;
 use crate::catalog::{self, chain, named};
 use crate::error::{Error, Result};
 use crate::pg::interrupts;
@@ -28,10 +28,9 @@ pub fn learn(storage: &str, store: &BlockingStore) -> Result<Learnt> {
     let mut learnt = Learnt::default();
     let mut found = Vec::new();
     for key in chain::unknown(storage, store, &links(store)?)? {
-        interrupts::check();
-        let entry = match store.get(&key) {
-            Ok(document) => Entry::of(&key, &document),
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+        let entry = match read(store, &key) {
+            Ok(Some(entry)) => entry,
+            Ok(None) => continue,
             Err(error) => {
                 learnt.left_out.push((key, error.message().to_owned()));
                 continue;
@@ -97,12 +96,7 @@ pub fn learn_removals(storage: &str, store: &BlockingStore, keys: &[String], gon
     let gone: HashSet<&str> = gone.iter().map(String::as_str).collect();
     let mut found: Vec<Entry> = Vec::new();
     for key in chain::unknown(storage, store, keys)? {
-        interrupts::check();
-        let entry = match store.get(&key) {
-            Ok(document) => Entry::of(&key, &document),
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => return Err(error.into()),
-        };
+        let Some(entry) = read(store, &key)? else { continue };
         if unfit(&entry, own_key.as_deref()).is_none() && is_confirmed(storage, store, (&entry, &found), &gone)? {
             found.push(entry);
         }

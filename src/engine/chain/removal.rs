@@ -1,14 +1,13 @@
 //! Manifests that are deleted by right: a link of the chain says so before they go.
 
-use archive_core::ErrorKind;
-use archive_core::chain::{Entry, Link, Removal, Removed, Sealed, removal_key};
+use archive_core::chain::{Link, Removal, Removed, Sealed, removal_key};
 use archive_core::naming::KeyName;
 use archive_core::store::BlockingStore;
 
+use super::read;
 use crate::catalog::{self, chain};
 use crate::engine::storage::put_once;
 use crate::error::Result;
-use crate::pg::interrupts;
 
 /// Removals that were written to a storage, and that the catalog is yet to know.
 #[derive(Debug, Default)]
@@ -58,12 +57,7 @@ fn off_record(storage: &str, store: &BlockingStore, keys: &[String]) -> Result<V
     let manifests: Vec<_> = keys.iter().filter(|key| KeyName::of(key).is_manifest()).cloned().collect();
     let mut removed = Vec::new();
     for key in chain::unknown(storage, store, &manifests)? {
-        interrupts::check();
-        let entry = match store.get(&key) {
-            Ok(document) => Entry::of(&key, &document),
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => return Err(error.into()),
-        };
+        let Some(entry) = read(store, &key)? else { continue };
         if let Some(previous) = entry.previous {
             removed.push(Removed { key, sha256: entry.link.sha256, previous });
         }

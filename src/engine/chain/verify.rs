@@ -2,16 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use archive_core::ErrorKind;
 use archive_core::chain::{Entry, Finding, Link, Recorded, check, unnamed};
 use archive_core::store::BlockingStore;
 
-use super::learn;
+use super::{learn, read};
 use crate::catalog::{chain, storage};
 use crate::error::{Error, Result};
 use crate::partition::check;
 use crate::pg::server_text::{notice, warning};
-use crate::pg::{interrupts, user};
+use crate::pg::user;
 
 /// The arguments of `verify_chain`.
 #[derive(Debug)]
@@ -52,7 +51,7 @@ impl Looked {
         let found: BTreeSet<String> = self.findings.iter().map(|finding| finding.key.clone()).collect();
         self.recorded = recorded(options, store)?;
         self.stored.retain(|entry| !found.contains(&entry.link.key));
-        self.stored.extend(read(store, found)?);
+        self.stored.extend(read_all(store, found)?);
         self.findings = check(&self.stored, &self.recorded);
         Ok(())
     }
@@ -61,23 +60,14 @@ impl Looked {
 /// The record is read first: what is written meanwhile is not on it, and missed by nobody.
 fn look(options: &Options, store: &BlockingStore) -> Result<Looked> {
     let recorded = recorded(options, store)?;
-    let stored = read(store, learn::links(store)?)?;
+    let stored = read_all(store, learn::links(store)?)?;
     let findings = check(&stored, &recorded);
     Ok(Looked { recorded, stored, findings })
 }
 
 /// Reads links, but for those that are not there.
-fn read(store: &BlockingStore, keys: impl IntoIterator<Item = String>) -> Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    for key in keys {
-        interrupts::check();
-        match store.get(&key) {
-            Ok(document) => entries.push(Entry::of(&key, &document)),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(entries)
+fn read_all(store: &BlockingStore, keys: impl IntoIterator<Item = String>) -> Result<Vec<Entry>> {
+    keys.into_iter().filter_map(|key| read(store, &key).transpose()).collect()
 }
 
 fn recorded(options: &Options, store: &BlockingStore) -> Result<Recorded> {
