@@ -74,7 +74,12 @@ impl SigningKey {
     ///
     /// Errors: 58P01 when there is none, 28000 when others can read it, 22023 when it holds no such key.
     pub fn read(path: &Path) -> Result<Self> {
-        let pem = read_private("key file", path)?;
+        let pem = read_private("key file", path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => error.hint(
+                "Put the key there, or take the option signing_key off the server: then manifests are not signed.",
+            ),
+            _ => error,
+        })?;
         Self::from_pem(&pem).ok_or_else(|| {
             Error::new(ErrorKind::InvalidParameter, format!("key file \"{}\" holds no Ed25519 key", path.display()))
                 .hint("openssl genpkey -algorithm ed25519 -out FILE makes one.")
