@@ -40,7 +40,7 @@ demo: install ## archive a table of a million rows on a throw-away cluster
 bench: deps install ## our figures against their references, measured in one run (BENCH="--quick", "--only export")
 	@scripts/bench $(BENCH)
 
-bench-large: deps install ## export of 2 GB and of 20 GB: the same rate and memory
+bench-large: deps install ## planning of 10,000 archived partitions; export of 2 GB and of 20 GB: the same rate and memory
 	@scripts/bench --large $(BENCH)
 
 bench-core: deps-build ## the codec without PostgreSQL: encode, decode, prune, digest (criterion)
