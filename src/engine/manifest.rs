@@ -173,7 +173,7 @@ fn database_facts() -> Result<DatabaseFacts> {
 pub fn put(storage: &str, store: &BlockingStore, key: &str, manifest: &mut Manifest) -> Result<()> {
     let sealed = chain::seal(storage, store, manifest)?;
     failpoint!("manifest_made");
-    store.put(key, sealed.json.clone().into_bytes().into(), PutMode::CreateOnly)?;
+    store.put(key, sealed.json.clone(), PutMode::CreateOnly)?;
     failpoint!("manifest_put");
     catalog::chain::append(storage, store, key, &sealed)
 }
@@ -225,7 +225,7 @@ pub fn put_batch(
     let name = BatchName { job: &manifest.job, number: manifest.number, sha256: &sealed.sha256 };
     let key = naming::batch_manifest_key(schema, table, &set.name, name);
     failpoint!("batch_manifest_made");
-    storage::put_once(store, &key, sealed.json.clone().into_bytes().into())?;
+    storage::put_once(store, &key, sealed.json.clone())?;
     failpoint!("batch_manifest_put");
     if load_batch(store, &key)? == manifest {
         catalog::chain::append(&set.storage, store, &key, &sealed)?;

@@ -40,20 +40,17 @@ pub fn check(name: &str) -> Result<Vec<Check>> {
     storage::check_usage(name, user::current())?;
     let store = storage::open(name, user::current())?;
     let mut checks = probe(&store);
-    checks.extend(signing_key(name)?);
+    checks.extend(signing_key(name));
     Ok(checks)
 }
 
 /// Whether the key that signs manifests can be read, where there is one, and its public half.
-fn signing_key(name: &str) -> Result<Option<Check>> {
+fn signing_key(name: &str) -> Option<Check> {
     let check = |ok, detail| Check { name: "signing key".to_owned(), ok, milliseconds: 0.0, detail };
-    if storage::options(name)?.signing_key.is_none() {
-        return Ok(None);
-    }
-    Ok(match storage::signing_key(name) {
+    match storage::signing_key(name) {
         Ok(key) => key.map(|key| check(true, format!("public key {}", key.public_key()))),
         Err(error) => Some(check(false, error.message().to_owned())),
-    })
+    }
 }
 
 fn probe(store: &BlockingStore) -> Vec<Check> {

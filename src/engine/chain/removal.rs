@@ -29,7 +29,7 @@ impl Removing {
         let signer = catalog::storage::signing_key(storage)?;
         let sealed = archive_core::chain::seal(&mut removal, self.heads(storage, store)?, signer.as_ref())?;
         let key = removal_key(&at, &sealed.sha256);
-        put_once(store, &key, sealed.json.clone().into_bytes().into())?;
+        put_once(store, &key, sealed.json.clone())?;
         failpoint!("removal_put");
         self.written.push((key, sealed, removal.removed));
         Ok(())

@@ -12,6 +12,7 @@ pub use entry::{Entry, Signed};
 pub use removal::{REMOVAL_PREFIX, Removal, Removed, removal_key};
 pub use signature::{Signature, SigningKey, is_public_key};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::sha256_of_bytes;
@@ -45,7 +46,7 @@ pub trait Chained: Serialize {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sealed {
     /// The JSON.
-    pub json: String,
+    pub json: Bytes,
     /// Its SHA-256, hexadecimal.
     pub sha256: String,
     /// The links before it.
@@ -66,10 +67,11 @@ pub fn seal<T: Chained>(document: &mut T, previous: Vec<Link>, key: Option<&Sign
         json = to_json(document)?;
     }
     let sha256 = sha256_of_bytes(json.as_bytes());
-    Ok(Sealed { json, sha256, previous, public_key: key.map(SigningKey::public_key) })
+    Ok(Sealed { json: json.into(), sha256, previous, public_key: key.map(SigningKey::public_key) })
 }
 
-fn to_json<T: Serialize>(document: &T) -> Result<String> {
+/// A document as JSON for people and programs.
+pub(crate) fn to_json<T: Serialize>(document: &T) -> Result<String> {
     serde_json::to_string_pretty(document)
         .map_err(|error| Error::new(ErrorKind::Internal, "could not write the manifest as JSON").source(error))
 }

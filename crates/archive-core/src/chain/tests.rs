@@ -31,7 +31,7 @@ impl Bucket {
     fn put<T: Chained>(&mut self, key: &str, document: &mut T) -> Link {
         let signer = self.signs.then(self::key);
         let sealed = seal(document, std::mem::take(&mut self.heads), signer.as_ref()).unwrap();
-        self.stored.push((key.to_owned(), sealed.json));
+        self.stored.push((key.to_owned(), String::from_utf8(sealed.json.to_vec()).unwrap()));
         let link = Link { key: key.to_owned(), sha256: sealed.sha256 };
         let public_key = signer.map(|signer| signer.public_key());
         self.links.push(Expected { link: link.clone(), removed: false, public_key });

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::model::{MANIFEST_FORMAT, ManifestObject};
-use crate::chain::{Chained, Link, Signature};
+use crate::chain::{Chained, Link, Signature, to_json};
 use crate::codec::{DIGEST_ALGORITHM, Digest};
 use crate::store::validate_key;
 use crate::{Error, ErrorKind, Result};
@@ -103,8 +103,7 @@ impl BatchManifest {
 
     /// The manifest as JSON.
     pub fn to_json(&self) -> Result<String> {
-        serde_json::to_string_pretty(self)
-            .map_err(|error| Error::new(ErrorKind::Internal, "could not write the manifest as JSON").source(error))
+        to_json(self)
     }
 
     /// Reads a manifest and checks that its parts add up.

@@ -6,7 +6,7 @@ use super::columns::MappedColumn;
 use super::context::{ArchiveRelations, CollationFact, DatabaseFacts, Extension, Root, Sequence};
 use super::ddl::Ddl;
 use super::family::Family;
-use crate::chain::{Chained, Link, Signature};
+use crate::chain::{Chained, Link, Signature, to_json};
 use crate::codec::{DIGEST_ALGORITHM, Digest, ObjectSummary, Recorded};
 use crate::schema::TableSchema;
 use crate::{Error, ErrorKind, Result};
@@ -191,8 +191,7 @@ impl ManifestObject {
 impl Manifest {
     /// The manifest as JSON for people and programs.
     pub fn to_json(&self) -> Result<String> {
-        serde_json::to_string_pretty(self)
-            .map_err(|error| Error::new(ErrorKind::Internal, "could not write the manifest as JSON").source(error))
+        to_json(self)
     }
 
     /// Reads and validates a manifest.
