@@ -19,6 +19,22 @@ const LARGEST_COMPARED: usize = 64 << 10;
 /// A range, and whether a value too large to compare is beside it.
 type Range = (Option<(pg_sys::Datum, pg_sys::Datum)>, bool);
 
+/// Lowest and highest value of the batch that is being filled.
+#[derive(Debug)]
+struct BatchRange {
+    low: Bound,
+    high: Bound,
+}
+
+/// A copy of a value, with its [prefix](Order::prefix).
+#[derive(Debug)]
+struct Bound {
+    datum: pg_sys::Datum,
+    prefix: u64,
+    /// Bytes that it may take where it is.
+    room: usize,
+}
+
 /// Lowest and highest value of a column, for one batch and for the object it goes to.
 #[derive(Debug)]
 pub struct RangeTracker {
@@ -26,7 +42,7 @@ pub struct RangeTracker {
     type_oid: pg_sys::Oid,
     pg_type: PgType,
     order: Order,
-    batch: Option<(pg_sys::Datum, pg_sys::Datum)>,
+    batch: Option<BatchRange>,
     /// The batches that are complete, but not yet known to be in an object.
     complete: VecDeque<Range>,
     object: Option<(pg_sys::Datum, pg_sys::Datum)>,
@@ -90,40 +106,52 @@ impl RangeTracker {
     #[inline]
     pub fn observe(&mut self, row: &Row<'_>, keep: &super::memory::MemoryContext) {
         let Some(value) = row.datum(self.index) else { return };
-        if let (By::Integer, Some((low, high))) = (self.order.by, &mut self.batch) {
+        if let (By::Integer, Some(BatchRange { low, high })) = (self.order.by, &mut self.batch) {
             let number = value.value() as i64;
-            if number < low.value() as i64 {
-                *low = value;
+            if number < low.datum.value() as i64 {
+                low.datum = value;
             }
-            if number > high.value() as i64 {
-                *high = value;
+            if number > high.datum.value() as i64 {
+                high.datum = value;
             }
             return;
         }
         self.observe_any(value, keep);
     }
 
+    #[inline]
     fn observe_any(&mut self, value: pg_sys::Datum, keep: &super::memory::MemoryContext) {
-        if self.order.is_too_large(value) {
+        let Some(prefix) = self.order.prefix(value) else {
             self.unknown.0 = true;
             return;
+        };
+        match &self.batch {
+            // Most values are between the two, and mostly their first bytes say so.
+            Some(batch) if batch.low.prefix < prefix && prefix < batch.high.prefix => {}
+            _ => self.widen(value, prefix, keep),
         }
-        let copy = || keep.within(|| self.order.copy(value));
-        match &mut self.batch {
-            None => self.batch = Some((copy(), copy())),
-            Some((low, _)) if self.order.compare(value, *low) == Ordering::Less => {
-                *low = self.order.replace(*low, copy())
-            }
-            Some((_, high)) if self.order.compare(value, *high) == Ordering::Greater => {
-                *high = self.order.replace(*high, copy());
-            }
-            Some(_) => {}
+    }
+
+    fn widen(&mut self, value: pg_sys::Datum, prefix: u64, keep: &super::memory::MemoryContext) {
+        let order = self.order;
+        let Some(BatchRange { low, high }) = &mut self.batch else {
+            let bound = || keep.within(|| order.bound(value, prefix));
+            self.batch = Some(BatchRange { low: bound(), high: bound() });
+            return;
+        };
+        // The values decide where the prefixes are equal.
+        let compared = |bound: &Bound| prefix.cmp(&bound.prefix).then_with(|| order.compare(value, bound.datum));
+        if compared(low).is_lt() {
+            keep.within(|| order.replace_by_copy(low, value, prefix));
+        } else if compared(high).is_gt() {
+            keep.within(|| order.replace_by_copy(high, value, prefix));
         }
     }
 
     /// The batch is complete.
     pub fn hand_over(&mut self) {
-        self.complete.push_back((self.batch.take(), std::mem::take(&mut self.unknown.0)));
+        let range = self.batch.take().map(|BatchRange { low, high }| (low.datum, high.datum));
+        self.complete.push_back((range, std::mem::take(&mut self.unknown.0)));
     }
 
     /// Adds the range of the first batch that is complete to the object's.
@@ -187,9 +215,32 @@ impl Order {
         }
     }
 
+    #[inline]
     fn is_too_large(&self, value: pg_sys::Datum) -> bool {
         // SAFETY: a varlena, compressed or out of line perhaps.
         self.len == -1 && unsafe { varlena::raw_size(value) } > LARGEST_COMPARED
+    }
+
+    /// A number that is never larger for a lower value: where those of two values differ, they say which one is lower. `None` for a
+    /// value that is too large to be compared.
+    #[inline]
+    fn prefix(&self, value: pg_sys::Datum) -> Option<u64> {
+        if self.is_too_large(value) {
+            return None;
+        }
+        // SAFETY: a value of the type, which the order was chosen by.
+        Some(unsafe {
+            match self.by {
+                By::Integer => (value.value() as i64).cast_unsigned() ^ (1 << 63),
+                By::Float4 => float_prefix(f32::from_bits(value.value() as u32).into()),
+                By::Float8 => float_prefix(f64::from_bits(value.value() as u64)),
+                By::Uuid => first_bytes(&*value.cast_mut_ptr::<[u8; 16]>()),
+                By::Numeric => numeric_disk::parse(varlena::payload(value)).order_prefix(),
+                By::Bytes => first_bytes(varlena::payload(value)),
+                // It says nothing, so that the function is always called.
+                By::Function { .. } => 0,
+            }
+        })
     }
 
     #[inline]
@@ -232,8 +283,58 @@ impl Order {
         }
     }
 
-    fn copy(&self, value: pg_sys::Datum) -> pg_sys::Datum {
-        datum::copy(value, self.by_value, self.len)
+    /// A copy of a value in the current memory context.
+    fn bound(&self, value: pg_sys::Datum, prefix: u64) -> Bound {
+        let datum = datum::copy(value, self.by_value, self.len);
+        Bound { datum, prefix, room: self.plain_size(datum).unwrap_or(0) }
+    }
+
+    /// Another value in the place of `bound`, in the memory that it has where that is enough: in a column that ascends each value is
+    /// the highest so far.
+    fn replace_by_copy(&self, bound: &mut Bound, value: pg_sys::Datum, prefix: u64) {
+        match self.plain_size(value).filter(|size| *size <= bound.room) {
+            Some(size) => {
+                // SAFETY: the bound's memory is ours alone and has `room` bytes; the value has as many as were asked for.
+                unsafe { std::ptr::copy_nonoverlapping(value.cast_mut_ptr::<u8>(), bound.datum.cast_mut_ptr(), size) }
+                bound.prefix = prefix;
+            }
+            None => {
+                let old = std::mem::replace(bound, self.bound(value, prefix));
+                self.free(old.datum);
+            }
+        }
+    }
+
+    /// Bytes of a value that is passed by reference and neither compressed nor elsewhere.
+    fn plain_size(&self, value: pg_sys::Datum) -> Option<usize> {
+        match (self.by_value, self.len) {
+            (true, _) => None,
+            // SAFETY: a varlena.
+            (false, -1) => unsafe { varlena::plain_size(value) },
+            (false, len) => usize::try_from(len).ok(),
+        }
+    }
+}
+
+/// Eight bytes, as many as there are, as a number that is ordered as they are.
+#[inline]
+fn first_bytes(bytes: &[u8]) -> u64 {
+    if let Some(first) = bytes.first_chunk() {
+        return u64::from_be_bytes(*first);
+    }
+    let mut first = [0; 8];
+    first.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    u64::from_be_bytes(first)
+}
+
+#[inline]
+fn float_prefix(float: f64) -> u64 {
+    // Both zeros are equal, as are all NaNs.
+    let bits = (float + 0.0).to_bits();
+    match float.is_nan() {
+        true => u64::MAX,
+        false if bits >> 63 == 1 => !bits,
+        false => bits | 1 << 63,
     }
 }
 

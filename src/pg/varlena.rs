@@ -6,7 +6,7 @@ use pgrx::pg_sys;
 ///
 /// # Safety
 /// `datum` points to a varlena that stays valid for `'r`, as does the current memory context's content.
-#[inline]
+#[inline(always)]
 pub(super) unsafe fn payload<'r>(datum: pg_sys::Datum) -> &'r [u8] {
     // SAFETY: by the caller's promise.
     unsafe {
@@ -22,7 +22,7 @@ pub(super) unsafe fn payload<'r>(datum: pg_sys::Datum) -> &'r [u8] {
 ///
 /// # Safety
 /// `datum` points to a varlena.
-#[inline]
+#[inline(always)]
 pub(super) unsafe fn raw_size(datum: pg_sys::Datum) -> usize {
     // SAFETY: by the caller's promise.
     unsafe {
@@ -34,10 +34,23 @@ pub(super) unsafe fn raw_size(datum: pg_sys::Datum) -> usize {
     }
 }
 
+/// Bytes of the value with its header, where it is neither compressed nor elsewhere.
+///
+/// # Safety
+/// `datum` points to a varlena.
+pub(super) unsafe fn plain_size(datum: pg_sys::Datum) -> Option<usize> {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let value: *mut pg_sys::varlena = datum.cast_mut_ptr();
+        is_plain(value).then(|| pgrx::varsize_any(value))
+    }
+}
+
 /// Whether the payload follows the header as it is.
 ///
 /// # Safety
 /// `value` points to a varlena.
+#[inline(always)]
 unsafe fn is_plain(value: *const pg_sys::varlena) -> bool {
     // SAFETY: by the caller's promise.
     unsafe { pgrx::varatt_is_4b_u(value) || (pgrx::varatt_is_1b(value) && !pgrx::varatt_is_1b_e(value)) }

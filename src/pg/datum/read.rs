@@ -79,6 +79,16 @@ impl Node {
                         Err(_) => visit(&Value::Undecodable(bytes)),
                     }
                 }
+                PgType::Jsonb if matches!(self.encoding, Encoding::Utf8) => {
+                    let mut printed = self.printed.borrow_mut();
+                    match print_document(varlena(datum), &mut printed).map(|()| std::str::from_utf8(&printed)) {
+                        Some(Ok(text)) => visit(&Value::Text(text)),
+                        _ => {
+                            drop(printed);
+                            visit(&self.value(datum)?)
+                        }
+                    }
+                }
                 _ => visit(&self.value(datum)?),
             })
         }
@@ -89,15 +99,14 @@ impl Node {
     /// # Safety
     /// As for [`Self::value`], of a `jsonb`.
     unsafe fn print_jsonb<'r>(&self, datum: pg_sys::Datum) -> &'r [u8] {
-        // SAFETY: by the caller's promise.
-        let (document, slowly) = unsafe { (varlena(datum), || self.io.print(datum)) };
-        // A large one is not to be in memory once more.
-        if document.len() > LARGE {
-            return slowly();
-        }
         let mut printed = self.printed.borrow_mut();
-        printed.clear();
-        jsonb_disk::print(document, &mut printed).map_or_else(slowly, |()| palloc_bytes(&printed))
+        // SAFETY: by the caller's promise.
+        unsafe {
+            match print_document(varlena(datum), &mut printed) {
+                Some(()) => palloc_bytes(&printed),
+                None => self.io.print(datum),
+            }
+        }
     }
 
     /// # Safety
@@ -276,6 +285,13 @@ impl RowType {
             self.attributes.iter().map(attribute).collect()
         }
     }
+}
+
+/// Puts the text of a document in the place of what is in `printed`. `None` for one that is not understood, and for a large one, which
+/// is not to be in memory once more.
+fn print_document(document: &[u8], printed: &mut Vec<u8>) -> Option<()> {
+    printed.clear();
+    if document.len() > LARGE { None } else { jsonb_disk::print(document, printed) }
 }
 
 fn interval(interval: &pg_sys::Interval) -> IntervalValue {

@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeBinaryBuilder, Float32Builder,
-    Float64Builder, Int16Builder, Int32Builder, Int64Builder, ListArray, StringBuilder, StructArray,
-    Time64MicrosecondBuilder, TimestampMicrosecondBuilder, UInt32Builder,
+    Array, ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeBinaryBuilder,
+    Float32Builder, Float64Builder, GenericByteBuilder, Int16Builder, Int32Builder, Int64Builder, ListArray,
+    PrimitiveBuilder, StringBuilder, StructArray, Time64MicrosecondBuilder, TimestampMicrosecondBuilder, UInt32Builder,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{DataType, FieldRef, Fields};
+use arrow::datatypes::{ArrowPrimitiveType, ByteArrayType, DataType, FieldRef, Fields};
 
-use super::outlier::{Cell, cell, timestamp};
+use super::outlier::{Cell, cell, decimal, timestamp};
 use super::value::{ArrayValue, IntervalValue, Value};
 use crate::schema::{PgType, Storage, TableSchema};
 use crate::{Error, ErrorKind, Result};
@@ -22,6 +22,9 @@ pub(super) struct ColumnBuffer {
     columns: Vec<ColumnBuilder>,
     sidecars: Vec<Option<SidecarBuilder>>,
 }
+
+/// Bytes of texts that a new batch has room for at first, at most: a huge value is not followed by another, as a rule.
+const MOST_RESERVED: usize = 2 << 20;
 
 /// Native columns, and the sidecars of those that have an outlier.
 type Columns = (Vec<ArrayRef>, Vec<(usize, ArrayRef)>);
@@ -166,6 +169,13 @@ impl ColumnBuilder {
                 Some(v) => b.append_value(v),
                 None => return self.append_checked(value),
             },
+            (Cells::Uuid(b), Some(Value::Uuid(v))) => b.append_value(v).map_err(|_| confused())?,
+            (Cells::Decimal(b), Some(Value::Numeric(v))) => {
+                let Storage::Decimal(precision, scale) = self.storage else { return Err(confused()) };
+                let unscaled = decimal(v, precision, scale);
+                b.append_option(unscaled);
+                return Ok(unscaled.is_some());
+            }
             _ => return self.append_checked(value),
         }
         Ok(true)
@@ -236,29 +246,41 @@ impl ColumnBuilder {
         }
     }
 
-    /// The column; the builder is empty afterwards.
+    /// The column; the builder is empty afterwards, with room for as much again.
     fn finish(&mut self) -> Result<ArrayRef> {
         Ok(match &mut self.cells {
             Cells::Bool(b) => Arc::new(b.finish()),
-            Cells::Int16(b) => Arc::new(b.finish()),
-            Cells::Int32(b) => Arc::new(b.finish()),
-            Cells::Int64(b) => Arc::new(b.finish()),
-            Cells::Float32(b) => Arc::new(b.finish()),
-            Cells::Float64(b) => Arc::new(b.finish()),
-            Cells::Decimal(b) => Arc::new(b.finish()),
-            Cells::Text(b) => Arc::new(b.finish()),
-            Cells::Bytes(b) => Arc::new(b.finish()),
-            Cells::Date(b) => Arc::new(b.finish()),
-            Cells::Time(b) => Arc::new(b.finish()),
-            Cells::Timestamp(b) => Arc::new(b.finish()),
+            Cells::Int16(b) => finish_primitives(b),
+            Cells::Int32(b) => finish_primitives(b),
+            Cells::Int64(b) => finish_primitives(b),
+            Cells::Float32(b) => finish_primitives(b),
+            Cells::Float64(b) => finish_primitives(b),
+            Cells::Decimal(b) => finish_primitives(b),
+            Cells::Text(b) => finish_bytes(b),
+            Cells::Bytes(b) => finish_bytes(b),
+            Cells::Date(b) => finish_primitives(b),
+            Cells::Time(b) => finish_primitives(b),
+            Cells::Timestamp(b) => finish_primitives(b),
             Cells::Uuid(b) => Arc::new(b.finish()),
-            Cells::UInt32(b) => Arc::new(b.finish()),
+            Cells::UInt32(b) => finish_primitives(b),
             Cells::Interval(b) => b.finish()?,
             Cells::Reg(b) => b.finish()?,
             Cells::Struct(b) => b.finish()?,
             Cells::List(b) => b.finish()?,
         })
     }
+}
+
+fn finish_primitives<T: ArrowPrimitiveType>(builder: &mut PrimitiveBuilder<T>) -> ArrayRef {
+    let array = builder.finish();
+    *builder = PrimitiveBuilder::with_capacity(array.len()).with_data_type(array.data_type().clone());
+    Arc::new(array)
+}
+
+fn finish_bytes<T: ByteArrayType>(builder: &mut GenericByteBuilder<T>) -> ArrayRef {
+    let array = builder.finish();
+    *builder = GenericByteBuilder::with_capacity(array.len(), array.value_data().len().min(MOST_RESERVED));
+    Arc::new(array)
 }
 
 /// The members of a struct; each has a cell for every row, NULL where the struct is.

@@ -225,6 +225,25 @@ impl Numeric<'_> {
         }
     }
 
+    /// A number that is never larger for a lower value: where those of two values differ, they are ordered as [`Self::compare`] says.
+    /// It is made of the weight and the two highest digits.
+    pub fn order_prefix(&self) -> u64 {
+        const ZERO: u64 = 1 << 63;
+        let magnitude = || {
+            let (weight, range) = self.normalized();
+            let digit = |at| u64::from(self.digit_in(&range, at).cast_unsigned());
+            let above_lowest = u64::from(weight.cast_unsigned() ^ (1 << 15));
+            if range.is_empty() { 0 } else { (above_lowest << 32 | digit(0) << 16 | digit(1)) + 1 }
+        };
+        match self.sign {
+            NumericSign::NegativeInfinity => 0,
+            NumericSign::Negative => ZERO - magnitude(),
+            NumericSign::Positive => ZERO + magnitude(),
+            NumericSign::PositiveInfinity => u64::MAX - 1,
+            NumericSign::NaN => u64::MAX,
+        }
+    }
+
     /// The order of values of different kinds.
     fn rank(&self) -> u8 {
         match self.sign {
@@ -321,11 +340,15 @@ impl Numeric<'_> {
         let start = out.len();
         for weight in (0..=i32::from(self.weight)).rev() {
             let group = decimal(self.digit_at(weight));
-            let shown = match out.len() == start {
-                true => group.iter().position(|digit| *digit != b'0').unwrap_or(group.len()),
-                false => 0,
-            };
-            out.extend_from_slice(group.get(shown..).unwrap_or_default());
+            if out.len() > start {
+                out.extend_from_slice(&group);
+                continue;
+            }
+            // All four places are written, and those after the digits taken back: a copy of a length that is known needs no call.
+            let digits = u32::from_be_bytes(group);
+            let zeros = (digits ^ u32::from_be_bytes(*b"0000")).leading_zeros() / u8::BITS;
+            out.extend_from_slice(&digits.checked_shl(zeros * u8::BITS).unwrap_or(0).to_be_bytes());
+            out.truncate(out.len() - zeros as usize);
         }
         if out.len() == start {
             out.push(b'0');
@@ -365,7 +388,8 @@ const POWERS: [i128; 39] = {
     powers
 };
 
-fn pow10(exponent: i32) -> Option<i128> {
+/// A power of ten that 128 bits hold.
+pub(super) fn pow10(exponent: i32) -> Option<i128> {
     POWERS.get(usize::try_from(exponent).ok()?).copied()
 }
 
@@ -527,6 +551,7 @@ mod tests {
                 let wanted = if equal.contains(&(low, high)) { Ordering::Equal } else { Ordering::Less };
                 assert_eq!(parse(low).compare(&parse(high)), wanted, "{low} {high}");
                 assert_eq!(parse(high).compare(&parse(low)), wanted.reverse(), "{high} {low}");
+                assert!(parse(low).order_prefix() <= parse(high).order_prefix(), "{low} {high}");
             }
         }
     }
@@ -536,6 +561,8 @@ mod tests {
         fn order_is_that_of_integers(a in any::<i128>(), b in any::<i128>(), shift in 0u32..127, scale in 0u16..40) {
             let (a, b) = (a >> shift, b >> shift);
             prop_assert_eq!(Numeric::from_i128(a, scale).compare(&Numeric::from_i128(b, scale)), a.cmp(&b));
+            let prefixes = Numeric::from_i128(a, scale).order_prefix().cmp(&Numeric::from_i128(b, scale).order_prefix());
+            prop_assert!(prefixes.is_eq() || prefixes == a.cmp(&b));
         }
 
         #[test]

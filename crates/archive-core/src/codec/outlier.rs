@@ -1,7 +1,7 @@
 //! Which values their native column can hold, and as what. A value that it cannot hold is an *outlier* and goes into
 //! the sidecar as text.
 
-use super::numeric::{Numeric, NumericSign};
+use super::numeric::{Numeric, NumericSign, pow10};
 use super::value::{ArrayValue, IntervalValue, Value};
 use crate::schema::Storage;
 use crate::{Error, ErrorKind, Result};
@@ -62,11 +62,12 @@ pub(super) fn cell<'v, 'a>(storage: &Storage, value: &'v Value<'a>) -> Result<Op
 }
 
 /// The unscaled decimal, unless its text would differ from that of the value.
-fn decimal(numeric: &Numeric<'_>, precision: u8, scale: i8) -> Option<i128> {
+#[inline]
+pub(super) fn decimal(numeric: &Numeric<'_>, precision: u8, scale: i8) -> Option<i128> {
     let same_scale = i32::from(numeric.dscale) == i32::from(scale);
     let unscaled = numeric.to_i128(i16::from(scale)).filter(|_| same_scale)?;
     let negative_zero = unscaled == 0 && numeric.sign != NumericSign::Positive;
-    let limit = 10u128.checked_pow(u32::from(precision))?;
+    let limit = pow10(precision.into())?.unsigned_abs();
     (!negative_zero && unscaled.unsigned_abs() < limit).then_some(unscaled)
 }
 

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 /// Size of the chunks given to the sink: the usual part of a multipart upload.
 const CHUNK: usize = 8 << 20;
-/// First capacity of a chunk; it grows, so that small objects stay small.
+/// First capacity of a chunk, so that small objects stay small. One that outgrows it gets all that a chunk may need, and is copied once.
 const FIRST_CAPACITY: usize = 64 << 10;
 
 /// The bytes of one object on their way to the sink.
@@ -44,8 +44,10 @@ impl ChunkBuffer {
     }
 
     fn put(&mut self, buf: &[u8]) {
-        if self.current.capacity() == 0 {
-            self.current.reserve(FIRST_CAPACITY);
+        let needed = self.current.len() + buf.len();
+        if needed > self.current.capacity() {
+            let capacity = if needed <= FIRST_CAPACITY { FIRST_CAPACITY } else { CHUNK };
+            self.current.reserve_exact(capacity - self.current.len());
         }
         self.current.extend_from_slice(buf);
         if self.current.len() == CHUNK {
