@@ -55,12 +55,14 @@ def statement(session, query, params=None, runs=5):
     return median([of(session.info.backend_pid, run)[0] for _ in range(runs)])
 
 
-def interleaved(session, queries, runs=5):
-    """The same for several statements by turns, so that what slows the machine for a while slows all of them."""
+def interleaved(session, queries, runs=5, each=8):
+    """The same for several statements by turns, so that what slows the machine for a while slows all of them. Each is executed `each`
+    times in a row: a clock that ticks a hundred times a second says little of one that takes some hundredths."""
     costs = {name: [] for name in queries}
     for query in queries.values():
         session.execute(query).fetchall()
     for _ in range(runs):
         for name, query in queries.items():
-            costs[name].append(of(session.info.backend_pid, lambda query=query: session.execute(query).fetchall())[0])
+            cost, _ = of(session.info.backend_pid, lambda query=query: [session.execute(query).fetchall() for _ in range(each)])
+            costs[name].append(Cost(cost.cpu / each, cost.wall / each))
     return {name: median(found) for name, found in costs.items()}

@@ -135,16 +135,17 @@ impl<'a> ReadBack<'a> {
         hasher: &mut RowHasher,
     ) -> Result<()> {
         for (column, io) in self.source.io.iter().enumerate() {
-            let cell = batch.get(column, at)?;
-            if whole || !io.is_read_as(&cell) {
-                io.write(&cell, buffer, arena)?;
-                io.visit(&buffer.row(), |value| hasher.column(column, value))?;
-            } else {
-                match &cell {
+            batch.visit(column, at, |cell| -> Result<()> {
+                if whole || !io.is_read_as(cell) {
+                    io.write(cell, buffer, arena)?;
+                    return io.visit(&buffer.row(), |value| hasher.column(column, value));
+                }
+                match cell {
                     Decoded::Value(value) => hasher.column(column, Some(value)),
                     _ => hasher.column(column, None),
                 }
-            }
+                Ok(())
+            })??;
         }
         hasher.end_row();
         Ok(())

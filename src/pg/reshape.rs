@@ -91,17 +91,19 @@ impl Reshaper {
     ) -> Result<()> {
         let archived = self.row.get_or_insert_with(|| RowBuffer::new(self.fields.len()));
         for (position, io) in self.archived.iter().enumerate() {
-            let cell = batch.get(position, at)?;
-            // Few cells are text. The session's settings must not change what they mean.
-            let _settings = matches!(cell, Decoded::Text(_)).then(GucNest::lossless_text);
-            io.write(&cell, archived, arena)?;
-            if let Some(hasher) = &mut hasher {
-                match &cell {
-                    Decoded::Null => hasher.column(position, None),
-                    Decoded::Value(value) => hasher.column(position, Some(value)),
-                    Decoded::Text(_) => hasher.column(position, io.read(&archived.row())?.as_ref()),
+            batch.visit(position, at, |cell| -> Result<()> {
+                // Few cells are text. The session's settings must not change what they mean.
+                let _settings = matches!(cell, Decoded::Text(_)).then(GucNest::lossless_text);
+                io.write(cell, archived, arena)?;
+                if let Some(hasher) = &mut hasher {
+                    match cell {
+                        Decoded::Null => hasher.column(position, None),
+                        Decoded::Value(value) => hasher.column(position, Some(value)),
+                        Decoded::Text(_) => hasher.column(position, io.read(&archived.row())?.as_ref()),
+                    }
                 }
-            }
+                Ok(())
+            })??;
         }
         if let Some(hasher) = hasher {
             hasher.end_row();

@@ -40,6 +40,7 @@ impl RowBuffer {
     }
 
     /// Sets one attribute.
+    #[inline]
     pub(super) fn set(&mut self, index: usize, datum: Option<pg_sys::Datum>) {
         if let (Some(value), Some(null)) = (self.values.get_mut(index), self.nulls.get_mut(index)) {
             *null = datum.is_none();

@@ -55,7 +55,18 @@ impl Node {
     }
 
     /// The same, with the bytes of plain values in `arena`.
+    #[inline(always)]
     pub(super) fn datum_in(&self, value: &Value<'_>, arena: &mut Arena) -> Result<pg_sys::Datum> {
+        match value {
+            Value::Bool(v) => Ok(pg_sys::Datum::from(*v)),
+            Value::Int4(v) | Value::Date(v) => Ok(pg_sys::Datum::from(*v)),
+            Value::Int8(v) | Value::Timestamp(v) => Ok(pg_sys::Datum::from(*v)),
+            Value::Float8(v) => Ok(pg_sys::Datum::from(v.to_bits())),
+            _ => self.placed_datum(value, arena),
+        }
+    }
+
+    fn placed_datum(&self, value: &Value<'_>, arena: &mut Arena) -> Result<pg_sys::Datum> {
         let placed = match value {
             Value::Uuid(v) => arena.copy(v),
             Value::Bytes(v) => arena.varlena(v),

@@ -167,6 +167,7 @@ impl ColumnIo {
     }
 
     /// Rebuilds the datum of this column from an archived cell, in `arena` where it can be, else in the current memory context.
+    #[inline(always)]
     pub fn write(&self, cell: &Decoded<'_>, row: &mut RowBuffer, arena: &mut Arena) -> Result<()> {
         let datum = match cell {
             Decoded::Null => None,

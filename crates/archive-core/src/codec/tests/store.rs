@@ -153,7 +153,11 @@ pub(super) fn read(
     let mut rows = Vec::new();
     while let Some(batch) = reader.next_batch()? {
         for row in 0..batch.rows() {
-            let cells = (0..columns).map(|column| Ok(canonical(&batch.get(column, row)?)));
+            let cells = (0..columns).map(|column| {
+                let cell = canonical(&batch.get(column, row)?);
+                assert_eq!(batch.visit(column, row, canonical)?, cell);
+                Ok(cell)
+            });
             rows.push(cells.collect::<Result<Vec<_>>>()?);
         }
     }
