@@ -25,17 +25,19 @@ impl<'a> ArchivedWriter<'a> {
     pub fn row(&mut self, batch: &DecodedBatch, at: usize, row: &Row<'_>) -> Result<()> {
         let Self(export) = self;
         for (index, io) in export.source.io.iter().enumerate() {
-            let cell = batch.get(index, at)?;
-            let appended = match &cell {
-                Decoded::Null => export.writer.append(index, None)?,
-                Decoded::Value(value) => export.writer.append(index, Some(value))?,
-                Decoded::Text(_) => export.writer.append(index, io.read(row)?.as_ref())?,
-            };
-            match (appended, &cell) {
-                (Appended::NeedsText, Decoded::Text(text)) => export.writer.append_text(index, text)?,
-                (Appended::NeedsText, _) => export.writer.append_text(index, &io.text(row))?,
-                _ => {}
-            }
+            batch.visit(index, at, |cell| -> Result<()> {
+                let appended = match cell {
+                    Decoded::Null => export.writer.append(index, None)?,
+                    Decoded::Value(value) => export.writer.append(index, Some(value))?,
+                    Decoded::Text(_) => export.writer.append(index, io.read(row)?.as_ref())?,
+                };
+                match (appended, cell) {
+                    (Appended::NeedsText, Decoded::Text(text)) => export.writer.append_text(index, text)?,
+                    (Appended::NeedsText, _) => export.writer.append_text(index, &io.text(row))?,
+                    _ => {}
+                }
+                Ok(())
+            })??;
         }
         export.ranges.observe(row, &export.memory);
         export.writer.end_row()?;
@@ -62,11 +64,14 @@ pub fn hash_archived(
     row: &Row<'_>,
 ) -> Result<()> {
     for (index, io) in source.io.iter().enumerate() {
-        match batch.get(index, at)? {
-            Decoded::Null => hasher.column(index, None),
-            Decoded::Value(value) => hasher.column(index, Some(&value)),
-            Decoded::Text(_) => hasher.column(index, io.read(row)?.as_ref()),
-        }
+        batch.visit(index, at, |cell| -> Result<()> {
+            match cell {
+                Decoded::Null => hasher.column(index, None),
+                Decoded::Value(value) => hasher.column(index, Some(value)),
+                Decoded::Text(_) => hasher.column(index, io.read(row)?.as_ref()),
+            }
+            Ok(())
+        })??;
     }
     hasher.end_row();
     Ok(())

@@ -26,12 +26,12 @@ struct BatchRange {
     high: Bound,
 }
 
-/// A copy of a value, with its [prefix](Order::prefix).
+/// A copy of a value, with its [prefix](Order::prefix), which nobody asks for of integers.
 #[derive(Debug)]
 struct Bound {
     datum: pg_sys::Datum,
     prefix: u64,
-    /// Bytes that it may take where it is.
+    /// Bytes allocated at `datum`; none for a value that is passed by value.
     room: usize,
 }
 
@@ -278,7 +278,7 @@ impl Order {
 
     fn free(&self, value: pg_sys::Datum) {
         if !self.by_value {
-            // SAFETY: a copy that `copy` allocated and nobody else refers to.
+            // SAFETY: a copy that `bound` allocated and nobody else refers to.
             unsafe { pg_sys::pfree(value.cast_mut_ptr()) }
         }
     }

@@ -47,7 +47,7 @@ fn rows_as_owner(
             arena.reset();
             memory.within(|| {
                 for (column, io) in source.io.iter().enumerate() {
-                    io.write(&batch.get(column, at)?, &mut buffer, &mut arena)?;
+                    batch.visit(column, at, |cell| io.write(cell, &mut buffer, &mut arena))??;
                 }
                 visit(&batch, at, &buffer)
             })?;

@@ -9,10 +9,12 @@ use pgrx::pg_sys;
 use super::node::{Node, RowType, Shape};
 use crate::error::{Error, Result, SqlState};
 use crate::pg::encoding::Encoding;
-use crate::pg::varlena::payload as varlena;
+use crate::pg::varlena::{payload as varlena, raw_size};
 
 /// Documents from this size on are printed by PostgreSQL.
 const LARGE: usize = 64 << 10;
+/// Memory for texts of documents that is kept for the next one.
+const KEPT: usize = 1 << 20;
 
 impl Node {
     /// The codec's value of a datum. What it borrows lives in the datum, in `self`, or in the current memory context.
@@ -81,13 +83,19 @@ impl Node {
                 }
                 PgType::Jsonb if matches!(self.encoding, Encoding::Utf8) => {
                     let mut printed = self.printed.borrow_mut();
-                    match print_document(varlena(datum), &mut printed).map(|()| std::str::from_utf8(&printed)) {
-                        Some(Ok(text)) => visit(&Value::Text(text)),
-                        _ => {
-                            drop(printed);
-                            visit(&self.value(datum)?)
-                        }
+                    let text = match print_document(datum, &mut printed) {
+                        Some(()) => printed.as_slice(),
+                        None => self.io.print(datum),
+                    };
+                    let result = match std::str::from_utf8(text) {
+                        Ok(text) => visit(&Value::Text(text)),
+                        Err(_) => visit(&Value::Undecodable(text)),
+                    };
+                    // A document of huge numbers is much longer as a text.
+                    if printed.capacity() > KEPT {
+                        *printed = Vec::new();
                     }
+                    result
                 }
                 _ => visit(&self.value(datum)?),
             })
@@ -102,7 +110,7 @@ impl Node {
         let mut printed = self.printed.borrow_mut();
         // SAFETY: by the caller's promise.
         unsafe {
-            match print_document(varlena(datum), &mut printed) {
+            match print_document(datum, &mut printed) {
                 Some(()) => palloc_bytes(&printed),
                 None => self.io.print(datum),
             }
@@ -289,9 +297,13 @@ impl RowType {
 
 /// Puts the text of a document in the place of what is in `printed`. `None` for one that is not understood, and for a large one, which
 /// is not to be in memory once more.
-fn print_document(document: &[u8], printed: &mut Vec<u8>) -> Option<()> {
+///
+/// # Safety
+/// As for [`Node::value`], of a `jsonb`.
+unsafe fn print_document(datum: pg_sys::Datum, printed: &mut Vec<u8>) -> Option<()> {
     printed.clear();
-    if document.len() > LARGE { None } else { jsonb_disk::print(document, printed) }
+    // SAFETY: by the caller's promise.
+    unsafe { if raw_size(datum) > LARGE { None } else { jsonb_disk::print(varlena(datum), printed) } }
 }
 
 fn interval(interval: &pg_sys::Interval) -> IntervalValue {

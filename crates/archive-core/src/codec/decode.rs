@@ -132,9 +132,7 @@ impl DecodedBatch {
             _ => column.cells.value(row).map(Decoded::Value),
         }
     }
-}
 
-impl DecodedBatch {
     /// Calls `visit` with what [`Self::get`] would give. For each kind that is usual by a call of its own, so that all that is done with
     /// the value is compiled for its kind: a scan spends most of its time here.
     #[inline(always)]

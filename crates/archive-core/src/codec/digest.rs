@@ -1,4 +1,4 @@
-//! Row digests (DESIGN §6): an order-free sum of a strong hash over each whole row, sums per column for diagnosis, and
+//! Row digests (DESIGN §6): an order-free sum of a strong hash of each whole row, sums per column for diagnosis, and
 //! the count. Two multisets of rows with one digest are, for all practical purposes, the same.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use super::numeric::{Numeric, NumericSign};
 use super::value::{ArrayValue, Value};
 use crate::schema::TableSchema;
 
-/// Name of the algorithm, recorded wherever a digest is.
+/// Name of the algorithm, recorded in manifests and in the footers of Parquet objects.
 pub const DIGEST_ALGORITHM: &str = "xxh3-128-sum.v2";
 
 /// Tags of the kinds of values.
@@ -89,11 +89,10 @@ impl fmt::Display for Digest {
     }
 }
 
-/// Computes a [`Digest`] row by row. Columns are hashed in schema order, every column once per row.
+/// Computes a [`Digest`] row by row. Every column must be given once per row: one that is not keeps the value of the row before.
 ///
 /// A value is hashed from where it is, under a seed of its field id and its kind; the hash of a row is that of the hashes of its
-/// values. So every byte of a row is looked at once, whatever its size, and no value can take the place of another: neither of
-/// another column, nor of another kind, nor of another row.
+/// values in schema order. So every byte is looked at once and never copied, and a value cannot take the place of another.
 pub struct RowHasher {
     fields: Vec<i32>,
     /// The hashes of the values of the current row, in order.
@@ -222,7 +221,7 @@ const KEEP_CAPACITY: usize = 1 << 20;
 #[inline(always)]
 fn hash(id: i32, tag: u8, bytes: &[u8]) -> u128 {
     let seed = u64::from(id.cast_unsigned()) << 8 | u64::from(tag);
-    // Only long input needs a secret of the seed, which takes longer to be made than short input to be hashed; the call says so.
+    // Without a secret of its own only short input is hashed, which needs none; long input is refused.
     XxHash3_128::oneshot_with_seed_and_secret(seed, &[], bytes)
         .unwrap_or_else(|_| XxHash3_128::oneshot_with_seed(seed, bytes))
 }

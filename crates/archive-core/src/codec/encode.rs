@@ -23,8 +23,9 @@ pub(super) struct ColumnBuffer {
     sidecars: Vec<Option<SidecarBuilder>>,
 }
 
-/// Bytes of texts that a new batch has room for at first, at most: a huge value is not followed by another, as a rule.
-const MOST_RESERVED: usize = 2 << 20;
+/// What a new batch has room for at first, at most: a huge value or array is not followed by another, as a rule.
+const MOST_RESERVED_VALUES: usize = 64 << 10;
+const MOST_RESERVED_BYTES: usize = 2 << 20;
 
 /// Native columns, and the sidecars of those that have an outlier.
 type Columns = (Vec<ArrayRef>, Vec<(usize, ArrayRef)>);
@@ -246,7 +247,7 @@ impl ColumnBuilder {
         }
     }
 
-    /// The column; the builder is empty afterwards, with room for as much again.
+    /// The column; the builder is empty afterwards, mostly with room for as much again.
     fn finish(&mut self) -> Result<ArrayRef> {
         Ok(match &mut self.cells {
             Cells::Bool(b) => Arc::new(b.finish()),
@@ -273,13 +274,17 @@ impl ColumnBuilder {
 
 fn finish_primitives<T: ArrowPrimitiveType>(builder: &mut PrimitiveBuilder<T>) -> ArrayRef {
     let array = builder.finish();
-    *builder = PrimitiveBuilder::with_capacity(array.len()).with_data_type(array.data_type().clone());
+    *builder = PrimitiveBuilder::with_capacity(array.len().min(MOST_RESERVED_VALUES))
+        .with_data_type(array.data_type().clone());
     Arc::new(array)
 }
 
 fn finish_bytes<T: ByteArrayType>(builder: &mut GenericByteBuilder<T>) -> ArrayRef {
     let array = builder.finish();
-    *builder = GenericByteBuilder::with_capacity(array.len(), array.value_data().len().min(MOST_RESERVED));
+    *builder = GenericByteBuilder::with_capacity(
+        array.len().min(MOST_RESERVED_VALUES),
+        array.value_data().len().min(MOST_RESERVED_BYTES),
+    );
     Arc::new(array)
 }
 

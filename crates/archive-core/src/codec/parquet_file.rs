@@ -13,7 +13,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion};
 use parquet::schema::types::ColumnPath;
 
-use super::digest::Digest;
+use super::digest::{DIGEST_ALGORITHM, Digest};
 use super::layout::Layout;
 use super::object::Shape;
 use super::options::WriterOptions;
@@ -27,6 +27,8 @@ pub(super) const SCHEMA_KEY: &str = "archive_ext.schema";
 pub(super) const FORMAT_KEY: &str = "archive_ext.format";
 /// Key-value metadata: digest of the rows as JSON.
 const DIGEST_KEY: &str = "archive_ext.digest";
+/// Key-value metadata: what the digest was computed by.
+const ALGORITHM_KEY: &str = "archive_ext.digest_algorithm";
 /// The layout that is written.
 pub(super) const FORMAT: &str = "1";
 
@@ -37,7 +39,7 @@ const PAGE_ROWS: usize = 20_000;
 /// Bytes of a data page before it is compressed, about. From 128 kB on memory comes from the system and goes back to it, page by page of
 /// the file: encoding took a third longer with the usual 1 MiB.
 const PAGE_BYTES: usize = 96 << 10;
-/// Rows between two looks at the size of the page.
+/// Rows between two looks at the size of the page, in columns with NULLs; in others a look comes with each batch.
 const WRITE_ROWS: usize = 1024;
 /// Memory of all bloom filters together, about.
 const BLOOM_BUDGET: u64 = 16 << 20;
@@ -131,6 +133,7 @@ impl ParquetFile {
         let digest = serde_json::to_string(digest)
             .map_err(|error| Error::new(ErrorKind::Internal, "could not write a digest as JSON").source(error))?;
         self.writer.append_key_value_metadata(KeyValue::new(DIGEST_KEY.to_owned(), digest));
+        self.writer.append_key_value_metadata(KeyValue::new(ALGORITHM_KEY.to_owned(), DIGEST_ALGORITHM.to_owned()));
         let metadata = self.writer.finish().map_err(not_written)?;
         let buffer = self.writer.inner_mut();
         let mut chunks = buffer.take_full();

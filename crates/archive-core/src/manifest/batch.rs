@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::model::{MANIFEST_FORMAT, ManifestObject};
+use super::validate::check_algorithm;
 use crate::chain::{Chained, Link, Signature, to_json};
 use crate::codec::{DIGEST_ALGORITHM, Digest};
 use crate::store::validate_key;
@@ -145,10 +146,11 @@ impl BatchManifest {
     }
 
     fn validate(&self) -> Result<()> {
-        if self.format == 0 || self.format > MANIFEST_FORMAT || self.digest_algorithm != DIGEST_ALGORITHM {
+        if self.format == 0 || self.format > MANIFEST_FORMAT {
             return Err(Error::new(ErrorKind::Unsupported, "the manifest of a batch is of an unknown format")
                 .hint("Update the extension to the version that wrote the manifest."));
         }
+        check_algorithm(&self.digest_algorithm)?;
         self.objects.iter().try_for_each(|object| validate_key(&object.key))?;
         let rows = self.objects.iter().fold(0u64, |sum, object| sum.saturating_add(object.rows));
         let bytes = self.objects.iter().fold(0u64, |sum, object| sum.saturating_add(object.bytes));

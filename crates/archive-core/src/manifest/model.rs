@@ -7,7 +7,7 @@ use super::context::{ArchiveRelations, CollationFact, DatabaseFacts, Extension, 
 use super::ddl::Ddl;
 use super::family::Family;
 use crate::chain::{Chained, Link, Signature, to_json};
-use crate::codec::{DIGEST_ALGORITHM, Digest, ObjectSummary, Recorded};
+use crate::codec::{Digest, ObjectSummary, Recorded};
 use crate::schema::TableSchema;
 use crate::{Error, ErrorKind, Result};
 
@@ -152,8 +152,9 @@ pub struct ColumnRange {
     pub collation_version: Option<String>,
 }
 
+/// That of the first manifests, which did not name it.
 fn default_algorithm() -> String {
-    DIGEST_ALGORITHM.to_owned()
+    "xxh3-128-sum.v1".to_owned()
 }
 
 impl ManifestObject {

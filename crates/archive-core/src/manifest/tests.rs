@@ -229,7 +229,7 @@ fn statements_are_in_replay_order() {
     assert_eq!(ddl.before_load().count(), 2);
 }
 
-/// A storage that format 1 wrote; the e2e tests import it too.
+/// A storage that format 1 wrote, but for its digests, which are of the algorithm of today; the e2e tests import it too.
 const FORMAT_1: &str =
     include_str!("../../../../tests/fixtures/format1/public.orders/_manifests/orders_2024_01.v1.json");
 

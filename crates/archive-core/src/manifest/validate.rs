@@ -7,23 +7,25 @@ use crate::codec::{DIGEST_ALGORITHM, Digest};
 use crate::store::validate_key;
 use crate::{Error, ErrorKind, Result};
 
+/// Whether digests are of the algorithm that this version computes.
+pub(super) fn check_algorithm(name: &str) -> Result<()> {
+    if name == DIGEST_ALGORITHM {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Unsupported, format!("unknown digest algorithm \"{name}\"")).hint(format!(
+        "This version of the extension computes \"{DIGEST_ALGORITHM}\". Bring the rows back with the version that archived them."
+    )))
+}
+
 impl Manifest {
     /// Checks that the parts add up to the totals.
     pub fn validate(&self) -> Result<()> {
-        self.check_algorithm()?;
+        check_algorithm(&self.digest_algorithm)?;
         self.check_schema()?;
         self.check_columns()?;
         self.check_family()?;
         self.check_objects()?;
         self.check_totals()
-    }
-
-    fn check_algorithm(&self) -> Result<()> {
-        if self.digest_algorithm == DIGEST_ALGORITHM {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::Unsupported, format!("unknown digest algorithm \"{}\"", self.digest_algorithm))
-            .hint("Update the extension to the version that wrote the manifest."))
     }
 
     fn check_schema(&self) -> Result<()> {
