@@ -23,7 +23,6 @@ mod options;
 mod outlier;
 mod parquet_file;
 mod parquet_reader;
-mod plain_column;
 mod predicate;
 mod prune;
 mod reader;
