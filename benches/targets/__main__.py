@@ -56,6 +56,7 @@ def main():
         exports.exports(db, report, runs, rows)
         exports.sizes(db, report)
         exports.way_back(db, report, runs)
+        exports.pgbench(db, report, runs, 4 if quick else 20)
 
     def scan(db):
         scans.scans(db, report, runs, rows)

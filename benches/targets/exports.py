@@ -39,19 +39,35 @@ def run_and_cancel(session, partition):
     return costs["exported"], costs["verified"]
 
 
-def exports(db, report, runs, rows):
-    """CPU and wall time against COPY in binary form, and the file against DuckDB's."""
-    create_reference(db, "r", rows)
+def beside_copy(db, partition, runs):
+    """The costs of COPY in binary form, of the export and of its verification."""
     copy, export, verify = [], [], []
-    db.conn.execute("COPY r_1 TO '/dev/null' (FORMAT binary)")
+    statement = f"COPY {partition} TO '/dev/null' (FORMAT binary)"
+    db.conn.execute(statement)
     for _ in range(runs):
-        copy.append(measure.of(db.conn.info.backend_pid, lambda: db.conn.execute("COPY r_1 TO '/dev/null' (FORMAT binary)"))[0])
+        copy.append(measure.of(db.conn.info.backend_pid, lambda: db.conn.execute(statement))[0])
         # A fresh session each time: what its threads and caches cost belongs to the export.
         with db.cluster.connect(db.name) as session:
-            exported, verified = run_and_cancel(session, "r_1")
+            exported, verified = run_and_cancel(session, partition)
         export.append(exported)
         verify.append(verified)
-    copy, export, verify = measure.median(copy), measure.median(export), measure.median(verify)
+    return measure.median(copy), measure.median(export), measure.median(verify)
+
+
+def pgbench(db, report, runs, scale):
+    """The same for half of pgbench's accounts, rows of three integers and a text of blanks."""
+    command = [db.cluster.program("pgbench"), "--initialize", "--quiet", f"--scale={scale}", "--partitions=2", "--partition-method=range",
+               f"--host={db.cluster.dir}", "--username=postgres", db.name]
+    subprocess.run(command, check=True, capture_output=True)
+    db.execute("VACUUM (FREEZE, ANALYZE) pgbench_accounts_1")
+    copy, export, _ = beside_copy(db, "pgbench_accounts_1", runs)
+    report.ratio("export of pgbench_accounts, CPU", "s", export.cpu, copy.cpu, "COPY binary", 1.2, note="not of the targets")
+
+
+def exports(db, report, runs, rows):
+    """CPU and wall time against COPY in binary form."""
+    create_reference(db, "r", rows)
+    copy, export, verify = beside_copy(db, "r_1", runs)
     report.ratio("export, CPU", "s", export.cpu, copy.cpu, "COPY binary", 1.2, note=f"{copy.cpu / export.cpu:.2f} times the speed of COPY")
     report.ratio("export, wall", "s", export.wall, copy.wall, "COPY binary", 0.7)
     report.ratio("verification, CPU", "s", verify.cpu, export.cpu, "export", 0.7)

@@ -32,8 +32,8 @@ const ALGORITHM_KEY: &str = "archive_ext.digest_algorithm";
 /// The layout that is written.
 pub(super) const FORMAT: &str = "1";
 
-/// Encoded bytes of a row group that wait in memory at most.
-const MAX_ENCODED: usize = 48 << 20;
+/// Encoded bytes of a row group that wait in memory at most: they are there twice when it ends, and pages of [`PAGE_BYTES`] leave gaps.
+const MAX_ENCODED: usize = 24 << 20;
 /// Rows per data page at most.
 const PAGE_ROWS: usize = 20_000;
 /// Bytes of a data page before it is compressed, about. From 128 kB on memory comes from the system and goes back to it, page by page of
