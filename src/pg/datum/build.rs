@@ -21,7 +21,7 @@ thread_local! {
 }
 
 /// Capacity of what documents are put together in that is kept for the next one.
-const KEPT_CAPACITY: usize = 1 << 20;
+pub(super) const KEPT_CAPACITY: usize = 1 << 20;
 
 impl Node {
     /// The datum of a value.

@@ -6,6 +6,7 @@ use archive_core::codec::{ArrayValue, IntervalValue, Value, jsonb_disk, numeric_
 use archive_core::schema::PgType;
 use pgrx::pg_sys;
 
+use super::build::KEPT_CAPACITY;
 use super::node::{Node, RowType, Shape};
 use crate::error::{Error, Result, SqlState};
 use crate::pg::encoding::Encoding;
@@ -13,8 +14,6 @@ use crate::pg::varlena::{payload as varlena, raw_size};
 
 /// Documents from this size on are printed by PostgreSQL.
 const LARGE: usize = 64 << 10;
-/// Memory for texts of documents that is kept for the next one.
-const KEPT: usize = 1 << 20;
 
 impl Node {
     /// The codec's value of a datum. What it borrows lives in the datum, in `self`, or in the current memory context.
@@ -87,15 +86,10 @@ impl Node {
                         Some(()) => printed.as_slice(),
                         None => self.io.print(datum),
                     };
-                    let result = match std::str::from_utf8(text) {
+                    match std::str::from_utf8(text) {
                         Ok(text) => visit(&Value::Text(text)),
                         Err(_) => visit(&Value::Undecodable(text)),
-                    };
-                    // A document of huge numbers is much longer as a text.
-                    if printed.capacity() > KEPT {
-                        *printed = Vec::new();
                     }
-                    result
                 }
                 _ => visit(&self.value(datum)?),
             })
@@ -301,6 +295,10 @@ impl RowType {
 /// # Safety
 /// As for [`Node::value`], of a `jsonb`.
 unsafe fn print_document(datum: pg_sys::Datum, printed: &mut Vec<u8>) -> Option<()> {
+    // A document of huge numbers is much longer as a text.
+    if printed.capacity() > KEPT_CAPACITY {
+        *printed = Vec::new();
+    }
     printed.clear();
     // SAFETY: by the caller's promise.
     unsafe { if raw_size(datum) > LARGE { None } else { jsonb_disk::print(varlena(datum), printed) } }
