@@ -100,8 +100,7 @@ pub struct RowHasher {
     sum: u128,
     columns: Vec<u128>,
     rows: u64,
-    /// The bytes of a value that has to be brought into a form first.
-    form: Vec<u8>,
+    values: ValueHasher,
 }
 
 /// Bytes of a hash.
@@ -116,74 +115,20 @@ impl RowHasher {
     pub fn new(schema: &TableSchema) -> Self {
         let fields: Vec<i32> = schema.fields.iter().map(|field| field.id).collect();
         let (columns, row) = (vec![0; fields.len()], vec![0; fields.len() * HASH]);
-        Self { fields, row, sum: 0, columns, rows: 0, form: Vec::new() }
+        Self { fields, row, sum: 0, columns, rows: 0, values: ValueHasher::default() }
     }
 
     /// The next column of the current row; `index` counts from 0 in schema order.
     #[inline(always)]
     pub fn column(&mut self, index: usize, value: Option<&Value<'_>>) {
         let Some(id) = self.fields.get(index).copied() else { return };
-        let hash = self.cell(id, value);
+        let hash = self.values.hash(id, value);
         if let Some(column) = self.columns.get_mut(index) {
             *column = column.wrapping_add(hash);
         }
         if let Some(cell) = self.row.get_mut(index * HASH..(index + 1) * HASH) {
             cell.copy_from_slice(&hash.to_le_bytes());
         }
-    }
-
-    #[inline(always)]
-    fn cell(&mut self, id: i32, value: Option<&Value<'_>>) -> u128 {
-        match value {
-            None => hash(id, NULL, &[]),
-            Some(Value::Bool(v)) => hash(id, BOOL, &[u8::from(*v)]),
-            Some(Value::Int2(v)) => hash(id, INT2, &v.to_le_bytes()),
-            Some(Value::Int4(v)) => hash(id, INT4, &v.to_le_bytes()),
-            Some(Value::Int8(v)) => hash(id, INT8, &v.to_le_bytes()),
-            Some(Value::Float4(v)) => hash(id, FLOAT4, &v.to_bits().to_le_bytes()),
-            Some(Value::Float8(v)) => hash(id, FLOAT8, &v.to_bits().to_le_bytes()),
-            Some(Value::Date(v)) => hash(id, DATE, &v.to_le_bytes()),
-            Some(Value::Time(v)) => hash(id, TIME, &v.to_le_bytes()),
-            Some(Value::Timestamp(v)) => hash(id, TIMESTAMP, &v.to_le_bytes()),
-            Some(Value::Uuid(v)) => hash(id, UUID, v),
-            Some(Value::UInt4(v)) => hash(id, UINT4, &v.to_le_bytes()),
-            Some(Value::Text(text)) => hash(id, TEXT, text.as_bytes()),
-            Some(Value::Bytes(bytes)) => hash(id, BYTES, bytes),
-            Some(Value::Undecodable(bytes)) => hash(id, UNDECODABLE, bytes),
-            Some(Value::Image(bytes)) => hash(id, IMAGE, bytes),
-            Some(Value::Numeric(numeric)) => self.numeric_cell(id, numeric),
-            Some(value) => self.formed_cell(id, value),
-        }
-    }
-
-    #[inline]
-    fn numeric_cell(&mut self, id: i32, numeric: &Numeric<'_>) -> u128 {
-        let (weight, digits) = numeric.normalized();
-        if digits.len() <= FEW_DIGITS {
-            let mut form = [0; NUMERIC_HEAD + 2 * FEW_DIGITS];
-            let used = NUMERIC_HEAD + 2 * digits.len();
-            let (head, places) = form.split_at_mut(NUMERIC_HEAD);
-            head.copy_from_slice(&numeric_head(numeric, weight));
-            for (place, digit) in places.chunks_exact_mut(2).zip(digits) {
-                place.copy_from_slice(&numeric.digits.get(digit).to_le_bytes());
-            }
-            return hash(id, NUMERIC, form.get(..used).unwrap_or_default());
-        }
-        self.form.clear();
-        put_numeric(&mut self.form, numeric);
-        hash(id, NUMERIC, &self.form)
-    }
-
-    /// A value of another kind: its tag comes first in its form.
-    fn formed_cell(&mut self, id: i32, value: &Value<'_>) -> u128 {
-        self.form.clear();
-        put_value(&mut self.form, value);
-        let hash = hash(id, FORMED, &self.form);
-        // One huge value must not keep its memory for the rest of the scan.
-        if self.form.capacity() > KEEP_CAPACITY {
-            self.form = Vec::new();
-        }
-        hash
     }
 
     /// The row is complete.
@@ -205,6 +150,126 @@ impl RowHasher {
         self.columns.fill(0);
         (self.sum, self.rows) = (0, 0);
         digest
+    }
+}
+
+/// Computes the [`Digest`] that [`RowHasher`] does, of rows whose values are hashed column by column, some rows at a time.
+#[derive(Debug)]
+pub(super) struct BlockHasher {
+    fields: Vec<i32>,
+    /// The hashes of the values of the rows of the block, row by row.
+    block: Vec<u8>,
+    digest: (u64, u128),
+    columns: Vec<u128>,
+}
+
+impl BlockHasher {
+    /// Rows of a block, so that its hashes stay in a processor's cache.
+    pub(super) const ROWS: usize = 256;
+
+    /// A hasher of rows with these fields.
+    pub(super) fn new(fields: Vec<i32>) -> Self {
+        Self {
+            block: vec![0; Self::ROWS * fields.len() * HASH],
+            columns: vec![0; fields.len()],
+            fields,
+            digest: (0, 0),
+        }
+    }
+
+    /// The hash of the value of a column in a row of the block.
+    #[inline]
+    pub(super) fn put(&mut self, row: usize, column: usize, hash: u128) {
+        let at = (row * self.fields.len() + column) * HASH;
+        if let (Some(cell), Some(sum)) = (self.block.get_mut(at..at + HASH), self.columns.get_mut(column)) {
+            cell.copy_from_slice(&hash.to_le_bytes());
+            *sum = sum.wrapping_add(hash);
+        }
+    }
+
+    /// The block is complete; each of its rows has a hash in every column.
+    pub(super) fn end_block(&mut self, rows: usize) {
+        let stride = (self.fields.len() * HASH).max(1);
+        for row in self.block.chunks_exact(stride).take(rows) {
+            self.digest.1 = self.digest.1.wrapping_add(XxHash3_128::oneshot(row));
+        }
+        self.digest.0 += rows as u64;
+    }
+
+    /// The digest of all blocks.
+    pub(super) fn finish(self) -> Digest {
+        let columns = self.fields.into_iter().zip(self.columns).collect();
+        Digest { rows: self.digest.0, sum: self.digest.1, columns }
+    }
+}
+
+/// Hashes single values.
+#[derive(Debug, Default)]
+pub(super) struct ValueHasher {
+    /// The bytes of a value that has to be brought into a form first.
+    form: Vec<u8>,
+}
+
+impl ValueHasher {
+    /// The hash of a value of the column with this field id.
+    #[inline(always)]
+    pub(super) fn hash(&mut self, id: i32, value: Option<&Value<'_>>) -> u128 {
+        match value {
+            None => hash(id, NULL, &[]),
+            Some(Value::Bool(v)) => hash(id, BOOL, &[u8::from(*v)]),
+            Some(Value::Int2(v)) => hash(id, INT2, &v.to_le_bytes()),
+            Some(Value::Int4(v)) => hash(id, INT4, &v.to_le_bytes()),
+            Some(Value::Int8(v)) => hash(id, INT8, &v.to_le_bytes()),
+            Some(Value::Float4(v)) => hash(id, FLOAT4, &v.to_bits().to_le_bytes()),
+            Some(Value::Float8(v)) => hash(id, FLOAT8, &v.to_bits().to_le_bytes()),
+            Some(Value::Date(v)) => hash(id, DATE, &v.to_le_bytes()),
+            Some(Value::Time(v)) => hash(id, TIME, &v.to_le_bytes()),
+            Some(Value::Timestamp(v)) => hash(id, TIMESTAMP, &v.to_le_bytes()),
+            Some(Value::Uuid(v)) => hash(id, UUID, v),
+            Some(Value::UInt4(v)) => hash(id, UINT4, &v.to_le_bytes()),
+            Some(Value::Text(text)) => hash(id, TEXT, text.as_bytes()),
+            Some(Value::Bytes(bytes)) => hash(id, BYTES, bytes),
+            Some(Value::Undecodable(bytes)) => hash(id, UNDECODABLE, bytes),
+            Some(Value::Image(bytes)) => hash(id, IMAGE, bytes),
+            Some(Value::Numeric(numeric)) => self.numeric(id, numeric),
+            Some(value) => self.formed(id, value),
+        }
+    }
+
+    /// The hash of a text of these bytes.
+    #[inline]
+    pub(super) fn hash_text(&self, id: i32, text: &[u8]) -> u128 {
+        hash(id, TEXT, text)
+    }
+
+    #[inline]
+    fn numeric(&mut self, id: i32, numeric: &Numeric<'_>) -> u128 {
+        let (weight, digits) = numeric.normalized();
+        if digits.len() <= FEW_DIGITS {
+            let mut form = [0; NUMERIC_HEAD + 2 * FEW_DIGITS];
+            let used = NUMERIC_HEAD + 2 * digits.len();
+            let (head, places) = form.split_at_mut(NUMERIC_HEAD);
+            head.copy_from_slice(&numeric_head(numeric, weight));
+            for (place, digit) in places.chunks_exact_mut(2).zip(digits) {
+                place.copy_from_slice(&numeric.digits.get(digit).to_le_bytes());
+            }
+            return hash(id, NUMERIC, form.get(..used).unwrap_or_default());
+        }
+        self.form.clear();
+        put_numeric(&mut self.form, numeric);
+        hash(id, NUMERIC, &self.form)
+    }
+
+    /// A value of another kind: its tag comes first in its form.
+    fn formed(&mut self, id: i32, value: &Value<'_>) -> u128 {
+        self.form.clear();
+        put_value(&mut self.form, value);
+        let hash = hash(id, FORMED, &self.form);
+        // One huge value must not keep its memory for the rest of the scan.
+        if self.form.capacity() > KEEP_CAPACITY {
+            self.form = Vec::new();
+        }
+        hash
     }
 }
 
@@ -460,12 +525,11 @@ mod tests {
 
     #[test]
     fn few_and_many_digits_hash_alike() {
-        let hasher = || RowHasher::new(&table(&[PgType::Text]));
         for digits in [1, 4, 4 * FEW_DIGITS, 4 * FEW_DIGITS + 1, 200] {
             let numeric = Numeric::parse_text(&"7".repeat(digits)).unwrap();
             let mut bytes = Vec::new();
             put_numeric(&mut bytes, &numeric);
-            assert_eq!(hasher().numeric_cell(3, &numeric), hash(3, NUMERIC, &bytes));
+            assert_eq!(ValueHasher::default().numeric(3, &numeric), hash(3, NUMERIC, &bytes));
         }
     }
 

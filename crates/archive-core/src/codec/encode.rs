@@ -4,14 +4,16 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeBinaryBuilder,
-    Float32Builder, Float64Builder, GenericByteBuilder, Int16Builder, Int32Builder, Int64Builder, ListArray,
-    PrimitiveBuilder, StringBuilder, StructArray, Time64MicrosecondBuilder, TimestampMicrosecondBuilder, UInt32Builder,
+    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeBinaryBuilder, Float32Builder,
+    Float64Builder, Int16Builder, Int32Builder, Int64Builder, ListArray, StringBuilder, StructArray,
+    Time64MicrosecondBuilder, TimestampMicrosecondBuilder, UInt32Builder,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{ArrowPrimitiveType, ByteArrayType, DataType, FieldRef, Fields};
+use arrow::datatypes::{DataType, FieldRef, Fields};
 
-use super::outlier::{Cell, cell, decimal, timestamp};
+use super::digest::{BlockHasher, Digest, ValueHasher};
+use super::outlier::{Cell, cell};
+use super::plain_column::PlainColumn;
 use super::value::{ArrayValue, IntervalValue, Value};
 use crate::schema::{PgType, Storage, TableSchema};
 use crate::{Error, ErrorKind, Result};
@@ -19,29 +21,68 @@ use crate::{Error, ErrorKind, Result};
 /// The columns of a batch while its rows come in.
 #[derive(Debug)]
 pub(super) struct ColumnBuffer {
-    columns: Vec<ColumnBuilder>,
+    columns: Vec<Column>,
     sidecars: Vec<Option<SidecarBuilder>>,
+    hasher: ValueHasher,
 }
 
-/// What a new batch has room for at first, at most: a huge value or array is not followed by another, as a rule.
-const MOST_RESERVED_VALUES: usize = 64 << 10;
-const MOST_RESERVED_BYTES: usize = 2 << 20;
+/// A column of a batch while its rows come in.
+#[derive(Debug)]
+struct Column {
+    id: i32,
+    storage: Storage,
+    cells: ColumnCells,
+}
 
-/// Native columns, and the sidecars of those that have an outlier.
-type Columns = (Vec<ArrayRef>, Vec<(usize, ArrayRef)>);
+#[derive(Debug)]
+enum ColumnCells {
+    /// Values of a usual type, as they are.
+    Plain(PlainColumn),
+    /// Cells of another, and the hashes of their values.
+    Built(Box<ColumnBuilder>, Vec<u128>),
+}
+
+/// The columns of a batch whose rows are all there.
+#[derive(Debug)]
+pub(super) struct ColumnBatch {
+    rows: usize,
+    columns: Vec<(i32, BatchColumn)>,
+    sidecars: Vec<(usize, ArrayRef)>,
+}
+
+#[derive(Debug)]
+enum BatchColumn {
+    Plain(PlainColumn),
+    Built(ArrayRef, Vec<u128>),
+}
+
+/// The columns of a batch as a file takes them, and the digest of its rows.
+#[derive(Debug)]
+pub(super) struct EncodedBatch {
+    pub(super) columns: Vec<ArrayRef>,
+    /// The sidecars of those that have an outlier.
+    pub(super) sidecars: Vec<(usize, ArrayRef)>,
+    pub(super) digest: Digest,
+}
 
 impl ColumnBuffer {
     /// A buffer of rows of `schema`.
     pub(super) fn new(schema: &TableSchema) -> Result<Self> {
         let columns: Vec<_> =
-            schema.fields.iter().map(|field| ColumnBuilder::new(&field.pg_type)).collect::<Result<_>>()?;
-        Ok(Self { sidecars: no_sidecars(columns.len()), columns })
+            schema.fields.iter().map(|field| Column::new(field.id, &field.pg_type)).collect::<Result<_>>()?;
+        Ok(Self { sidecars: no_sidecars(columns.len()), columns, hasher: ValueHasher::default() })
     }
 
     /// The next value of a row. `false` for an outlier, which is NULL in its column.
     #[inline(always)]
     pub(super) fn append(&mut self, column: usize, value: Option<&Value<'_>>) -> Result<bool> {
-        self.columns.get_mut(column).ok_or_else(confused)?.append(value)
+        let column = self.columns.get_mut(column).ok_or_else(confused)?;
+        if let ColumnCells::Plain(plain) = &mut column.cells
+            && plain.push(value)
+        {
+            return Ok(true);
+        }
+        column.append_otherwise(value, &mut self.hasher)
     }
 
     /// The text of the outlier in row `row`.
@@ -51,15 +92,85 @@ impl ColumnBuffer {
     }
 
     /// The columns of so many rows; the buffer is empty afterwards.
-    pub(super) fn take(&mut self, rows: usize) -> Result<Columns> {
-        let columns: Vec<_> = self.columns.iter_mut().map(ColumnBuilder::finish).collect::<Result<_>>()?;
+    pub(super) fn take(&mut self, rows: usize) -> Result<ColumnBatch> {
+        let columns: Vec<_> = self.columns.iter_mut().map(Column::take).collect::<Result<_>>()?;
         let sidecars = std::mem::replace(&mut self.sidecars, no_sidecars(columns.len())).into_iter().enumerate();
-        Ok((columns, sidecars.filter_map(|(i, sidecar)| Some((i, sidecar?.finish(rows)))).collect()))
+        let sidecars = sidecars.filter_map(|(i, sidecar)| Some((i, sidecar?.finish(rows)))).collect();
+        Ok(ColumnBatch { rows, columns, sidecars })
     }
 }
 
 fn no_sidecars(columns: usize) -> Vec<Option<SidecarBuilder>> {
     std::iter::repeat_with(|| None).take(columns).collect()
+}
+
+impl Column {
+    fn new(id: i32, pg_type: &PgType) -> Result<Self> {
+        let cells = match PlainColumn::new(id, pg_type) {
+            Some(plain) => ColumnCells::Plain(plain),
+            None => ColumnCells::Built(Box::new(ColumnBuilder::new(pg_type)?), Vec::new()),
+        };
+        Ok(Self { id, storage: pg_type.storage(), cells })
+    }
+
+    fn append_otherwise(&mut self, value: Option<&Value<'_>>, hasher: &mut ValueHasher) -> Result<bool> {
+        match &mut self.cells {
+            ColumnCells::Plain(plain) => match value.map(|value| cell(&self.storage, value)).transpose()? {
+                Some(None) => plain.push_outlier(hasher.hash(self.id, value)),
+                _ => return Err(confused()),
+            },
+            ColumnCells::Built(builder, hashes) => {
+                let stored = builder.append(value)?;
+                hashes.push(hasher.hash(self.id, value));
+                return Ok(stored);
+            }
+        }
+        Ok(false)
+    }
+
+    fn take(&mut self) -> Result<(i32, BatchColumn)> {
+        let column = match &mut self.cells {
+            ColumnCells::Plain(plain) => BatchColumn::Plain(plain.take()),
+            ColumnCells::Built(builder, hashes) => BatchColumn::Built(builder.finish()?, std::mem::take(hashes)),
+        };
+        Ok((self.id, column))
+    }
+}
+
+impl ColumnBatch {
+    /// Hashes the rows, and makes Arrow columns of the values.
+    pub(super) fn encode(self) -> Result<EncodedBatch> {
+        let digest = self.digest();
+        let columns = self.columns.into_iter().map(|(_, column)| match column {
+            BatchColumn::Plain(plain) => plain.finish(),
+            BatchColumn::Built(array, _) => Ok(array),
+        });
+        Ok(EncodedBatch { columns: columns.collect::<Result<_>>()?, sidecars: self.sidecars, digest })
+    }
+
+    /// The digest of the rows, from the values as they were appended.
+    fn digest(&self) -> Digest {
+        let mut hasher = ValueHasher::default();
+        let mut rows = BlockHasher::new(self.columns.iter().map(|(id, _)| *id).collect());
+        for begin in (0..self.rows).step_by(BlockHasher::ROWS) {
+            let block = begin..(begin + BlockHasher::ROWS).min(self.rows);
+            for (at, (_, column)) in self.columns.iter().enumerate() {
+                let mut row = 0;
+                let mut put = |hash| {
+                    rows.put(row, at, hash);
+                    row += 1;
+                };
+                match column {
+                    BatchColumn::Plain(plain) => plain.hash(block.clone(), &mut hasher, put),
+                    BatchColumn::Built(_, hashes) => {
+                        hashes.get(block.clone()).into_iter().flatten().for_each(|hash| put(*hash))
+                    }
+                }
+            }
+            rows.end_block(block.len());
+        }
+        rows.finish()
+    }
 }
 
 /// The builder of one native column.
@@ -157,32 +268,7 @@ impl ColumnBuilder {
     }
 
     /// Appends a value, or NULL. `false` means that the value is an outlier, and NULL was appended in its place.
-    #[inline(always)]
     fn append(&mut self, value: Option<&Value<'_>>) -> Result<bool> {
-        // Most values, without a look at what may be an outlier.
-        match (&mut self.cells, value) {
-            (Cells::Int32(b), Some(Value::Int4(v))) => b.append_value(*v),
-            (Cells::Int64(b), Some(Value::Int8(v))) => b.append_value(*v),
-            (Cells::Float64(b), Some(Value::Float8(v))) => b.append_value(*v),
-            (Cells::Bool(b), Some(Value::Bool(v))) => b.append_value(*v),
-            (Cells::Text(b), Some(Value::Text(v))) if matches!(self.storage, Storage::Text) => b.append_value(v),
-            (Cells::Timestamp(b), Some(Value::Timestamp(v))) => match timestamp(*v) {
-                Some(v) => b.append_value(v),
-                None => return self.append_checked(value),
-            },
-            (Cells::Uuid(b), Some(Value::Uuid(v))) => b.append_value(v).map_err(|_| confused())?,
-            (Cells::Decimal(b), Some(Value::Numeric(v))) => {
-                let Storage::Decimal(precision, scale) = self.storage else { return Err(confused()) };
-                let unscaled = decimal(v, precision, scale);
-                b.append_option(unscaled);
-                return Ok(unscaled.is_some());
-            }
-            _ => return self.append_checked(value),
-        }
-        Ok(true)
-    }
-
-    fn append_checked(&mut self, value: Option<&Value<'_>>) -> Result<bool> {
         let cell = match value {
             Some(value) => cell(&self.storage, value)?,
             None => None,
@@ -247,45 +333,29 @@ impl ColumnBuilder {
         }
     }
 
-    /// The column; the builder is empty afterwards, mostly with room for as much again.
+    /// The column; the builder is empty afterwards.
     fn finish(&mut self) -> Result<ArrayRef> {
         Ok(match &mut self.cells {
             Cells::Bool(b) => Arc::new(b.finish()),
-            Cells::Int16(b) => finish_primitives(b),
-            Cells::Int32(b) => finish_primitives(b),
-            Cells::Int64(b) => finish_primitives(b),
-            Cells::Float32(b) => finish_primitives(b),
-            Cells::Float64(b) => finish_primitives(b),
-            Cells::Decimal(b) => finish_primitives(b),
-            Cells::Text(b) => finish_bytes(b),
-            Cells::Bytes(b) => finish_bytes(b),
-            Cells::Date(b) => finish_primitives(b),
-            Cells::Time(b) => finish_primitives(b),
-            Cells::Timestamp(b) => finish_primitives(b),
+            Cells::Int16(b) => Arc::new(b.finish()),
+            Cells::Int32(b) => Arc::new(b.finish()),
+            Cells::Int64(b) => Arc::new(b.finish()),
+            Cells::Float32(b) => Arc::new(b.finish()),
+            Cells::Float64(b) => Arc::new(b.finish()),
+            Cells::Decimal(b) => Arc::new(b.finish()),
+            Cells::Text(b) => Arc::new(b.finish()),
+            Cells::Bytes(b) => Arc::new(b.finish()),
+            Cells::Date(b) => Arc::new(b.finish()),
+            Cells::Time(b) => Arc::new(b.finish()),
+            Cells::Timestamp(b) => Arc::new(b.finish()),
             Cells::Uuid(b) => Arc::new(b.finish()),
-            Cells::UInt32(b) => finish_primitives(b),
+            Cells::UInt32(b) => Arc::new(b.finish()),
             Cells::Interval(b) => b.finish()?,
             Cells::Reg(b) => b.finish()?,
             Cells::Struct(b) => b.finish()?,
             Cells::List(b) => b.finish()?,
         })
     }
-}
-
-fn finish_primitives<T: ArrowPrimitiveType>(builder: &mut PrimitiveBuilder<T>) -> ArrayRef {
-    let array = builder.finish();
-    *builder = PrimitiveBuilder::with_capacity(array.len().min(MOST_RESERVED_VALUES))
-        .with_data_type(array.data_type().clone());
-    Arc::new(array)
-}
-
-fn finish_bytes<T: ByteArrayType>(builder: &mut GenericByteBuilder<T>) -> ArrayRef {
-    let array = builder.finish();
-    *builder = GenericByteBuilder::with_capacity(
-        array.len().min(MOST_RESERVED_VALUES),
-        array.value_data().len().min(MOST_RESERVED_BYTES),
-    );
-    Arc::new(array)
 }
 
 /// The members of a struct; each has a cell for every row, NULL where the struct is.

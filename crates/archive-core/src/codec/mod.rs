@@ -23,6 +23,7 @@ mod options;
 mod outlier;
 mod parquet_file;
 mod parquet_reader;
+mod plain_column;
 mod predicate;
 mod prune;
 mod reader;

@@ -1,11 +1,13 @@
 //! One object while it is written, of whatever format, and what is told of it afterwards.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use bytes::Bytes;
 
 use super::digest::Digest;
+use super::encode::{ColumnBatch, EncodedBatch};
 use super::format::ObjectFormat;
 use super::key_filter::Keys;
 use super::ndjson::NdjsonFile;
@@ -45,21 +47,21 @@ pub(super) struct Batch {
     pub(super) encoded: Encoded,
     pub(super) shape: Shape,
     pub(super) nulls: Vec<u64>,
-    pub(super) digest: Digest,
     pub(super) keys: Keys,
 }
 
 /// Rows in the form that their object's format wants.
 #[derive(Debug)]
 pub(super) enum Encoded {
-    /// Columns, and the sidecars of those that have an outlier.
-    Columns(Vec<ArrayRef>, Vec<(usize, ArrayRef)>),
-    /// Lines.
-    Lines(Vec<u8>),
+    /// Columns, which are hashed when they are encoded.
+    Columns(ColumnBatch),
+    /// Lines, and the digest of their rows.
+    Lines(Vec<u8>, Digest),
 }
 
 /// The object being written.
 pub(super) struct ObjectWriter {
+    schema: Arc<TableSchema>,
     file: File,
     shape: Shape,
     keys: Keys,
@@ -68,25 +70,17 @@ pub(super) struct ObjectWriter {
 }
 
 enum File {
+    /// Begun with its first batch, whose values tell how the columns are encoded.
+    NoParquetYet,
     Parquet(Box<ParquetFile>),
     Ndjson(NdjsonFile),
 }
 
 impl ObjectWriter {
-    /// Begins an object, of which `first` is the first batch, if it has one.
-    pub(super) fn new(
-        schema: &TableSchema,
-        opts: &WriterOptions,
-        shape: Shape,
-        ordinal: u32,
-        first: Option<&Batch>,
-    ) -> Result<Self> {
-        let columns = match first.map(|batch| &batch.encoded) {
-            Some(Encoded::Columns(columns, _)) => columns.as_slice(),
-            _ => &[],
-        };
+    /// Begins an object.
+    pub(super) fn new(schema: Arc<TableSchema>, opts: &WriterOptions, shape: Shape, ordinal: u32) -> Self {
         let file = match opts.format {
-            ObjectFormat::Parquet => File::Parquet(Box::new(ParquetFile::new(schema, opts, shape.clone(), columns)?)),
+            ObjectFormat::Parquet => File::NoParquetYet,
             ObjectFormat::NdjsonGz => File::Ndjson(NdjsonFile::new(true)),
             ObjectFormat::Ndjson => File::Ndjson(NdjsonFile::new(false)),
         };
@@ -95,7 +89,7 @@ impl ObjectWriter {
             rows: 0,
             bytes: 0,
             sha256: String::new(),
-            digest: empty_digest(schema),
+            digest: empty_digest(&schema),
             row_groups: 0,
             null_counts: schema.fields.iter().map(|field| (field.id, 0)).collect(),
             sidecars: Vec::new(),
@@ -103,7 +97,7 @@ impl ObjectWriter {
         };
         let mut filter_fields = opts.filter_fields.clone();
         filter_fields.sort_unstable();
-        Ok(Self { file, shape, keys: Keys::default(), filter_fields, summary })
+        Self { schema, file, shape, keys: Keys::default(), filter_fields, summary }
     }
 
     /// Number of the object.
@@ -120,13 +114,14 @@ impl ObjectWriter {
     pub(super) fn group_rows(&self) -> usize {
         match &self.file {
             File::Parquet(file) => file.group_rows(),
-            File::Ndjson(_) => 0,
+            File::NoParquetYet | File::Ndjson(_) => 0,
         }
     }
 
     /// Bytes written and bytes encoded that wait for the end of the row group.
     pub(super) fn size(&self) -> u64 {
         match &self.file {
+            File::NoParquetYet => 0,
             File::Parquet(file) => file.size(),
             File::Ndjson(file) => file.written(),
         }
@@ -135,6 +130,7 @@ impl ObjectWriter {
     /// Bytes written.
     pub(super) fn written(&self) -> u64 {
         match &self.file {
+            File::NoParquetYet => 0,
             File::Parquet(file) => file.written(),
             File::Ndjson(file) => file.written(),
         }
@@ -142,14 +138,18 @@ impl ObjectWriter {
 
     /// Adds a batch. The caller cuts batches so that a row group is never exceeded.
     pub(super) fn write(&mut self, batch: Batch, opts: &WriterOptions) -> Result<()> {
-        let Batch { rows, bytes, encoded, shape, nulls, digest, keys } = batch;
-        match (&mut self.file, encoded) {
-            (File::Parquet(file), Encoded::Columns(columns, sidecars)) => {
-                file.write(rows, bytes, columns, sidecars, opts)?
+        let Batch { rows, bytes, encoded, shape, nulls, keys } = batch;
+        let digest = match encoded {
+            Encoded::Columns(columns) => {
+                let EncodedBatch { columns, sidecars, digest } = columns.encode()?;
+                self.parquet(&columns, opts)?.write(rows, bytes, columns, sidecars, opts)?;
+                digest
             }
-            (File::Ndjson(file), Encoded::Lines(lines)) => file.write(&lines)?,
-            _ => return Err(Error::new(ErrorKind::Internal, "rows were encoded for another format")),
-        }
+            Encoded::Lines(lines, digest) => match &mut self.file {
+                File::Ndjson(file) => file.write(&lines).map(|()| digest)?,
+                _ => return Err(wrong_format()),
+            },
+        };
         self.shape = self.shape.union(&shape);
         self.summary.rows += rows as u64;
         self.summary.digest.merge(&digest);
@@ -160,19 +160,35 @@ impl ObjectWriter {
         Ok(())
     }
 
+    /// The Parquet file, begun if need be for values like those of `first`.
+    fn parquet(&mut self, first: &[ArrayRef], opts: &WriterOptions) -> Result<&mut ParquetFile> {
+        if let File::NoParquetYet = self.file {
+            self.file = File::Parquet(Box::new(ParquetFile::new(&self.schema, opts, self.shape.clone(), first)?));
+        }
+        match &mut self.file {
+            File::Parquet(file) => Ok(file),
+            _ => Err(wrong_format()),
+        }
+    }
+
     /// The chunks that are ready for the sink.
     pub(super) fn take_chunks(&mut self) -> Vec<Bytes> {
         match &mut self.file {
+            File::NoParquetYet => Vec::new(),
             File::Parquet(file) => file.take_chunks(),
             File::Ndjson(file) => file.take_chunks(),
         }
     }
 
     /// Ends the object; the last chunks and what was written.
-    pub(super) fn finish(self) -> Result<(Vec<Bytes>, ObjectSummary)> {
+    pub(super) fn finish(mut self, opts: &WriterOptions) -> Result<(Vec<Bytes>, ObjectSummary)> {
+        if let File::NoParquetYet = self.file {
+            self.parquet(&[], opts)?;
+        }
         let mut summary = self.summary;
         let chunks;
         match self.file {
+            File::NoParquetYet => return Err(wrong_format()),
             File::Parquet(file) => {
                 (chunks, summary.bytes, summary.sha256, summary.row_groups) = file.finish(&summary.digest)?
             }
@@ -183,6 +199,10 @@ impl ObjectWriter {
         summary.key_filter = self.keys.filter(&self.filter_fields);
         Ok((chunks, summary))
     }
+}
+
+fn wrong_format() -> Error {
+    Error::new(ErrorKind::Internal, "rows were encoded for another format")
 }
 
 fn empty_digest(schema: &TableSchema) -> Digest {

@@ -71,7 +71,9 @@ pub(super) fn decimal(numeric: &Numeric<'_>, precision: u8, scale: i8) -> Option
     (!negative_zero && unscaled.unsigned_abs() < limit).then_some(unscaled)
 }
 
-fn date(days: i32) -> Option<i32> {
+/// The native date; `None` for an outlier.
+#[inline]
+pub(super) fn date(days: i32) -> Option<i32> {
     let finite = days != i32::MIN && days != i32::MAX;
     days.checked_add(EPOCH_DAYS).filter(|_| finite)
 }

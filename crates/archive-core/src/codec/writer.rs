@@ -36,11 +36,10 @@ pub struct Flushed {
 /// Writes rows value by value: [`append`](Self::append) for each column in schema order, then
 /// [`end_row`](Self::end_row), and [`flush`](Self::flush) when the batch is full. Memory is bounded by the options, not by the number of rows.
 pub struct PartitionWriter<S> {
-    schema: TableSchema,
+    schema: Arc<TableSchema>,
     opts: Arc<WriterOptions>,
     background: Option<Background>,
     sink: S,
-    hasher: RowHasher,
     keys: Option<KeyHasher>,
     encoder: Encoder,
     pending: Pending,
@@ -86,15 +85,18 @@ impl Pending {
 /// The rows of the batch in the form of their format.
 #[derive(Debug)]
 enum Encoder {
+    /// Their values are hashed when the batch is encoded.
     Columns(ColumnBuffer),
-    Lines(LineBuffer),
+    Lines(LineBuffer, RowHasher),
 }
 
 impl Encoder {
     fn new(schema: &TableSchema, format: ObjectFormat) -> Result<Self> {
         Ok(match format {
             ObjectFormat::Parquet => Self::Columns(ColumnBuffer::new(schema)?),
-            ObjectFormat::NdjsonGz | ObjectFormat::Ndjson => Self::Lines(LineBuffer::new(schema)?),
+            ObjectFormat::NdjsonGz | ObjectFormat::Ndjson => {
+                Self::Lines(LineBuffer::new(schema)?, RowHasher::new(schema))
+            }
         })
     }
 
@@ -103,30 +105,31 @@ impl Encoder {
     fn append(&mut self, column: usize, value: Option<&Value<'_>>) -> Result<bool> {
         match self {
             Self::Columns(columns) => columns.append(column, value),
-            Self::Lines(lines) => lines.append(column, value),
+            Self::Lines(lines, hasher) => {
+                hasher.column(column, value);
+                lines.append(column, value)
+            }
         }
     }
 
     fn append_text(&mut self, row: usize, column: usize, text: &str) -> Result<()> {
         match self {
             Self::Columns(columns) => columns.append_text(row, column, text),
-            Self::Lines(lines) => lines.append_text(column, text),
+            Self::Lines(lines, _) => lines.append_text(column, text),
         }
     }
 
     fn end_row(&mut self) {
-        if let Self::Lines(lines) = self {
+        if let Self::Lines(lines, hasher) = self {
             lines.end_row();
+            hasher.end_row();
         }
     }
 
     fn take(&mut self, rows: usize) -> Result<Encoded> {
         Ok(match self {
-            Self::Columns(columns) => {
-                let (columns, sidecars) = columns.take(rows)?;
-                Encoded::Columns(columns, sidecars)
-            }
-            Self::Lines(lines) => Encoded::Lines(lines.take()),
+            Self::Columns(columns) => Encoded::Columns(columns.take(rows)?),
+            Self::Lines(lines, hasher) => Encoded::Lines(lines.take(), hasher.take()),
         })
     }
 }
@@ -137,11 +140,10 @@ impl<S: ObjectSink> PartitionWriter<S> {
         check_options(&opts)?;
         check_schema(&schema)?;
         Ok(Self {
-            hasher: RowHasher::new(&schema),
             keys: KeyHasher::new(&schema, &opts.filter_fields),
             encoder: Encoder::new(&schema, opts.format)?,
             pending: Pending::new(schema.fields.len()),
-            schema,
+            schema: Arc::new(schema),
             opts: Arc::new(opts),
             background: None,
             sink,
@@ -171,7 +173,6 @@ impl<S: ObjectSink> PartitionWriter<S> {
             return Err(out_of_order());
         }
         let stored = self.encoder.append(column, value)?;
-        self.hasher.column(column, value);
         if let Some(keys) = &mut self.keys {
             keys.column(column, value);
         }
@@ -214,7 +215,6 @@ impl<S: ObjectSink> PartitionWriter<S> {
             return Err(out_of_order());
         }
         self.encoder.end_row();
-        self.hasher.end_row();
         if let Some(keys) = &mut self.keys {
             keys.end_row();
         }
@@ -239,7 +239,7 @@ impl<S: ObjectSink> PartitionWriter<S> {
         self.make_room(&batch.shape)?;
         let mut object = match self.object.take() {
             Some(object) => object,
-            None => self.begin(Some(&batch))?,
+            None => self.begin()?,
         };
         let (rows, opts) = (batch.rows, Arc::clone(&self.opts));
         // A value larger than a batch is to be gone from memory before the next one comes.
@@ -291,7 +291,6 @@ impl<S: ObjectSink> PartitionWriter<S> {
             encoded: self.encoder.take(pending.rows)?,
             shape: pending.shape,
             nulls: pending.nulls,
-            digest: self.hasher.take(),
             keys: self.keys.as_mut().map(KeyHasher::take).unwrap_or_default(),
         })
     }
@@ -305,17 +304,17 @@ impl<S: ObjectSink> PartitionWriter<S> {
         }
     }
 
-    fn begin(&mut self, first: Option<&Batch>) -> Result<ObjectWriter> {
+    fn begin(&mut self) -> Result<ObjectWriter> {
         let ordinal =
             u32::try_from(self.done.len()).map_err(|_| Error::new(ErrorKind::Internal, "too many objects"))?;
-        let object = ObjectWriter::new(&self.schema, &self.opts, self.shape.clone(), ordinal, first)?;
+        let object = ObjectWriter::new(Arc::clone(&self.schema), &self.opts, self.shape.clone(), ordinal);
         self.sink.begin(ordinal)?;
         Ok(object)
     }
 
     fn finish_object(&mut self) -> Result<()> {
         let Some(object) = self.object.take() else { return Ok(()) };
-        let (chunks, summary) = object.finish()?;
+        let (chunks, summary) = object.finish(&self.opts)?;
         for chunk in chunks {
             self.sink.write(chunk)?;
         }
@@ -334,7 +333,7 @@ impl<S: ObjectSink> PartitionWriter<S> {
         let mut flushed = if self.pending.rows > 0 { self.flush()? } else { Vec::new() };
         flushed.extend(self.collect()?);
         if self.object.is_none() && self.done.is_empty() {
-            self.object = Some(self.begin(None)?);
+            self.object = Some(self.begin()?);
         }
         self.finish_object()?;
         Ok((self.done, flushed, self.sink))

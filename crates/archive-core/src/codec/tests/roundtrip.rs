@@ -56,6 +56,16 @@ proptest! {
         }
     }
 
+    /// Batches are hashed column by column, some hundred rows at a time.
+    #[test]
+    fn large_batches_have_the_digest_of_their_rows((schema, rows) in table_and_rows(vec(any_type(), 1..6), 1..12)) {
+        let rows: Vec<Row> = rows.iter().cycle().take(700).cloned().collect();
+        let written = write(&schema, WriterOptions::default(), &rows);
+        let mut total = Digest { columns: digest_of(&schema, &[]).columns, ..Digest::default() };
+        written.summaries.iter().for_each(|summary| total.merge(&summary.digest));
+        prop_assert_eq!(total, digest_of(&schema, &rows));
+    }
+
     #[test]
     fn samples_and_projections(
         (schema, rows) in table_and_rows(vec(any_type(), 2..4), 4..12),
