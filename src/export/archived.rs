@@ -32,14 +32,15 @@ impl<'a> ArchivedWriter<'a> {
                     Decoded::Text(_) => export.writer.append(index, io.read(row)?.as_ref())?,
                 };
                 match (appended, cell) {
+                    (Appended::Stored, _) => return Ok(()),
                     (Appended::NeedsText, Decoded::Text(text)) => export.writer.append_text(index, text)?,
                     (Appended::NeedsText, _) => export.writer.append_text(index, &io.text(row))?,
-                    _ => {}
                 }
+                export.ranges.observe_outlier(index, row);
                 Ok(())
             })??;
         }
-        export.ranges.observe(row, &export.memory);
+        export.ranges.observe(row);
         export.writer.end_row()?;
         if export.writer.is_full() {
             export.flush()?;

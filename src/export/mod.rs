@@ -2,6 +2,7 @@
 
 mod archived;
 mod batch;
+mod ranges;
 mod sink;
 mod sorted;
 mod source;
@@ -21,14 +22,12 @@ pub use sink::StoreSink;
 pub use sorted::sorted;
 pub use source::ExportSource;
 
-use crate::catalog;
+use self::ranges::Ranges;
+
 use crate::error::Result;
 use crate::guc;
-use crate::pg::columns;
-use crate::pg::compare::RangeTracker;
 use crate::pg::guc::GucNest;
 use crate::pg::io;
-use crate::pg::memory::MemoryContext;
 use crate::pg::row::Row;
 use crate::pg::scan::TableScan;
 use crate::pg::snapshot::LatestSnapshot;
@@ -181,8 +180,7 @@ fn writer_options(source: &ExportSource) -> WriterOptions {
 struct Export<'a, S> {
     source: &'a ExportSource,
     writer: PartitionWriter<S>,
-    ranges: Ranges,
-    memory: MemoryContext,
+    ranges: Ranges<'a>,
     /// Where the first row of the batch is that is being filled.
     batch_begins: Option<TupleId>,
     /// The same of batches that are being encoded.
@@ -196,13 +194,14 @@ type Parts<S> = (Vec<ObjectSummary>, Vec<Vec<ColumnRange>>, S, Digest);
 impl<'a, S: ObjectSink> Export<'a, S> {
     fn new(source: &'a ExportSource, objects: Objects, sink: S) -> Result<Self> {
         let Objects { filter_fields, format } = objects;
-        let options = WriterOptions { filter_fields, format, ..writer_options(source) };
+        let ranges = Ranges::new(source, format);
+        let range_fields = ranges.of_batches();
+        let options = WriterOptions { filter_fields, format, range_fields, ..writer_options(source) };
         let writer = PartitionWriter::new(source.schema.clone(), options, sink)?;
         Ok(Self {
             source,
             writer: writer.encoding_in(io::background()?),
-            ranges: Ranges::new(source),
-            memory: MemoryContext::new(c"archive_ext ranges"),
+            ranges,
             batch_begins: None,
             begun: VecDeque::new(),
             positions: Vec::new(),
@@ -219,9 +218,10 @@ impl<'a, S: ObjectSink> Export<'a, S> {
         for (index, io) in self.source.io.iter().enumerate() {
             if io.visit(row, |value| self.writer.append(index, value))?? == Appended::NeedsText {
                 self.writer.append_text(index, &io.text(row))?;
+                self.ranges.observe_outlier(index, row);
             }
         }
-        self.ranges.observe(row, &self.memory);
+        self.ranges.observe(row);
         self.writer.end_row()?;
         Ok(())
     }
@@ -229,7 +229,7 @@ impl<'a, S: ObjectSink> Export<'a, S> {
     fn flush(&mut self) -> Result<()> {
         self.hand_over();
         for flushed in self.writer.flush()? {
-            self.note(&flushed);
+            self.note(&flushed)?;
         }
         Ok(())
     }
@@ -240,9 +240,9 @@ impl<'a, S: ObjectSink> Export<'a, S> {
         self.ranges.hand_over();
     }
 
-    fn note(&mut self, flushed: &Flushed) {
+    fn note(&mut self, flushed: &Flushed) -> Result<()> {
         let first = self.begun.pop_front().flatten();
-        note(&mut self.ranges, &mut self.positions, first, flushed);
+        note(&mut self.ranges, &mut self.positions, first, flushed)
     }
 
     fn into_parts(self) -> Result<Parts<S>> {
@@ -253,7 +253,7 @@ impl<'a, S: ObjectSink> Export<'a, S> {
         self.hand_over();
         let (summaries, last, sink) = self.writer.finish()?;
         for (flushed, first) in last.iter().zip(self.begun) {
-            note(&mut self.ranges, &mut self.positions, first, flushed);
+            note(&mut self.ranges, &mut self.positions, first, flushed)?;
         }
         let mut digest = RowHasher::new(&self.source.schema).digest();
         summaries.iter().for_each(|summary| digest.merge(&summary.digest));
@@ -275,81 +275,12 @@ impl Export<'_, StoreSink<'_>> {
 }
 
 /// A batch that begins at `first` went to an object; the first of each tells where the object begins.
-fn note(ranges: &mut Ranges, positions: &mut Vec<TupleId>, first: Option<TupleId>, flushed: &Flushed) {
-    ranges.flushed(flushed);
+fn note(
+    ranges: &mut Ranges<'_>,
+    positions: &mut Vec<TupleId>,
+    first: Option<TupleId>,
+    flushed: &Flushed,
+) -> Result<()> {
     positions.extend(first.filter(|_| flushed.ordinal as usize == positions.len()));
-}
-
-/// Ranges of each column, split by the object that each batch went to.
-struct Ranges {
-    trackers: Vec<(i32, Option<String>, Option<String>, RangeTracker)>,
-    objects: Vec<Vec<ColumnRange>>,
-    current: u32,
-}
-
-impl Ranges {
-    fn new(source: &ExportSource) -> Self {
-        let trackers = source
-            .columns
-            .iter()
-            .zip(&source.schema.fields)
-            .filter_map(|(column, field)| {
-                // Rows written again as they were archived may be tracked in another collation than they were then.
-                let same = columns::field(column, field.id).is_ok_and(|now| now.collation == field.collation);
-                let version = catalog::collation_version(column.collation);
-                // So collations are called that sort by bytes.
-                let bytewise = version.as_deref() == Some("");
-                let tracker = RangeTracker::new(column, &field.pg_type, bytewise).filter(|_| same)?;
-                Some((field.id, field.collation.clone(), version, tracker))
-            })
-            .collect();
-        Self { trackers, objects: Vec::new(), current: 0 }
-    }
-
-    fn observe(&mut self, row: &Row<'_>, keep: &MemoryContext) {
-        for (_, _, _, tracker) in &mut self.trackers {
-            tracker.observe(row, keep);
-        }
-    }
-
-    fn hand_over(&mut self) {
-        for (_, _, _, tracker) in &mut self.trackers {
-            tracker.hand_over();
-        }
-    }
-
-    fn flushed(&mut self, flushed: &Flushed) {
-        if flushed.ordinal != self.current {
-            self.close_object();
-            self.current = flushed.ordinal;
-        }
-        for (_, _, _, tracker) in &mut self.trackers {
-            tracker.merge_batch();
-        }
-    }
-
-    fn close_object(&mut self) {
-        let ranges = self
-            .trackers
-            .iter_mut()
-            .filter_map(|(field_id, collation, version, tracker)| {
-                let (min, max) = tracker.take_object()?;
-                Some(ColumnRange {
-                    field_id: *field_id,
-                    min,
-                    max,
-                    collation: collation.clone(),
-                    collation_version: version.clone(),
-                })
-            })
-            .collect();
-        let at = self.current as usize;
-        self.objects.resize_with(self.objects.len().max(at + 1), Vec::new);
-        self.objects[at] = ranges;
-    }
-
-    fn finish(mut self) -> Vec<Vec<ColumnRange>> {
-        self.close_object();
-        self.objects
-    }
+    ranges.flushed(flushed)
 }

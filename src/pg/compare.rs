@@ -3,18 +3,17 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
-use archive_core::codec::numeric_disk;
+use archive_core::codec::{LONGEST_EXTREME, bytes_prefix, float_order, numeric_disk};
 use archive_core::schema::PgType;
 use pgrx::pg_sys;
 
 use super::columns::Column;
+use super::encoding::Encoding;
 use super::row::Row;
 use super::{datum, varlena};
 
 /// Longest text form of a bound that is kept; a column with a longer one has no range.
 const LONGEST_BOUND: usize = 1024;
-/// Larger values are not even compared: that would take as much memory again. Their object has no range of the column.
-const LARGEST_COMPARED: usize = 64 << 10;
 
 /// A range, and whether a value too large to compare is beside it.
 type Range = (Option<(pg_sys::Datum, pg_sys::Datum)>, bool);
@@ -46,7 +45,7 @@ pub struct RangeTracker {
     /// The batches that are complete, but not yet known to be in an object.
     complete: VecDeque<Range>,
     object: Option<(pg_sys::Datum, pg_sys::Datum)>,
-    /// A value too large to compare is in the batch, in the object.
+    /// A value larger than [`LONGEST_EXTREME`], which would take as much memory again, is in the batch, in the object: it has no range.
     unknown: (bool, bool),
 }
 
@@ -158,7 +157,29 @@ impl RangeTracker {
     pub fn merge_batch(&mut self) {
         let (range, unknown) = self.complete.pop_front().unwrap_or_default();
         self.unknown.1 |= unknown;
-        let Some((low, high)) = range else { return };
+        if let Some((low, high)) = range {
+            self.merge(low, high);
+        }
+    }
+
+    /// Whether its order is the one in which a batch tells the extremes of its values ([`archive_core::codec::Extremes`]).
+    pub fn has_the_order_of_batches(&self) -> bool {
+        match self.pg_type {
+            // Other encodings may sort in another way.
+            PgType::Text | PgType::Varchar => {
+                matches!(self.order.by, By::Bytes) && matches!(Encoding::of_database(), Encoding::Utf8)
+            }
+            _ => !matches!(self.order.by, By::Function { .. }),
+        }
+    }
+
+    /// Adds a value that is not known to the object's range.
+    pub fn merge_unknown(&mut self) {
+        self.unknown.1 = true;
+    }
+
+    /// Adds the lowest and the highest of some values to the object's range. They are its own from now on, and may be freed.
+    pub fn merge(&mut self, low: pg_sys::Datum, high: pg_sys::Datum) {
         let order = self.order;
         self.object = Some(match self.object {
             None => (low, high),
@@ -218,7 +239,7 @@ impl Order {
     #[inline]
     fn is_too_large(&self, value: pg_sys::Datum) -> bool {
         // SAFETY: a varlena, compressed or out of line perhaps.
-        self.len == -1 && unsafe { varlena::raw_size(value) } > LARGEST_COMPARED
+        self.len == -1 && unsafe { varlena::raw_size(value) } > LONGEST_EXTREME
     }
 
     /// A number that is never larger for a lower value: where those of two values differ, they say which one is lower. `None` for a
@@ -232,11 +253,11 @@ impl Order {
         Some(unsafe {
             match self.by {
                 By::Integer => (value.value() as i64).cast_unsigned() ^ (1 << 63),
-                By::Float4 => float_prefix(f32::from_bits(value.value() as u32).into()),
-                By::Float8 => float_prefix(f64::from_bits(value.value() as u64)),
-                By::Uuid => first_bytes(&*value.cast_mut_ptr::<[u8; 16]>()),
+                By::Float4 => float_order(f32::from_bits(value.value() as u32).into()),
+                By::Float8 => float_order(f64::from_bits(value.value() as u64)),
+                By::Uuid => bytes_prefix(&*value.cast_mut_ptr::<[u8; 16]>()),
                 By::Numeric => numeric_disk::parse(varlena::payload(value)).order_prefix(),
-                By::Bytes => first_bytes(varlena::payload(value)),
+                By::Bytes => bytes_prefix(varlena::payload(value)),
                 // It says nothing, so that the function is always called.
                 By::Function { .. } => 0,
             }
@@ -313,28 +334,6 @@ impl Order {
             (false, -1) => unsafe { varlena::plain_size(value) },
             (false, len) => usize::try_from(len).ok(),
         }
-    }
-}
-
-/// Eight bytes, as many as there are, as a number that is ordered as they are.
-#[inline]
-fn first_bytes(bytes: &[u8]) -> u64 {
-    if let Some(first) = bytes.first_chunk() {
-        return u64::from_be_bytes(*first);
-    }
-    let mut first = [0; 8];
-    first.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-    u64::from_be_bytes(first)
-}
-
-#[inline]
-fn float_prefix(float: f64) -> u64 {
-    // Both zeros are equal, as are all NaNs.
-    let bits = (float + 0.0).to_bits();
-    match float.is_nan() {
-        true => u64::MAX,
-        false if bits >> 63 == 1 => !bits,
-        false => bits | 1 << 63,
     }
 }
 

@@ -180,7 +180,8 @@ impl ColumnIo {
         Ok(())
     }
 
-    fn datum(&self, cell: &Decoded<'_>) -> Result<Option<pg_sys::Datum>> {
+    /// The datum of an archived cell, in the current memory context; `None` for NULL.
+    pub fn datum(&self, cell: &Decoded<'_>) -> Result<Option<pg_sys::Datum>> {
         let _settings = self.depends_on_settings.then(GucNest::lossless_text);
         if self.may_fail.1 || matches!(cell, Decoded::Text(_)) {
             return xact::explained(&self.about, || self.make(cell));

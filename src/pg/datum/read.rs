@@ -1,6 +1,8 @@
 //! Datums to codec values.
 
 use std::borrow::Cow;
+use std::mem::ManuallyDrop;
+use std::str::Utf8Error;
 
 use archive_core::codec::{ArrayValue, IntervalValue, Value, jsonb_disk, numeric_disk};
 use archive_core::schema::PgType;
@@ -65,18 +67,18 @@ impl Node {
         // SAFETY: as in `value`.
         unsafe {
             Ok(match &self.pg_type {
-                PgType::Bool => visit(&Value::Bool(datum.value() & 0xFF != 0)),
-                PgType::Int4 => visit(&Value::Int4(datum.value() as i32)),
-                PgType::Int8 => visit(&Value::Int8(datum.value() as i64)),
-                PgType::Float8 => visit(&Value::Float8(f64::from_bits(datum.value() as u64))),
-                PgType::Date => visit(&Value::Date(datum.value() as i32)),
-                PgType::Timestamp | PgType::TimestampTz => visit(&Value::Timestamp(datum.value() as i64)),
-                PgType::Uuid => visit(&Value::Uuid(*datum.cast_mut_ptr::<[u8; 16]>())),
-                PgType::Numeric { .. } => visit(&Value::Numeric(numeric_disk::parse(varlena(datum)))),
+                PgType::Bool => visit(&borrowing(Value::Bool(datum.value() & 0xFF != 0))),
+                PgType::Int4 => visit(&borrowing(Value::Int4(datum.value() as i32))),
+                PgType::Int8 => visit(&borrowing(Value::Int8(datum.value() as i64))),
+                PgType::Float8 => visit(&borrowing(Value::Float8(f64::from_bits(datum.value() as u64)))),
+                PgType::Date => visit(&borrowing(Value::Date(datum.value() as i32))),
+                PgType::Timestamp | PgType::TimestampTz => visit(&borrowing(Value::Timestamp(datum.value() as i64))),
+                PgType::Uuid => visit(&borrowing(Value::Uuid(*datum.cast_mut_ptr::<[u8; 16]>()))),
+                PgType::Numeric { .. } => visit(&borrowing(Value::Numeric(numeric_disk::parse(varlena(datum))))),
                 PgType::Text | PgType::Varchar if matches!(self.encoding, Encoding::Utf8) => {
                     let bytes = varlena(datum);
-                    match std::str::from_utf8(bytes) {
-                        Ok(text) => visit(&Value::Text(text)),
+                    match utf8(bytes) {
+                        Ok(text) => visit(&borrowing(Value::Text(text))),
                         Err(_) => visit(&Value::Undecodable(bytes)),
                     }
                 }
@@ -86,8 +88,8 @@ impl Node {
                         Some(()) => printed.as_slice(),
                         None => self.io.print(datum),
                     };
-                    match std::str::from_utf8(text) {
-                        Ok(text) => visit(&Value::Text(text)),
+                    match utf8(text) {
+                        Ok(text) => visit(&borrowing(Value::Text(text))),
                         Err(_) => visit(&Value::Undecodable(text)),
                     }
                 }
@@ -247,6 +249,22 @@ impl Node {
         }
         (values, nulls, count)
     }
+}
+
+/// A value that owns nothing: the compiler would call its destructor for each all the same.
+#[inline(always)]
+fn borrowing(value: Value<'_>) -> ManuallyDrop<Value<'_>> {
+    ManuallyDrop::new(value)
+}
+
+/// The text of bytes in UTF-8; most are ASCII, which is seen sooner.
+#[inline(always)]
+fn utf8(bytes: &[u8]) -> std::result::Result<&str, Utf8Error> {
+    if bytes.is_ascii() {
+        // SAFETY: ASCII is UTF-8.
+        return Ok(unsafe { std::str::from_utf8_unchecked(bytes) });
+    }
+    std::str::from_utf8(bytes)
 }
 
 /// The sizes of the dimensions of an array, and their lower bounds (`ARR_DIMS`, `ARR_LBOUND`).

@@ -231,7 +231,7 @@ impl ValueHasher {
             Some(Value::Bytes(bytes)) => hash(id, BYTES, bytes),
             Some(Value::Undecodable(bytes)) => hash(id, UNDECODABLE, bytes),
             Some(Value::Image(bytes)) => hash(id, IMAGE, bytes),
-            Some(Value::Numeric(numeric)) => self.numeric(id, numeric),
+            Some(Value::Numeric(numeric)) => self.hash_numeric(id, numeric),
             Some(value) => self.formed(id, value),
         }
     }
@@ -242,8 +242,9 @@ impl ValueHasher {
         hash(id, TEXT, text)
     }
 
+    /// The hash of a number.
     #[inline]
-    fn numeric(&mut self, id: i32, numeric: &Numeric<'_>) -> u128 {
+    pub(super) fn hash_numeric(&mut self, id: i32, numeric: &Numeric<'_>) -> u128 {
         let (weight, digits) = numeric.normalized();
         if digits.len() <= FEW_DIGITS {
             let mut form = [0; NUMERIC_HEAD + 2 * FEW_DIGITS];
@@ -529,7 +530,7 @@ mod tests {
             let numeric = Numeric::parse_text(&"7".repeat(digits)).unwrap();
             let mut bytes = Vec::new();
             put_numeric(&mut bytes, &numeric);
-            assert_eq!(ValueHasher::default().numeric(3, &numeric), hash(3, NUMERIC, &bytes));
+            assert_eq!(ValueHasher::default().hash_numeric(3, &numeric), hash(3, NUMERIC, &bytes));
         }
     }
 

@@ -327,8 +327,20 @@ impl Numeric<'_> {
             NumericSign::Negative => out.push(b'-'),
             NumericSign::Positive => {}
         }
-        self.print_integer(out);
-        self.print_fraction(out);
+        match self.short_integer() {
+            Some(integer) => out.extend_from_slice(itoa::Buffer::new().format(integer).as_bytes()),
+            None => self.print_integer(out),
+        }
+        if self.dscale > 0 {
+            self.print_fraction(out);
+        }
+    }
+
+    /// The digits before the point as a number, where they are few: most of those in documents are.
+    fn short_integer(&self) -> Option<u64> {
+        let places = usize::try_from(self.weight).ok().map(|weight| weight + 1).filter(|places| *places <= SHORT)?;
+        let digits = (0..places).map(|at| u64::from(self.digits.get(at).unsigned_abs()));
+        Some(digits.fold(0, |joined, digit| joined * NBASE_64.unsigned_abs() + digit))
     }
 
     /// The digit of weight `weight`, zero where none is stored.
@@ -357,9 +369,7 @@ impl Numeric<'_> {
 
     fn print_fraction(&self, out: &mut Vec<u8>) {
         let mut left = usize::from(self.dscale);
-        if left > 0 {
-            out.push(b'.');
-        }
+        out.push(b'.');
         let mut weight = -1;
         while left > 0 {
             let group = decimal(self.digit_at(weight));

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::digest::Digest;
 use super::encode::{ColumnBatch, EncodedBatch};
+use super::extremes::Extremes;
 use super::format::ObjectFormat;
 use super::key_filter::Keys;
 use super::ndjson::NdjsonFile;
@@ -136,12 +137,14 @@ impl ObjectWriter {
         }
     }
 
-    /// Adds a batch. The caller cuts batches so that a row group is never exceeded.
-    pub(super) fn write(&mut self, batch: Batch, opts: &WriterOptions) -> Result<()> {
+    /// Adds a batch, and tells the extremes of its columns that are wanted. The caller cuts batches so that a row group is never exceeded.
+    pub(super) fn write(&mut self, batch: Batch, opts: &WriterOptions) -> Result<Vec<Extremes>> {
         let Batch { rows, bytes, encoded, shape, nulls, keys } = batch;
+        let mut extremes = Vec::new();
         let digest = match encoded {
             Encoded::Columns(columns) => {
                 let EncodedBatch { columns, sidecars, digest } = columns.encode()?;
+                extremes = self.extremes(&columns, &opts.range_fields)?;
                 self.parquet(&columns, opts)?.write(rows, bytes, columns, sidecars, opts)?;
                 digest
             }
@@ -157,7 +160,12 @@ impl ObjectWriter {
         for ((_, total), nulls) in self.summary.null_counts.iter_mut().zip(nulls) {
             *total += nulls;
         }
-        Ok(())
+        Ok(extremes)
+    }
+
+    fn extremes(&self, columns: &[ArrayRef], wanted: &[i32]) -> Result<Vec<Extremes>> {
+        let columns = self.schema.fields.iter().zip(columns).filter(|(field, _)| wanted.contains(&field.id));
+        columns.filter_map(|(field, column)| Extremes::of(field, column).transpose()).collect()
     }
 
     /// The Parquet file, begun if need be for values like those of `first`.

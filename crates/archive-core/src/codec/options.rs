@@ -28,6 +28,9 @@ pub struct WriterOptions {
     pub bloom_fields: Vec<i32>,
     /// Columns of the key of which each object gets a [`KeyFilter`], by field id; never with a nondeterministic collation.
     pub filter_fields: Vec<i32>,
+    /// Columns of which each batch of a Parquet object tells its [`Extremes`](super::Extremes), by field id; text only where it sorts by
+    /// its bytes.
+    pub range_fields: Vec<i32>,
     /// `created_by` of the files.
     pub created_by: String,
 }
@@ -44,6 +47,7 @@ impl Default for WriterOptions {
             compression_level: 1,
             bloom_fields: Vec::new(),
             filter_fields: Vec::new(),
+            range_fields: Vec::new(),
             created_by: concat!("archive_ext ", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }

@@ -148,7 +148,7 @@ impl PlainColumn {
             Values::Numeric(numerics) => {
                 for row in rows {
                     put(match self.is_valid(row) {
-                        true => hasher.hash(id, Some(&Value::Numeric(numerics.get(row)))),
+                        true => hasher.hash_numeric(id, &numerics.get(row)),
                         false => self.absent(row, hasher),
                     });
                 }

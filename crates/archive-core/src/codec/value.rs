@@ -105,7 +105,7 @@ impl PartialEq for Value<'_> {
 
 impl Value<'_> {
     /// Bytes of memory the value needs when it waits in a batch.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn size(&self) -> usize {
         match self {
             Value::Text(text) => text.len(),

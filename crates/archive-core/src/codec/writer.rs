@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::background::{Background, Running};
 use super::digest::RowHasher;
 use super::encode::ColumnBuffer;
+use super::extremes::Extremes;
 use super::format::ObjectFormat;
 use super::key_filter::KeyHasher;
 use super::ndjson::LineBuffer;
@@ -25,12 +26,15 @@ pub enum Appended {
 }
 
 /// A batch is in its object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Flushed {
     /// The object that holds the rows of the batch.
     pub ordinal: u32,
     /// Rows of the batch.
     pub rows: usize,
+    /// The extremes of the columns that were [asked for](WriterOptions::range_fields) and have a value. What went into a sidecar is not among
+    /// them.
+    pub extremes: Vec<Extremes>,
 }
 
 /// Writes rows value by value: [`append`](Self::append) for each column in schema order, then
@@ -59,7 +63,7 @@ pub struct PartitionWriter<S> {
 
 /// A batch that is being encoded, and its object, which comes back with it.
 struct Away {
-    object: Running<Result<ObjectWriter>>,
+    object: Running<Result<(ObjectWriter, Vec<Extremes>)>>,
     rows: usize,
 }
 
@@ -199,7 +203,7 @@ impl<S: ObjectSink> PartitionWriter<S> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn note_size(&mut self, column: usize, size: usize) {
         self.pending.bytes += size;
         self.appended_bytes += size as u64;
@@ -244,11 +248,11 @@ impl<S: ObjectSink> PartitionWriter<S> {
         let (rows, opts) = (batch.rows, Arc::clone(&self.opts));
         // A value larger than a batch is to be gone from memory before the next one comes.
         if batch.bytes >= 2 * opts.batch_bytes {
-            object.write(batch, &opts)?;
-            flushed.push(self.take_back(object, rows)?);
+            let extremes = object.write(batch, &opts)?;
+            flushed.push(self.take_back(object, rows, extremes)?);
             return Ok(flushed);
         }
-        let encode = move || object.write(batch, &opts).map(|()| object);
+        let encode = move || object.write(batch, &opts).map(|extremes| (object, extremes));
         let object = match &self.background {
             Some(background) => background.run(encode)?,
             None => Running::done(encode()),
@@ -263,15 +267,15 @@ impl<S: ObjectSink> PartitionWriter<S> {
     /// Waits for the batch that is being encoded, if any.
     fn collect(&mut self) -> Result<Vec<Flushed>> {
         let Some(Away { object, rows }) = self.away.take() else { return Ok(Vec::new()) };
-        let object = object.wait()??;
-        Ok(vec![self.take_back(object, rows)?])
+        let (object, extremes) = object.wait()??;
+        Ok(vec![self.take_back(object, rows, extremes)?])
     }
 
     /// An object to which so many rows were added.
-    fn take_back(&mut self, mut object: ObjectWriter, rows: usize) -> Result<Flushed> {
+    fn take_back(&mut self, mut object: ObjectWriter, rows: usize, extremes: Vec<Extremes>) -> Result<Flushed> {
         self.group_rows = object.group_rows();
         self.object_bytes = object.written();
-        let flushed = Flushed { ordinal: object.ordinal(), rows };
+        let flushed = Flushed { ordinal: object.ordinal(), rows, extremes };
         for chunk in object.take_chunks() {
             self.sink.write(chunk)?;
         }

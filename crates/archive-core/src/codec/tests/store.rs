@@ -123,7 +123,7 @@ fn thread() -> Background {
 fn write_with(mut writer: PartitionWriter<Memory>, format: ObjectFormat, rows: &[Row]) -> Written {
     let mut homes = Vec::new();
     let mut note = |flushed: Vec<Flushed>| {
-        for Flushed { ordinal, rows } in flushed {
+        for Flushed { ordinal, rows, .. } in flushed {
             homes.extend(std::iter::repeat_n(ordinal, rows));
         }
     };
