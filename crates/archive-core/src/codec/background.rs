@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::Duration;
 
 use crate::{Error, ErrorKind, Result};
@@ -25,15 +25,14 @@ impl Background {
         Self { spawn: Arc::new(spawn), poll }
     }
 
-    /// Has `work` done. What it gives when nobody waits any more is dropped there.
-    pub(super) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<Running<T>> {
-        let (sender, result) = sync_channel(1);
-        let task = move || {
-            // Nobody may be left to take it.
-            let _ = sender.send(work());
-        };
-        (self.spawn)(Box::new(task))?;
-        Ok(Running { result, poll: self.poll })
+    /// Has `work` take what is given and give what comes of it. It ends when nothing is given any more, or nobody takes.
+    pub(super) fn employ<I: Send + 'static, O: Send + 'static>(
+        &self,
+        work: impl FnOnce(Receiver<I>, Sender<O>) + Send + 'static,
+    ) -> Result<Employed<I, O>> {
+        let ((input, given), (results, output)) = (channel(), channel());
+        (self.spawn)(Box::new(move || work(given, results)))?;
+        Ok(Employed { input, output, poll: self.poll })
     }
 }
 
@@ -43,73 +42,86 @@ impl fmt::Debug for Background {
     }
 }
 
-/// Work in progress.
+/// Work in another thread. How much waits to be taken on either side is the caller's affair.
 #[derive(Debug)]
-pub(super) struct Running<T> {
-    result: Receiver<T>,
+pub(super) struct Employed<I, O> {
+    input: Sender<I>,
+    output: Receiver<O>,
     poll: fn(),
 }
 
-impl<T> Running<T> {
-    /// Work that is done.
-    pub(super) fn done(result: T) -> Self {
-        let (sender, receiver) = sync_channel(1);
-        // The receiver is there.
-        let _ = sender.send(result);
-        Self { result: receiver, poll: || () }
+impl<I, O> Employed<I, O> {
+    /// Gives it something. When it has ended, [`Self::wait`] tells why.
+    pub(super) fn give(&self, input: I) {
+        // Nobody may be left to take it.
+        let _ = self.input.send(input);
     }
 
-    /// Waits for its result, calling `poll` now and then.
-    pub(super) fn wait(self) -> Result<T> {
+    /// What has come of its work, if there is something.
+    pub(super) fn take(&self) -> Result<Option<O>> {
+        match self.output.try_recv() {
+            Ok(output) => Ok(Some(output)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(lost()),
+        }
+    }
+
+    /// Waits for what comes of its work, calling `poll` now and then.
+    pub(super) fn wait(&self) -> Result<O> {
         loop {
-            match self.result.recv_timeout(POLL_INTERVAL) {
-                Ok(result) => return Ok(result),
+            match self.output.recv_timeout(POLL_INTERVAL) {
+                Ok(output) => return Ok(output),
                 Err(RecvTimeoutError::Timeout) => (self.poll)(),
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Error::new(ErrorKind::Internal, "work in the background ended without a result"));
-                }
+                Err(RecvTimeoutError::Disconnected) => return Err(lost()),
             }
         }
     }
+}
+
+fn lost() -> Error {
+    Error::new(ErrorKind::Internal, "work in the background ended without a result")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn threads() -> Background {
+    fn threads(poll: fn()) -> Background {
         let spawn = |task: Task| {
             std::thread::spawn(task);
             Ok(())
         };
-        Background::new(spawn, || ())
+        Background::new(spawn, poll)
+    }
+
+    fn doubling(given: Receiver<i32>, results: Sender<i32>) {
+        given.iter().try_for_each(|n| results.send(n * 2)).unwrap();
     }
 
     #[test]
-    fn results_come_back() {
-        let running: Vec<_> = (0..20).map(|n| threads().run(move || n * 2).unwrap()).collect();
-        let results: Vec<i32> = running.into_iter().map(|one| one.wait().unwrap()).collect();
+    fn results_come_back_in_order() {
+        let employed = threads(|| ()).employ(doubling).unwrap();
+        (0..20).for_each(|n| employed.give(n));
+        let results: Vec<i32> = (0..20).map(|_| employed.wait().unwrap()).collect();
         assert_eq!(results, (0..20).map(|n| n * 2).collect::<Vec<_>>());
+        assert_eq!(employed.take().unwrap(), None);
     }
 
     #[test]
     fn a_panic_is_an_error() {
-        let lost = threads().run(|| -> i32 { std::panic::panic_any("lost") }).unwrap();
-        assert_eq!(lost.wait().unwrap_err().kind(), ErrorKind::Internal);
+        let lost = |given: Receiver<i32>, _: Sender<i32>| std::panic::panic_any(given.recv());
+        let employed = threads(|| ()).employ(lost).unwrap();
+        employed.give(1);
+        assert_eq!(employed.wait().unwrap_err().kind(), ErrorKind::Internal);
+        employed.give(2);
+        assert_eq!(employed.take().unwrap_err().kind(), ErrorKind::Internal);
     }
 
     #[test]
     fn who_waits_may_be_interrupted() {
-        let spawn = |task: Task| {
-            std::thread::spawn(|| {
-                std::thread::sleep(Duration::from_secs(5));
-                task();
-            });
-            Ok(())
-        };
-        let slow = Background::new(spawn, || std::panic::panic_any("interrupted")).run(|| ()).unwrap();
+        let employed = threads(|| std::panic::panic_any("interrupted")).employ(doubling).unwrap();
         let begun = std::time::Instant::now();
-        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| slow.wait())).is_err());
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| employed.wait())).is_err());
         assert!(begun.elapsed() < Duration::from_secs(2));
     }
 }

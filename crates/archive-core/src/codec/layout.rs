@@ -17,6 +17,8 @@ const SAMPLE: usize = 4096;
 const FEW: usize = if cfg!(test) { 3 } else { 256 };
 /// Bytes at either end by which long values are told apart.
 const END: usize = 32;
+/// One in so many steps may go the other way in a column that goes up or down.
+const STRAYS: u32 = 100;
 /// Digits of a decimal that Parquet stores as a 64-bit integer.
 const INTEGER_DIGITS: u8 = 18;
 
@@ -28,6 +30,8 @@ pub(super) enum Layout {
     Dictionary,
     /// Differences of integers: `DELTA_BINARY_PACKED`, which Spark reads since 3.3.
     Differences,
+    /// The same of integers that go up, or down, as those of a key do that a sequence made.
+    Ordered,
     /// As they are. Floats, too: `BYTE_STREAM_SPLIT` would make them smaller, but Spark's vectorized reader does not read it.
     Plain,
 }
@@ -73,13 +77,18 @@ fn of_integers<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, number: impl Fn
         return Layout::Dictionary;
     }
     // A quarter must be saved, else unpacking costs more than it gains.
-    let (mut bits, mut steps) = (0, 0);
+    let (mut bits, mut steps, mut up) = (0, 0, 0);
     for at in sample(array).filter(|at| at + 1 < array.len() && array.is_valid(at + 1)) {
         bits += i64::BITS - value(at + 1).wrapping_sub(value(at)).unsigned_abs().leading_zeros() + 1;
+        up += u32::from(value(at + 1) > value(at));
         steps += 1;
     }
     let width = if size_of::<T::Native>() <= 4 { i32::BITS } else { i64::BITS };
-    if steps > 0 && bits <= steps * width / 4 * 3 { Layout::Differences } else { Layout::Plain }
+    match steps > 0 && bits <= steps * width / 4 * 3 {
+        true if up.min(steps - up) <= steps / STRAYS => Layout::Ordered,
+        true => Layout::Differences,
+        false => Layout::Plain,
+    }
 }
 
 fn of_floats<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, bits: impl Fn(T::Native) -> u64) -> Layout {
@@ -111,8 +120,11 @@ mod tests {
     #[test]
     fn integers() {
         let of = |numbers: Vec<i64>| Layout::of(&Int64Array::from(numbers));
-        assert_eq!(of((0..20_000).collect()), Layout::Differences);
-        assert_eq!(of((0..20_000).map(|n| 20_000 - n / 2).collect()), Layout::Differences);
+        assert_eq!(of((0..20_000).collect()), Layout::Ordered);
+        assert_eq!(of((0..20_000).map(|n| 20_000 - n / 2).collect()), Layout::Ordered);
+        assert_eq!(of((0..20_000).map(|n| n ^ 1).collect()), Layout::Differences);
+        assert_eq!(of((0..20_000).map(|n| if n % 1000 == 7 { -n } else { n }).collect()), Layout::Ordered);
+        assert_eq!(of((0..20_000).map(|n| scattered(n) >> 40).collect()), Layout::Differences);
         assert_eq!(of((0..20_000).map(|n| n % 100).collect()), Layout::Dictionary);
         assert_eq!(of((0..20_000).map(scattered).collect()), Layout::Plain);
         assert_eq!(of((0..2).collect()), Layout::Dictionary);
@@ -120,7 +132,7 @@ mod tests {
         assert_eq!(of([i64::MIN, i64::MAX].repeat(2000)), Layout::Dictionary);
         assert_eq!(Layout::of(&Int64Array::new_null(10_000)), Layout::Dictionary);
         let gaps: Int32Array = (0..20_000).map(|n| (n % 3 > 0).then_some(n)).collect();
-        assert_eq!(Layout::of(&gaps), Layout::Differences);
+        assert_eq!(Layout::of(&gaps), Layout::Ordered);
     }
 
     #[test]

@@ -111,14 +111,6 @@ impl ObjectWriter {
         matches!(self.file, File::Ndjson(_)) || self.shape.covers(shape)
     }
 
-    /// Rows in the current row group.
-    pub(super) fn group_rows(&self) -> usize {
-        match &self.file {
-            File::Parquet(file) => file.group_rows(),
-            File::NoParquetYet | File::Ndjson(_) => 0,
-        }
-    }
-
     /// Bytes written and bytes encoded that wait for the end of the row group.
     pub(super) fn size(&self) -> u64 {
         match &self.file {
@@ -137,7 +129,7 @@ impl ObjectWriter {
         }
     }
 
-    /// Adds a batch, and tells the extremes of its columns that are wanted. The caller cuts batches so that a row group is never exceeded.
+    /// Adds a batch, and tells the extremes of its columns that are wanted.
     pub(super) fn write(&mut self, batch: Batch, opts: &WriterOptions) -> Result<Vec<Extremes>> {
         let Batch { rows, bytes, encoded, shape, nulls, keys } = batch;
         let mut extremes = Vec::new();

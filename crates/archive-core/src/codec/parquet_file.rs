@@ -68,11 +68,6 @@ impl ParquetFile {
         Ok(Self { writer: writer.map_err(not_written)?, arrow, shape, group_rows: 0, group_bytes: 0 })
     }
 
-    /// Rows in the current row group.
-    pub(super) fn group_rows(&self) -> usize {
-        self.group_rows
-    }
-
     /// Bytes written and bytes encoded that wait for the end of the row group.
     pub(super) fn size(&self) -> u64 {
         self.written() + self.writer.in_progress_size() as u64
@@ -83,7 +78,7 @@ impl ParquetFile {
         self.writer.bytes_written() as u64
     }
 
-    /// Adds rows of so many bytes before encoding. The caller cuts batches so that a row group is never exceeded.
+    /// Adds rows of so many bytes before encoding; a row group ends within them where it is full.
     pub(super) fn write(
         &mut self,
         rows: usize,
@@ -92,12 +87,17 @@ impl ParquetFile {
         sidecars: Vec<(usize, ArrayRef)>,
         opts: &WriterOptions,
     ) -> Result<()> {
-        let record = self.record(rows, columns, sidecars)?;
-        self.writer.write(&record).map_err(not_written)?;
-        drop(record);
-        self.group_rows += rows;
-        self.group_bytes += bytes;
-        self.end_full_group(opts)
+        let mut rest = Some(self.record(rows, columns, sidecars)?);
+        while let Some(record) = rest.take() {
+            let room = opts.row_group_rows.saturating_sub(self.group_rows).max(1).min(record.num_rows());
+            rest = (room < record.num_rows()).then(|| record.slice(room, record.num_rows() - room));
+            self.writer.write(&record.slice(0, room)).map_err(not_written)?;
+            drop(record);
+            self.group_rows += room;
+            self.group_bytes += bytes / rows.max(1) * room;
+            self.end_full_group(opts)?;
+        }
+        Ok(())
     }
 
     /// The batch with all columns of the object; sidecars without a value are NULL.
@@ -171,7 +171,7 @@ fn properties(
         .set_max_row_group_row_count(None)
         .set_max_row_group_bytes(None)
         .set_key_value_metadata(Some(key_values(schema)?));
-    let builder = encodings(bloom_filters(builder, schema, opts), schema, layouts);
+    let builder = encodings(bloom_filters(builder, schema, opts, layouts), schema, layouts);
     Ok(wide_columns(builder, schema, shape).build())
 }
 
@@ -184,7 +184,7 @@ fn encodings(
     for (field, layout) in schema.fields.iter().zip(layouts) {
         let encoding = match layout {
             Layout::Dictionary => continue,
-            Layout::Differences => Encoding::DELTA_BINARY_PACKED,
+            Layout::Differences | Layout::Ordered => Encoding::DELTA_BINARY_PACKED,
             Layout::Plain => Encoding::PLAIN,
         };
         let path = native_path(field);
@@ -199,13 +199,17 @@ fn key_values(schema: &TableSchema) -> Result<Vec<KeyValue>> {
     Ok(vec![KeyValue::new(FORMAT_KEY.to_owned(), FORMAT.to_owned()), KeyValue::new(SCHEMA_KEY.to_owned(), json)])
 }
 
+/// Where values go up or down, the page index tells where one is, in fewer bytes than a filter that says whether it is there.
 fn bloom_filters(
     mut builder: WriterPropertiesBuilder,
     schema: &TableSchema,
     opts: &WriterOptions,
+    layouts: &[Layout],
 ) -> WriterPropertiesBuilder {
-    let fields: Vec<&Field> =
-        opts.bloom_fields.iter().filter_map(|id| schema.field(*id)).filter(|f| can_bloom(&f.pg_type)).collect();
+    let is_ordered = |at: usize| layouts.get(at) == Some(&Layout::Ordered);
+    let wanted = |field: &Field| opts.bloom_fields.contains(&field.id) && can_bloom(&field.pg_type);
+    let fields = schema.fields.iter().enumerate().filter(|(at, field)| wanted(field) && !is_ordered(*at));
+    let fields: Vec<&Field> = fields.map(|(_, field)| field).collect();
     let share = BLOOM_BUDGET / (fields.len() as u64).max(1);
     // Some ten bits per distinct value at this rate of false positives.
     let distinct = (opts.row_group_rows as u64).min(share * 8 / 10).max(64);

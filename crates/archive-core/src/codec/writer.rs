@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use super::background::{Background, Running};
+use super::background::Background;
 use super::digest::RowHasher;
 use super::encode::ColumnBuffer;
-use super::extremes::Extremes;
 use super::format::ObjectFormat;
 use super::key_filter::KeyHasher;
 use super::ndjson::LineBuffer;
-use super::object::{Batch, Encoded, ObjectWriter, Shape};
+use super::object::{Batch, Encoded, Shape};
 use super::options::{ObjectSink, ObjectSummary, WriterOptions};
+use super::pipeline::Pipeline;
+use super::sequence::{Event, Flushed, ObjectSequence};
 use super::value::Value;
 use crate::schema::TableSchema;
 use crate::{Error, ErrorKind, Result};
@@ -25,18 +26,6 @@ pub enum Appended {
     NeedsText,
 }
 
-/// A batch is in its object.
-#[derive(Debug)]
-pub struct Flushed {
-    /// The object that holds the rows of the batch.
-    pub ordinal: u32,
-    /// Rows of the batch.
-    pub rows: usize,
-    /// The extremes of the columns that were [asked for](WriterOptions::range_fields) and have a value. What went into a sidecar is not among
-    /// them.
-    pub extremes: Vec<Extremes>,
-}
-
 /// Writes rows value by value: [`append`](Self::append) for each column in schema order, then
 /// [`end_row`](Self::end_row), and [`flush`](Self::flush) when the batch is full. Memory is bounded by the options, not by the number of rows.
 pub struct PartitionWriter<S> {
@@ -47,24 +36,14 @@ pub struct PartitionWriter<S> {
     keys: Option<KeyHasher>,
     encoder: Encoder,
     pending: Pending,
-    shape: Shape,
-    object: Option<ObjectWriter>,
-    /// The object while a batch is encoded into it in the background.
-    away: Option<Away>,
+    /// From the first batch on.
+    pipeline: Option<Pipeline>,
     done: Vec<ObjectSummary>,
     rows: u64,
     appended_bytes: u64,
     done_bytes: u64,
     /// Bytes of the current object, as known last.
     object_bytes: u64,
-    /// Rows in the row group of the current object, pending ones excluded.
-    group_rows: usize,
-}
-
-/// A batch that is being encoded, and its object, which comes back with it.
-struct Away {
-    object: Running<Result<(ObjectWriter, Vec<Extremes>)>>,
-    rows: usize,
 }
 
 /// The batch that is being filled.
@@ -151,19 +130,16 @@ impl<S: ObjectSink> PartitionWriter<S> {
             opts: Arc::new(opts),
             background: None,
             sink,
-            shape: Shape::default(),
-            object: None,
-            away: None,
+            pipeline: None,
             done: Vec::new(),
             rows: 0,
             appended_bytes: 0,
             done_bytes: 0,
             object_bytes: 0,
-            group_rows: 0,
         })
     }
 
-    /// Batches are encoded there while the rows of the next one come in; two are in memory then.
+    /// Batches are encoded there while the rows of the next ones come in; those that wait for it have the bytes of one at most.
     #[must_use]
     pub fn encoding_in(self, background: Background) -> Self {
         Self { background: Some(background), ..self }
@@ -230,61 +206,65 @@ impl<S: ObjectSink> PartitionWriter<S> {
 
     /// Whether the batch is full.
     pub fn is_full(&self) -> bool {
-        self.pending.rows >= self.opts.batch_rows
-            || self.pending.bytes >= self.opts.batch_bytes
-            || self.group_rows + self.pending.rows >= self.opts.row_group_rows
+        self.pending.rows >= self.opts.batch_rows || self.pending.bytes >= self.opts.batch_bytes
     }
 
-    /// Hands the pending rows to their object, and the output of the batch before to the sink. The batches that are in their objects by
+    /// Hands the pending rows to their object, and what is complete of objects to the sink. The batches that are in their objects by
     /// now, in order. With or without a background the same batches go to the same objects.
     pub fn flush(&mut self) -> Result<Vec<Flushed>> {
         let batch = self.take_batch()?;
-        let mut flushed = self.collect()?;
-        self.make_room(&batch.shape)?;
-        let mut object = match self.object.take() {
-            Some(object) => object,
-            None => self.begin()?,
-        };
-        let (rows, opts) = (batch.rows, Arc::clone(&self.opts));
         // A value larger than a batch is to be gone from memory before the next one comes.
-        if batch.bytes >= 2 * opts.batch_bytes {
-            let extremes = object.write(batch, &opts)?;
-            flushed.push(self.take_back(object, rows, extremes)?);
-            return Ok(flushed);
+        let (bytes, alone) = (batch.bytes, batch.bytes >= 2 * self.opts.batch_bytes);
+        let mut flushed = Vec::new();
+        self.wait_for_room(bytes, &mut flushed)?;
+        self.pipeline()?.put(batch)?;
+        if alone {
+            self.wait_for_room(bytes, &mut flushed)?;
         }
-        let encode = move || object.write(batch, &opts).map(|extremes| (object, extremes));
-        let object = match &self.background {
-            Some(background) => background.run(encode)?,
-            None => Running::done(encode()),
+        while let Some(event) = self.pipeline()?.take()? {
+            self.note(event, &mut flushed)?;
+        }
+        Ok(flushed)
+    }
+
+    fn wait_for_room(&mut self, bytes: usize, flushed: &mut Vec<Flushed>) -> Result<()> {
+        let most = self.opts.batch_bytes;
+        while !self.pipeline()?.has_room(bytes, most) {
+            let event = self.pipeline()?.wait()?;
+            self.note(event, flushed)?;
+        }
+        Ok(())
+    }
+
+    fn pipeline(&mut self) -> Result<&mut Pipeline> {
+        let pipeline = match self.pipeline.take() {
+            Some(pipeline) => pipeline,
+            None => {
+                let objects = ObjectSequence::new(Arc::clone(&self.schema), Arc::clone(&self.opts));
+                Pipeline::new(objects, self.background.as_ref())?
+            }
         };
-        // A row group that this fills ends with it.
-        let grown = self.group_rows + rows;
-        self.group_rows = if grown >= self.opts.row_group_rows { 0 } else { grown };
-        self.away = Some(Away { object, rows });
-        Ok(flushed)
+        Ok(self.pipeline.insert(pipeline))
     }
 
-    /// Waits for the batch that is being encoded, if any.
-    fn collect(&mut self) -> Result<Vec<Flushed>> {
-        let Some(Away { object, rows }) = self.away.take() else { return Ok(Vec::new()) };
-        let (object, extremes) = object.wait()??;
-        Ok(vec![self.take_back(object, rows, extremes)?])
-    }
-
-    /// An object to which so many rows were added.
-    fn take_back(&mut self, mut object: ObjectWriter, rows: usize, extremes: Vec<Extremes>) -> Result<Flushed> {
-        self.group_rows = object.group_rows();
-        self.object_bytes = object.written();
-        let flushed = Flushed { ordinal: object.ordinal(), rows, extremes };
-        for chunk in object.take_chunks() {
-            self.sink.write(chunk)?;
+    /// Has the sink do what an event says.
+    fn note(&mut self, event: Event, flushed: &mut Vec<Flushed>) -> Result<()> {
+        match event {
+            Event::Begun(ordinal) => self.sink.begin(ordinal)?,
+            Event::Chunk(chunk) => self.sink.write(chunk)?,
+            Event::Flushed(batch, written) => {
+                self.object_bytes = written;
+                flushed.push(batch);
+            }
+            Event::Finished(summary) => {
+                self.sink.finish()?;
+                self.object_bytes = 0;
+                self.done_bytes += summary.bytes;
+                self.done.push(*summary);
+            }
+            Event::Ended => {}
         }
-        let full = object.size() >= self.opts.object_bytes;
-        self.object = Some(object);
-        if full {
-            self.finish_object()?;
-        }
-        Ok(flushed)
+        Ok(())
     }
 
     fn take_batch(&mut self) -> Result<Batch> {
@@ -299,48 +279,19 @@ impl<S: ObjectSink> PartitionWriter<S> {
         })
     }
 
-    /// Finishes the current object when it lacks a column that the batch needs.
-    fn make_room(&mut self, shape: &Shape) -> Result<()> {
-        self.shape = self.shape.union(shape);
-        match &self.object {
-            Some(object) if !object.takes(shape) => self.finish_object(),
-            _ => Ok(()),
-        }
-    }
-
-    fn begin(&mut self) -> Result<ObjectWriter> {
-        let ordinal =
-            u32::try_from(self.done.len()).map_err(|_| Error::new(ErrorKind::Internal, "too many objects"))?;
-        let object = ObjectWriter::new(Arc::clone(&self.schema), &self.opts, self.shape.clone(), ordinal);
-        self.sink.begin(ordinal)?;
-        Ok(object)
-    }
-
-    fn finish_object(&mut self) -> Result<()> {
-        let Some(object) = self.object.take() else { return Ok(()) };
-        let (chunks, summary) = object.finish(&self.opts)?;
-        for chunk in chunks {
-            self.sink.write(chunk)?;
-        }
-        self.sink.finish()?;
-        (self.group_rows, self.object_bytes) = (0, 0);
-        self.done_bytes += summary.bytes;
-        self.done.push(summary);
-        Ok(())
-    }
-
     /// Completes the last object; with the batches that went to it since. A partition without rows gives one object without rows.
     pub fn finish(mut self) -> Result<(Vec<ObjectSummary>, Vec<Flushed>, S)> {
         if self.pending.next != 0 || self.pending.owed.is_some() {
             return Err(out_of_order());
         }
         let mut flushed = if self.pending.rows > 0 { self.flush()? } else { Vec::new() };
-        flushed.extend(self.collect()?);
-        if self.object.is_none() && self.done.is_empty() {
-            self.object = Some(self.begin()?);
+        self.pipeline()?.finish()?;
+        loop {
+            match self.pipeline()?.wait()? {
+                Event::Ended => return Ok((self.done, flushed, self.sink)),
+                event => self.note(event, &mut flushed)?,
+            }
         }
-        self.finish_object()?;
-        Ok((self.done, flushed, self.sink))
     }
 
     /// Complete rows so far.

@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::task::{JoinError, JoinHandle};
 
 /// Objects as files of mode 0600 below one directory.
 #[derive(Debug, Clone)]
@@ -33,10 +34,11 @@ impl LocalStore {
 }
 
 async fn run_blocking<T: Send + 'static>(run: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(run).await {
-        Ok(result) => result,
-        Err(error) => Err(Error::new(ErrorKind::Internal, "a file task failed").source(error)),
-    }
+    tokio::task::spawn_blocking(run).await.map_err(task_failed)?
+}
+
+fn task_failed(error: JoinError) -> Error {
+    Error::new(ErrorKind::Internal, "a file task failed").source(error)
 }
 
 #[async_trait]
@@ -58,7 +60,7 @@ impl ObjectStore for LocalStore {
     async fn begin_upload(&self, key: &str) -> Result<Box<dyn Upload>> {
         let key = key.to_owned();
         let temp = self.blocking(move |base| TempFile::create(base, &key)).await?;
-        Ok(Box::new(LocalUpload { temp: Some(temp) }))
+        Ok(Box::new(LocalUpload { temp: Some(temp), flushing: None }))
     }
 
     async fn get(&self, key: &str) -> Result<Bytes> {
@@ -389,11 +391,34 @@ impl Drop for TempFile {
 
 struct LocalUpload {
     temp: Option<TempFile>,
+    /// What was written is on its way to the disk, so that not all of it is left for the end, when somebody waits.
+    flushing: Option<JoinHandle<Result<()>>>,
 }
 
 impl LocalUpload {
     fn take(&mut self) -> Result<TempFile> {
         self.temp.take().ok_or_else(|| Error::new(ErrorKind::InvalidState, "the upload has ended"))
+    }
+
+    /// Has the parts so far written to the disk meanwhile, unless some still are.
+    async fn flush(&mut self, temp: &TempFile) -> Result<()> {
+        if self.flushing.as_ref().is_some_and(|flushing| !flushing.is_finished()) {
+            return Ok(());
+        }
+        self.flushed().await?;
+        let path = temp.path.clone();
+        let file = temp.file.try_clone().map_err(|e| failed("open", &path, e))?;
+        let flush = move || file.sync_data().map_err(|e| failed("fsync", &path, e));
+        self.flushing = Some(tokio::task::spawn_blocking(flush));
+        Ok(())
+    }
+
+    /// Waits for that. The system tells an error only once, so this one has to be heard.
+    async fn flushed(&mut self) -> Result<()> {
+        match self.flushing.take() {
+            Some(flushing) => flushing.await.map_err(task_failed)?,
+            None => Ok(()),
+        }
     }
 }
 
@@ -402,12 +427,14 @@ impl Upload for LocalUpload {
     async fn part(&mut self, bytes: Bytes) -> Result<()> {
         let mut temp = self.take()?;
         let temp = run_blocking(move || temp.write(&bytes).map(|()| temp)).await?;
+        let flushing = self.flush(&temp).await;
         self.temp = Some(temp);
-        Ok(())
+        flushing
     }
 
     async fn complete(&mut self) -> Result<ObjectMeta> {
         let temp = self.take()?;
+        self.flushed().await?;
         run_blocking(move || temp.publish(PutMode::Overwrite)).await
     }
 
