@@ -53,7 +53,7 @@ def main():
             db.drop()
 
     def export(db):
-        exports.exports(db, report, runs, rows)
+        exports.exports(db, report, 2 * runs + 1, rows)
         exports.sizes(db, report)
         exports.way_back(db, report, runs)
         exports.pgbench(db, report, runs, 4 if quick else 20)

@@ -40,7 +40,7 @@ def run_and_cancel(session, partition):
 
 
 def beside_copy(db, partition, runs):
-    """The costs of COPY in binary form, of the export and of its verification."""
+    """The costs of COPY in binary form, of the export and of its verification, run by run."""
     copy, export, verify = [], [], []
     statement = f"COPY {partition} TO '/dev/null' (FORMAT binary)"
     db.conn.execute(statement)
@@ -51,7 +51,7 @@ def beside_copy(db, partition, runs):
             exported, verified = run_and_cancel(session, partition)
         export.append(exported)
         verify.append(verified)
-    return measure.median(copy), measure.median(export), measure.median(verify)
+    return copy, export, verify
 
 
 def pgbench(db, report, runs, scale):
@@ -61,16 +61,17 @@ def pgbench(db, report, runs, scale):
     subprocess.run(command, check=True, capture_output=True)
     db.execute("VACUUM (FREEZE, ANALYZE) pgbench_accounts_1")
     copy, export, _ = beside_copy(db, "pgbench_accounts_1", runs)
-    report.ratio("export of pgbench_accounts, CPU", "s", export.cpu, copy.cpu, "COPY binary", 1.2, note="not of the targets")
+    report.ratio("export of pgbench_accounts, CPU", "s", *measure.typical(export, copy, "cpu"), "COPY binary", 1.2, note="not of the targets")
 
 
 def exports(db, report, runs, rows):
     """CPU and wall time against COPY in binary form."""
     create_reference(db, "r", rows)
     copy, export, verify = beside_copy(db, "r_1", runs)
-    report.ratio("export, CPU", "s", export.cpu, copy.cpu, "COPY binary", 1.2, note=f"{copy.cpu / export.cpu:.2f} times the speed of COPY")
-    report.ratio("export, wall", "s", export.wall, copy.wall, "COPY binary", 0.7)
-    report.ratio("verification, CPU", "s", verify.cpu, export.cpu, "export", 0.7)
+    ours, theirs = measure.typical(export, copy, "cpu")
+    report.ratio("export, CPU", "s", ours, theirs, "COPY binary", 1.2, note=f"{theirs / ours:.2f} times the speed of COPY")
+    report.ratio("export, wall", "s", *measure.typical(export, copy, "wall"), "COPY binary", 0.7)
+    report.ratio("verification, CPU", "s", *measure.typical(verify, export, "cpu"), "export", 0.7)
 
 
 def sizes(db, report):
@@ -104,9 +105,8 @@ def way_back(db, report, runs):
             copy.append(measure.of(db.conn.info.backend_pid, lambda: db.execute(f"COPY twin FROM '{file}' (FORMAT binary)"))[0])
         db.execute("DROP TABLE twin")
     subprocess.run(["rm", file], check=True)
-    copy, back = measure.median(copy), measure.median(back)
-    report.ratio("reattach from objects, CPU", "s", back.cpu, copy.cpu, "COPY FROM", 0.8)
-    report.ratio("reattach from objects, wall", "s", back.wall, copy.wall, "COPY FROM", 0.8)
+    report.ratio("reattach from objects, CPU", "s", *measure.typical(back, copy, "cpu"), "COPY FROM", 0.8)
+    report.ratio("reattach from objects, wall", "s", *measure.typical(back, copy, "wall"), "COPY FROM", 0.8)
 
 
 class Latecomer(threading.Thread):

@@ -48,6 +48,13 @@ def median(costs):
     return Cost(statistics.median(c.cpu for c in costs), statistics.median(c.wall for c in costs))
 
 
+def typical(ours, theirs, what):
+    """Of runs that came one after the other, by turns, the two whose ratio is the median: a machine that is slower for some seconds is
+    so for both."""
+    pairs = [(getattr(one, what), getattr(other, what)) for one, other in zip(ours, theirs, strict=True)]
+    return sorted(pairs, key=lambda pair: pair[0] / max(pair[1], 1 / TICKS))[len(pairs) // 2]
+
+
 def statement(session, query, params=None, runs=5):
     """The median cost of a statement, after one run that warms the caches; the costs are those of the session's backend."""
     run = lambda: session.execute(query, params).fetchall()

@@ -114,8 +114,9 @@ impl<'a> Ranges<'a> {
             return Ok(());
         };
         self.memory.within(|| {
-            if let (Some(low), Some(high)) = (io.datum(&low)?, io.datum(&high)?) {
-                column.tracker.merge(low, high);
+            match (io.datum(&low)?, io.datum(&high)?) {
+                (Some(low), Some(high)) => column.tracker.merge(low, high),
+                _ => column.tracker.merge_unknown(),
             }
             Ok(())
         })

@@ -73,6 +73,14 @@ impl ColumnBuffer {
         Ok(Self { sidecars: no_sidecars(columns.len()), columns, hasher: ValueHasher::default() })
     }
 
+    /// Bytes that a cell of a type takes besides its value, or instead of one that is missing: its slot, its hash, whether it is NULL.
+    pub(super) fn cell_overhead(pg_type: &PgType) -> usize {
+        match pg_type.storage() {
+            Storage::Decimal(..) => 32,
+            _ => 16,
+        }
+    }
+
     /// The next value of a row. `false` for an outlier, which is NULL in its column.
     #[inline(always)]
     pub(super) fn append(&mut self, column: usize, value: Option<&Value<'_>>) -> Result<bool> {

@@ -45,6 +45,8 @@ pub(super) struct Batch {
     pub(super) rows: usize,
     /// Bytes of the values before encoding.
     pub(super) bytes: usize,
+    /// Bytes of memory that it takes until it is encoded, about.
+    pub(super) memory: usize,
     pub(super) encoded: Encoded,
     pub(super) shape: Shape,
     pub(super) nulls: Vec<u64>,
@@ -131,7 +133,7 @@ impl ObjectWriter {
 
     /// Adds a batch, and tells the extremes of its columns that are wanted.
     pub(super) fn write(&mut self, batch: Batch, opts: &WriterOptions) -> Result<Vec<Extremes>> {
-        let Batch { rows, bytes, encoded, shape, nulls, keys } = batch;
+        let Batch { rows, bytes, encoded, shape, nulls, keys, memory: _ } = batch;
         let mut extremes = Vec::new();
         let digest = match encoded {
             Encoded::Columns(columns) => {

@@ -20,7 +20,7 @@ pub struct WriterOptions {
     pub object_bytes: u64,
     /// Rows handed to an object at a time.
     pub batch_rows: usize,
-    /// Bytes handed to an object at a time; one value may be larger.
+    /// Bytes handed to an object at a time, with what cells take besides their values; one value may be larger.
     pub batch_bytes: usize,
     /// zstd level.
     pub compression_level: i32,

@@ -20,7 +20,7 @@ pub(super) enum Pipeline {
 /// Objects that are made in another thread.
 pub(super) struct Remote {
     thread: Employed<Step, Result<Event>>,
-    /// Bytes of the batches that are not in their objects yet, in order.
+    /// Memory of the batches that are not in their objects yet, in order.
     behind: VecDeque<usize>,
 }
 
@@ -37,12 +37,12 @@ impl Pipeline {
         Ok(Self::There(Remote { thread, behind: VecDeque::new() }))
     }
 
-    /// Whether a batch of so many bytes can be put, when those that are behind may have `most` together. One always may.
-    pub(super) fn has_room(&self, bytes: usize, most: usize) -> bool {
+    /// Whether a batch that takes so much memory can be put, when those that are behind may have `most` together. One always may.
+    pub(super) fn has_room(&self, memory: usize, most: usize) -> bool {
         match self {
             Self::Here(..) => true,
             Self::There(Remote { behind, .. }) => {
-                behind.is_empty() || (behind.len() < MOST_BEHIND && behind.iter().sum::<usize>() + bytes <= most)
+                behind.is_empty() || (behind.len() < MOST_BEHIND && behind.iter().sum::<usize>() + memory <= most)
             }
         }
     }
@@ -55,7 +55,7 @@ impl Pipeline {
                 Ok(())
             }),
             Self::There(Remote { thread, behind }) => {
-                behind.push_back(batch.bytes);
+                behind.push_back(batch.memory);
                 thread.give(Step::Batch(Box::new(batch)));
                 Ok(())
             }

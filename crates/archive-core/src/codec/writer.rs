@@ -38,6 +38,8 @@ pub struct PartitionWriter<S> {
     pending: Pending,
     /// From the first batch on.
     pipeline: Option<Pipeline>,
+    /// Bytes of memory that a row takes besides those of its values.
+    row_overhead: usize,
     done: Vec<ObjectSummary>,
     rows: u64,
     appended_bytes: u64,
@@ -126,6 +128,7 @@ impl<S: ObjectSink> PartitionWriter<S> {
             keys: KeyHasher::new(&schema, &opts.filter_fields),
             encoder: Encoder::new(&schema, opts.format)?,
             pending: Pending::new(schema.fields.len()),
+            row_overhead: schema.fields.iter().map(|field| ColumnBuffer::cell_overhead(&field.pg_type)).sum(),
             schema: Arc::new(schema),
             opts: Arc::new(opts),
             background: None,
@@ -139,7 +142,7 @@ impl<S: ObjectSink> PartitionWriter<S> {
         })
     }
 
-    /// Batches are encoded there while the rows of the next ones come in; those that wait for it have the bytes of one at most.
+    /// Batches are encoded there while the rows of the next ones come in; those that wait for it have the bytes of two at most.
     #[must_use]
     pub fn encoding_in(self, background: Background) -> Self {
         Self { background: Some(background), ..self }
@@ -206,7 +209,11 @@ impl<S: ObjectSink> PartitionWriter<S> {
 
     /// Whether the batch is full.
     pub fn is_full(&self) -> bool {
-        self.pending.rows >= self.opts.batch_rows || self.pending.bytes >= self.opts.batch_bytes
+        self.pending.rows >= self.opts.batch_rows || self.pending_memory() >= self.opts.batch_bytes
+    }
+
+    fn pending_memory(&self) -> usize {
+        self.pending.bytes + self.pending.rows * self.row_overhead
     }
 
     /// Hands the pending rows to their object, and what is complete of objects to the sink. The batches that are in their objects by
@@ -214,12 +221,12 @@ impl<S: ObjectSink> PartitionWriter<S> {
     pub fn flush(&mut self) -> Result<Vec<Flushed>> {
         let batch = self.take_batch()?;
         // A value larger than a batch is to be gone from memory before the next one comes.
-        let (bytes, alone) = (batch.bytes, batch.bytes >= 2 * self.opts.batch_bytes);
+        let (memory, alone) = (batch.memory, batch.bytes >= 2 * self.opts.batch_bytes);
         let mut flushed = Vec::new();
-        self.wait_for_room(bytes, &mut flushed)?;
+        self.wait_for_room(memory, &mut flushed)?;
         self.pipeline()?.put(batch)?;
         if alone {
-            self.wait_for_room(bytes, &mut flushed)?;
+            self.wait_for_room(memory, &mut flushed)?;
         }
         while let Some(event) = self.pipeline()?.take()? {
             self.note(event, &mut flushed)?;
@@ -227,9 +234,9 @@ impl<S: ObjectSink> PartitionWriter<S> {
         Ok(flushed)
     }
 
-    fn wait_for_room(&mut self, bytes: usize, flushed: &mut Vec<Flushed>) -> Result<()> {
-        let most = self.opts.batch_bytes;
-        while !self.pipeline()?.has_room(bytes, most) {
+    fn wait_for_room(&mut self, memory: usize, flushed: &mut Vec<Flushed>) -> Result<()> {
+        let most = 2 * self.opts.batch_bytes - 1;
+        while !self.pipeline()?.has_room(memory, most) {
             let event = self.pipeline()?.wait()?;
             self.note(event, flushed)?;
         }
@@ -268,10 +275,12 @@ impl<S: ObjectSink> PartitionWriter<S> {
     }
 
     fn take_batch(&mut self) -> Result<Batch> {
+        let memory = self.pending_memory();
         let pending = std::mem::replace(&mut self.pending, Pending::new(self.schema.fields.len()));
         Ok(Batch {
             rows: pending.rows,
             bytes: pending.bytes,
+            memory,
             encoded: self.encoder.take(pending.rows)?,
             shape: pending.shape,
             nulls: pending.nulls,

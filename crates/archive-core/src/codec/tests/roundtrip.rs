@@ -184,6 +184,19 @@ fn the_sink_gets_bounded_chunks() {
     assert_eq!((summaries.len(), sink.largest_write), (1, 8 << 20));
 }
 
+/// Their slots take memory, too (P7).
+#[test]
+fn rows_without_values_fill_a_batch() {
+    let schema = table(&vec![PgType::Numeric { precision: 10, scale: 2 }; 300]);
+    let opts = WriterOptions::default();
+    let mut writer = PartitionWriter::new(schema, opts.clone(), Memory::default()).unwrap();
+    while !writer.is_full() {
+        (0..300).for_each(|column| assert_eq!(writer.append(column, None).unwrap(), Appended::Stored));
+        writer.end_row().unwrap();
+    }
+    assert!(writer.rows() as usize * 300 * size_of::<i128>() < opts.batch_bytes, "{}", writer.rows());
+}
+
 #[test]
 fn misuse_is_an_error() {
     let mut writer = PartitionWriter::new(table(&[PgType::Date, PgType::Int4]), tiny(), Memory::default()).unwrap();

@@ -89,6 +89,8 @@ pub(super) struct Written {
     pub(super) summaries: Vec<ObjectSummary>,
     /// Object of each row, from what `flush` reported.
     pub(super) homes: Vec<u32>,
+    /// The extremes of each batch, as they look.
+    pub(super) extremes: Vec<String>,
 }
 
 pub(super) fn append(writer: &mut PartitionWriter<Memory>, row: &[Option<Own>]) -> Vec<Flushed> {
@@ -104,10 +106,12 @@ pub(super) fn append(writer: &mut PartitionWriter<Memory>, row: &[Option<Own>]) 
 
 /// Writes the rows; with batches encoded by another thread the same comes of it.
 pub(super) fn write(schema: &TableSchema, opts: WriterOptions, rows: &[Row]) -> Written {
+    let opts = WriterOptions { range_fields: schema.fields.iter().map(|field| field.id).collect(), ..opts };
     let writer = || PartitionWriter::new(schema.clone(), opts.clone(), Memory::default()).unwrap();
     let (here, there) =
         (write_with(writer(), opts.format, rows), write_with(writer().encoding_in(thread()), opts.format, rows));
     assert_eq!(here.homes, there.homes);
+    assert_eq!(here.extremes, there.extremes);
     assert_eq!(here.summaries, there.summaries);
     here
 }
@@ -121,10 +125,11 @@ fn thread() -> Background {
 }
 
 fn write_with(mut writer: PartitionWriter<Memory>, format: ObjectFormat, rows: &[Row]) -> Written {
-    let mut homes = Vec::new();
+    let (mut homes, mut extremes) = (Vec::new(), Vec::new());
     let mut note = |flushed: Vec<Flushed>| {
-        for Flushed { ordinal, rows, .. } in flushed {
+        for Flushed { ordinal, rows, extremes: found } in flushed {
             homes.extend(std::iter::repeat_n(ordinal, rows));
+            extremes.push(format!("{found:?}"));
         }
     };
     for row in rows {
@@ -135,7 +140,7 @@ fn write_with(mut writer: PartitionWriter<Memory>, format: ObjectFormat, rows: &
     note(flushed);
     let objects = sink.objects.into_iter().zip(&summaries);
     let objects = objects.map(|(bytes, summary)| Stored::new(bytes, format, summary.rows)).collect();
-    Written { objects, summaries, homes }
+    Written { objects, summaries, homes, extremes }
 }
 
 pub(super) fn scan_all(schema: &TableSchema) -> ScanOptions {
