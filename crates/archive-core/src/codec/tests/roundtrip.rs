@@ -1,10 +1,12 @@
 //! Rows come back as they went in.
 
+use std::time::Duration;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::own::{Own, Row, any_format, any_type, expected, table, table_and_rows};
-use super::store::{Memory, append, read, scan_all, tiny, write};
+use super::store::{Memory, append, read, scan_all, tiny, write, write_with};
 use crate::codec::*;
 use crate::schema::{PgType, TableSchema};
 
@@ -182,6 +184,27 @@ fn the_sink_gets_bounded_chunks() {
     }
     let (summaries, _, sink) = writer.finish().unwrap();
     assert_eq!((summaries.len(), sink.largest_write), (1, 8 << 20));
+}
+
+/// So far behind as a thread may be, and then at once.
+#[test]
+fn a_thread_that_is_late_makes_the_same_objects() {
+    let schema = table(&[PgType::Int4, PgType::Text]);
+    let row = |n| vec![Some(Own::Int4(n)), (n % 3 > 0).then(|| Own::Text(format!("text {n}")))];
+    let rows: Vec<Row> = (0..100).map(row).collect();
+    let opts = WriterOptions { object_bytes: 2000, ..tiny() };
+    let late = |task: Box<dyn FnOnce() + Send>| {
+        std::thread::spawn(|| {
+            std::thread::sleep(Duration::from_millis(100));
+            task();
+        });
+        Ok(())
+    };
+    let writer = || PartitionWriter::new(schema.clone(), opts.clone(), Memory::default()).unwrap();
+    let here = write_with(writer(), opts.format, &rows);
+    let there = write_with(writer().encoding_in(Background::new(late, || ())), opts.format, &rows);
+    assert!(here.summaries.len() > 1);
+    assert_eq!((here.homes, here.summaries), (there.homes, there.summaries));
 }
 
 /// Their slots take memory, too (P7).

@@ -124,7 +124,7 @@ fn thread() -> Background {
     Background::new(spawn, || ())
 }
 
-fn write_with(mut writer: PartitionWriter<Memory>, format: ObjectFormat, rows: &[Row]) -> Written {
+pub(super) fn write_with(mut writer: PartitionWriter<Memory>, format: ObjectFormat, rows: &[Row]) -> Written {
     let (mut homes, mut extremes) = (Vec::new(), Vec::new());
     let mut note = |flushed: Vec<Flushed>| {
         for Flushed { ordinal, rows, extremes: found } in flushed {
