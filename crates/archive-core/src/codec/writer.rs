@@ -209,7 +209,9 @@ impl<S: ObjectSink> PartitionWriter<S> {
 
     /// Whether the batch is full.
     pub fn is_full(&self) -> bool {
-        self.pending.rows >= self.opts.batch_rows || self.pending_memory() >= self.opts.batch_bytes
+        // Small row groups end with a batch, and so with an object.
+        let rows = self.opts.batch_rows.min(self.opts.row_group_rows);
+        self.pending.rows >= rows || self.pending_memory() >= self.opts.batch_bytes
     }
 
     fn pending_memory(&self) -> usize {
