@@ -47,7 +47,7 @@ impl<'a> Ranges<'a> {
             let tracker = RangeTracker::new(column, &field.pg_type, bytewise).filter(|_| same)?;
             let told_by_batches = format == ObjectFormat::Parquet
                 && tracker.has_the_order_of_batches()
-                && Extremes::are_found_in(&field.pg_type.storage());
+                && Extremes::are_found_in(&field.pg_type);
             let (field_id, collation) = (field.id, field.collation.clone());
             Some(Column { index, field_id, collation, collation_version, tracker, told_by_batches })
         });

@@ -1,6 +1,6 @@
 //! The lowest and the highest value of a column in a batch, found where its values are beside each other.
 
-use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, UInt64Array};
+use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, UInt64Array, new_empty_array};
 use arrow::compute::{cast, take};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type,
@@ -9,7 +9,7 @@ use arrow::datatypes::{
 
 use super::decode::{Decoded, DecodedBatch};
 use super::order::{bytes_prefix, float_order};
-use crate::schema::{Field, Storage};
+use crate::schema::{Field, PgType, Storage};
 use crate::{Error, ErrorKind, Result};
 
 /// Longer values are no bounds of a range: nobody keeps them.
@@ -24,31 +24,19 @@ pub struct Extremes {
 }
 
 impl Extremes {
-    /// Whether they are found in columns that are stored like this, for the order that PostgreSQL has: text by its bytes.
-    pub fn are_found_in(storage: &Storage) -> bool {
-        matches!(
-            storage,
-            Storage::Bool
-                | Storage::Int16
-                | Storage::Int32
-                | Storage::Int64
-                | Storage::Float32
-                | Storage::Float64
-                | Storage::Decimal(..)
-                | Storage::Text
-                | Storage::Bytes
-                | Storage::Date
-                | Storage::Time
-                | Storage::Timestamp
-                | Storage::TimestampTz
-                | Storage::Uuid
-        )
+    /// Whether they are found in columns of this type, in the order that PostgreSQL has: of text by its bytes.
+    pub fn are_found_in(pg_type: &PgType) -> bool {
+        let column = new_empty_array(pg_type.arrow("", 0).data_type());
+        rows_of_ends(&pg_type.storage(), column.as_ref()).is_some()
     }
 
     /// Those of a column of a batch; `None` where it has no value.
     pub(super) fn of(field: &Field, column: &ArrayRef) -> Result<Option<Self>> {
-        let Some((low, high)) = rows_of_ends(column.as_ref()) else { return Ok(None) };
-        let field_id = field.id;
+        let (field_id, storage) = (field.id, field.pg_type.storage());
+        let Some(rows) = rows_of_ends(&storage, column.as_ref()) else {
+            return Ok(Some(Self { field_id, ends: None }));
+        };
+        let Some((low, high)) = rows else { return Ok(None) };
         if size(column.as_ref(), low).max(size(column.as_ref(), high)) > LONGEST_EXTREME {
             return Ok(Some(Self { field_id, ends: None }));
         }
@@ -61,7 +49,7 @@ impl Extremes {
         let ends = take(column.as_ref(), &rows, None).and_then(|ends| cast(&ends, &viewed));
         let ends =
             ends.map_err(|error| Error::new(ErrorKind::Internal, "could not find the ends of a column").source(error))?;
-        let ends = DecodedBatch::new(rows.len(), vec![(field.pg_type.storage(), ends, None)])?;
+        let ends = DecodedBatch::new(rows.len(), vec![(storage, ends, None)])?;
         Ok(Some(Self { field_id, ends: Some(ends) }))
     }
 
@@ -70,7 +58,7 @@ impl Extremes {
         self.field_id
     }
 
-    /// The lowest and the highest value; `None` where one of them is longer than [`LONGEST_EXTREME`].
+    /// The lowest and the highest value; `None` where they are not known: one of them is longer than [`LONGEST_EXTREME`].
     pub fn ends(&self) -> Result<Option<(Decoded<'_>, Decoded<'_>)>> {
         let Some(ends) = &self.ends else { return Ok(None) };
         Ok(Some((ends.get(0, 0)?, ends.get(0, 1)?)))
@@ -86,9 +74,11 @@ fn size(column: &dyn Array, row: usize) -> usize {
     }
 }
 
-/// The rows of the lowest and the highest value.
-fn rows_of_ends(column: &dyn Array) -> Option<(usize, usize)> {
-    match column.data_type() {
+/// The rows of the lowest and the highest value, if there is a value; `None` where the order of the type is not known here.
+fn rows_of_ends(storage: &Storage, column: &dyn Array) -> Option<Option<(usize, usize)>> {
+    Some(match column.data_type() {
+        // Its digits do not sort as the number does.
+        _ if *storage == Storage::NumericText => return None,
         DataType::Boolean => ends(column, column.as_boolean().values().iter()),
         DataType::Int16 => numbers::<Int16Type>(column.as_primitive()),
         DataType::Int32 => numbers::<Int32Type>(column.as_primitive()),
@@ -115,8 +105,8 @@ fn rows_of_ends(column: &dyn Array) -> Option<(usize, usize)> {
             let values = column.as_fixed_size_binary();
             ends(column, (0..values.len()).map(|row| by_bytes(values.value(row))))
         }
-        _ => None,
-    }
+        _ => return None,
+    })
 }
 
 fn numbers<T: ArrowPrimitiveType<Native: Ord>>(column: &PrimitiveArray<T>) -> Option<(usize, usize)> {
@@ -153,7 +143,6 @@ mod tests {
 
     use super::*;
     use crate::codec::Value;
-    use crate::schema::PgType;
 
     fn found(pg_type: PgType, column: ArrayRef) -> Option<Option<(String, String)>> {
         let field = Field {
@@ -181,6 +170,16 @@ mod tests {
         assert_eq!(found(PgType::Int8, Arc::new(Int64Array::from(Vec::<i64>::new()))), None);
         let column = Arc::new(BooleanArray::from(vec![Some(true), None, Some(true)]));
         assert_eq!(found(PgType::Bool, column), shown(Value::Bool(true), Value::Bool(true)));
+    }
+
+    #[test]
+    fn some_orders_are_not_known() {
+        let known =
+            [PgType::Bool, PgType::Text, PgType::Bytea, PgType::Uuid, PgType::Numeric { precision: 10, scale: 2 }];
+        assert!(known.iter().all(Extremes::are_found_in));
+        let unknown = [PgType::UnboundedNumeric, PgType::Interval, PgType::Oid, PgType::Array(Box::new(PgType::Int4))];
+        assert!(!unknown.iter().any(Extremes::are_found_in));
+        assert_eq!(found(PgType::UnboundedNumeric, Arc::new(StringArray::from(vec!["9", "10"]))), Some(None));
     }
 
     #[test]
